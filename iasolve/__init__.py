@@ -1,0 +1,1 @@
+"""Solve imaging inverse problems with an IA-HVAE prior."""

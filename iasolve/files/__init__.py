@@ -1,0 +1,41 @@
+"""Files in and out: images, k-space, masks and kernels, with errors a person can act on.
+
+Nothing here rescales or normalises: what a file holds is what the caller gets, and a result is written back
+with the input's own type, range and layout. Every error is a :class:`FileError`.
+"""
+
+from .atomic import atomic_write, write_json
+from .errors import FileError, UnfitData, UnreadableFile, WriteError
+from .folders import guard_output, list_inputs
+from .images import IMAGE_SUFFIXES, ImageFile, read_image
+from .kspace import KSPACE_SUFFIXES, KSpaceFile, read_kspace
+from .locating import split_key
+from .planes import PLANE_SUFFIXES, read_kernel, read_mask
+from .source import require_finite
+from .writing import can_carry, require_carry, suffixes_for, write_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "KSPACE_SUFFIXES",
+    "PLANE_SUFFIXES",
+    "FileError",
+    "ImageFile",
+    "KSpaceFile",
+    "UnfitData",
+    "UnreadableFile",
+    "WriteError",
+    "atomic_write",
+    "can_carry",
+    "guard_output",
+    "list_inputs",
+    "read_image",
+    "read_kernel",
+    "read_kspace",
+    "read_mask",
+    "require_carry",
+    "require_finite",
+    "split_key",
+    "suffixes_for",
+    "write_image",
+    "write_json",
+]

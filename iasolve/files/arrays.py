@@ -1,0 +1,201 @@
+"""NumPy's own files: ``.npy`` and ``.npz``, never with pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UnfitData, UnreadableFile
+from .source import Decoded, decoding, require_numeric
+
+__all__ = ["decode_array", "load_array", "npz_keys", "save_array"]
+
+Array = NDArray[Any]
+
+
+def npz_keys(path: Path) -> tuple[str, ...]:
+    """Names of the arrays in an ``.npz`` archive.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+
+    Returns
+    -------
+    tuple of str
+        In the order of the archive.
+
+    Raises
+    ------
+    UnreadableFile
+        If it is no such archive.
+    """
+    with decoding(path, "an .npz archive as numpy.savez writes it"), zipfile.ZipFile(path) as archive:
+        return tuple(name.removesuffix(".npy") for name in archive.namelist())
+
+
+def load_array(path: Path, key: str | None = None, prefer: tuple[str, ...] = ()) -> tuple[Array, str | None]:
+    """Read one array from an ``.npy`` or ``.npz`` file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file; the suffix decides the kind.
+    key : str, optional
+        Name of the array in an ``.npz`` file. Not for ``.npy``.
+    prefer : tuple of str
+        Names to look for, in this order, in an ``.npz`` with several arrays and no ``key``.
+
+    Returns
+    -------
+    tuple of (ndarray, str or None)
+        The array (numeric, not empty) and the name it was found under.
+
+    Raises
+    ------
+    UnreadableFile
+        Truncated, corrupt or of another kind.
+    UnfitData
+        Key missing, unknown or ambiguous; object or non-numeric dtype; empty array.
+    """
+    if path.suffix.lower() == ".npz":
+        key = _choose(path, key, prefer)
+    elif key is not None:
+        raise UnfitData(
+            path, f"the key {key!r} was given", "no key: an .npy file holds one array", "Leave the key out"
+        )
+    try:
+        with decoding(path, f"a {path.suffix.lower()} file as NumPy writes it"):
+            array = _load(path, key)
+    except UnreadableFile as error:
+        if "allow_pickle" in str(error.__cause__):
+            raise UnfitData(
+                path,
+                "the array holds Python objects (dtype object), which are never loaded",
+                "a plain array of numbers",
+                "Save it as numbers: numpy.save(path, numpy.asarray(array, dtype=numpy.float32))",
+            ) from error.__cause__
+        raise
+    require_numeric(array, path)
+    return array, key
+
+
+def _load(path: Path, key: str | None) -> Array:
+    # Not numpy.load: it takes whatever it does not know for a pickle, and leaves failing files open.
+    with contextlib.ExitStack() as stack:
+        if key is None:
+            stream: IO[bytes] = stack.enter_context(path.open("rb"))
+            if stream.read(2) == b"PK":
+                raise UnreadableFile(
+                    path, "an .npz archive", "a single .npy array", "Rename the file to .npz"
+                )
+            stream.seek(0)
+        else:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            member = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
+            stream = stack.enter_context(archive.open(member))
+        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+        if key is not None:
+            stream.read(1)  # the checksum is compared at the end of the member, and numpy may stop short
+        return array
+
+
+def _choose(path: Path, key: str | None, prefer: tuple[str, ...]) -> str:
+    keys = npz_keys(path)
+    listing = ", ".join(keys) or "none"
+    if key is not None:
+        if key not in keys:
+            raise UnfitData(
+                path,
+                f"no array named {key!r}",
+                f"one of the arrays it holds ({listing})",
+                "Name one of these",
+            )
+        return key
+    if len(keys) == 1:
+        return keys[0]
+    for name in prefer:
+        if name in keys:
+            return name
+    raise UnfitData(
+        path,
+        f"{len(keys)} arrays ({listing})",
+        "exactly one array, or a key",
+        f"Name the array, as in {path.name}:{keys[0] if keys else 'image'}",
+    )
+
+
+def save_array(handle: BinaryIO, array: Array, kind: str, key: str | None) -> None:
+    """Write one array to an open file.
+
+    Parameters
+    ----------
+    handle : BinaryIO
+        Open for binary writing, seekable.
+    array : ndarray
+        Any shape and numeric dtype.
+    kind : str
+        ``".npy"`` or ``".npz"`` (written compressed).
+    key : str or None
+        Name in the archive; ``"image"`` if None.
+    """
+    if kind == ".npy":
+        np.save(handle, array, allow_pickle=False)
+        return
+    # By hand rather than with numpy.savez_compressed, where a key named "file" clashes with a parameter.
+    with (
+        zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{key or 'image'}.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def decode_array(path: Path, key: str | None) -> tuple[Decoded, str | None]:
+    """Read an image, a stack of images or a colour image from an ``.npy`` or ``.npz`` file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    key : str or None
+        Name of the array in an ``.npz`` file.
+
+    Returns
+    -------
+    tuple of (Decoded, str or None)
+        From ``(H, W)``, ``(pages, H, W)``, and for real data ``(H, W, 3)`` and ``(pages, H, W, 3)``, which
+        are taken for colour; and the name the array was found under.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        As :func:`load_array`; and for other shapes.
+    """
+    array, key = load_array(path, key)
+    shape = array.shape
+    # An image 2, 3 or 4 pixels wide is no image; an array that ends in such an axis is interleaved samples.
+    interleaved = array.ndim >= 3 and min(shape[-3:-1]) > 4 and array.dtype.kind != "c"
+    if array.ndim in (3, 4) and interleaved and shape[-1] == 3:
+        return Decoded(array, shape[:-3]), key
+    if array.ndim == 3 and interleaved and shape[-1] in (2, 4):
+        raise UnfitData(
+            path,
+            f"shape {shape}, whose last axis of {shape[-1]} looks like interleaved channels",
+            "(H, W), (pages, H, W), or (H, W, 3) for colour",
+            "Give the colours alone (a[..., :3]), complex values as a complex array "
+            "(a[..., 0] + 1j * a[..., 1]), or move pages first (numpy.moveaxis(a, -1, 0))",
+        )
+    if array.ndim in (2, 3):
+        return Decoded(array[..., np.newaxis], shape[:-2]), key
+    raise UnfitData(
+        path,
+        f"an array of shape {shape}",
+        "(H, W), (pages, H, W), or colour as (H, W, 3) or (pages, H, W, 3)",
+        "Reshape it, with pages on the first axis and colours on the last",
+    )

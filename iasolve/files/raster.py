@@ -1,0 +1,168 @@
+"""PNG and JPEG, through Pillow."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UnfitData
+from .source import Decoded, decoding
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["decode_raster", "encode_raster", "samples_of"]
+
+Array = NDArray[Any]
+
+JPEG_QUALITY = 95
+
+
+def decode_raster(path: Path) -> Decoded:
+    """Decode a PNG or JPEG file.
+
+    Palettes are looked up, 1-, 2- and 4-bit greys are spread over 0..255 as every viewer does, and the
+    orientation that a camera noted is applied.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file; its content, not its suffix, decides which of the two it is.
+
+    Returns
+    -------
+    Decoded
+        uint8, or uint16 for a 16-bit grey PNG; no page axes.
+
+    Raises
+    ------
+    UnreadableFile
+        Truncated, corrupt, of another kind, or above Pillow's limit on pixels.
+    UnfitData
+        Animated PNG, 16-bit PNG with colour or transparency, CMYK JPEG.
+    """
+    from PIL import Image
+
+    with decoding(path, "a complete PNG or JPEG image"):
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            is_png = image.format == "PNG"
+            frames = getattr(image, "n_frames", 1)
+            # Pillow skips the checksums of the pixel data unless asked, and then cannot decode any more.
+            image.verify()
+        if is_png:
+            _require_still(path, frames)
+            _require_depth(path, data)
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            image.load()
+            icc = image.info.get("icc_profile")
+            _set_upright(image)
+            samples, alpha = samples_of(image, path)
+        return Decoded(samples, (), alpha, icc if isinstance(icc, bytes) else None)
+
+
+def _require_still(path: Path, frames: int) -> None:
+    if frames > 1:
+        raise UnfitData(
+            path,
+            f"an animated PNG of {frames} frames",
+            "one image",
+            "Save the frames as the pages of a .tif file",
+        )
+
+
+def _require_depth(path: Path, data: bytes) -> None:
+    """Refuse what Pillow would silently cut to 8 bits. Header: depth is byte 24, colour type byte 25."""
+    depth, colour = data[24], data[25]
+    if depth == 16 and (colour != 0 or b"tRNS" in data[: data.find(b"IDAT")]):
+        raise UnfitData(
+            path,
+            "a 16-bit PNG with colour or transparency, of which only the upper 8 bits could be read",
+            "an 8-bit PNG or a 16-bit grey one without transparency",
+            "Save it as a 16-bit .tif, which is read in full",
+        )
+
+
+def _set_upright(image: Image.Image) -> None:
+    from PIL import ImageOps
+
+    # Damaged camera notes are no reason to refuse the picture; viewers then show it as stored.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def samples_of(image: Image.Image, path: Path) -> tuple[Array, bool]:
+    """Bring one decoded Pillow image to samples.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        One frame.
+    path : Path
+        Its file, for the message.
+
+    Returns
+    -------
+    tuple of (ndarray, bool)
+        Shape ``(H, W, S)`` in the image's dtype, and whether the last sample is opacity.
+
+    Raises
+    ------
+    UnfitData
+        For a colour model other than grey, RGB or a palette.
+    """
+    from_palette = image.mode in ("P", "PA")
+    transparent = "transparency" in image.info or image.mode == "PA"
+    if from_palette:
+        image = image.convert("RGBA" if transparent else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif transparent and image.mode in ("L", "RGB"):
+        image = image.convert("LA" if image.mode == "L" else "RGBA")
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
+        raise UnfitData(
+            path,
+            f"the colour model {image.mode}",
+            "grey, RGB or RGBA",
+            "Convert the image to RGB and save it again",
+        )
+    samples = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        samples = samples.astype(np.uint16)  # older Pillows open 16-bit grey PNGs as 32-bit
+    if samples.ndim == 2:
+        samples = samples[..., np.newaxis]
+    alpha = samples.shape[-1] in (2, 4)
+    if from_palette and bool((samples[..., :1] == samples[..., 1:3]).all()):
+        samples = samples[..., 2:]  # a palette of greys
+    return samples, alpha
+
+
+def encode_raster(handle: BinaryIO, samples: Array, kind: str, icc: bytes | None) -> None:
+    """Write one image as PNG, or as JPEG at quality 95 without chroma subsampling.
+
+    Parameters
+    ----------
+    handle : BinaryIO
+        Open for binary writing.
+    samples : ndarray, shape ``(H, W, S)``
+        uint8 with ``S`` in 1..4, or uint16 with ``S = 1``; JPEG takes uint8 with ``S`` 1 or 3.
+    kind : str
+        ``".png"``, ``".jpg"`` or ``".jpeg"``.
+    icc : bytes or None
+        Colour profile to embed.
+    """
+    from PIL import Image
+
+    if samples.shape[-1] == 1:
+        samples = samples[..., 0]
+    image = Image.fromarray(np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("=")))
+    profile: dict[str, Any] = {"icc_profile": icc} if icc else {}
+    if kind == ".png":
+        image.save(handle, "PNG", **profile)
+    else:
+        image.save(handle, "JPEG", quality=JPEG_QUALITY, subsampling=0, **profile)

@@ -1,0 +1,167 @@
+"""What every reader does: decode under guard, and check the numbers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FileError, PathInput, UnfitData, UnreadableFile
+
+__all__ = ["Decoded", "decoding", "require_finite", "require_numeric", "require_plausible"]
+
+Array = NDArray[Any]
+
+# Deflate, the densest codec in common use here, cannot pack tighter than about 1032:1.
+MAX_COMPRESSION = 1100
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Samples as a decoder found them, brought to one layout.
+
+    Attributes
+    ----------
+    samples : ndarray, shape ``lead + (H, W, S)``
+        In the file's own dtype. ``S`` is 1 (grey) or 3 (red, green, blue), plus 1 where ``alpha`` is true.
+    lead : tuple of int
+        Lengths of the page axes; empty where the file has none.
+    alpha : bool
+        Whether the last sample is opacity.
+    icc : bytes or None
+        Colour profile, carried through unread.
+    """
+
+    samples: Array
+    lead: tuple[int, ...]
+    alpha: bool = False
+    icc: bytes | None = None
+
+
+@contextmanager
+def decoding(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever a decoding library raises in the body into :class:`UnreadableFile`.
+
+    Parameters
+    ----------
+    path : Path
+        The file being decoded.
+    expected : str
+        What the file should be, for the message.
+
+    Raises
+    ------
+    UnreadableFile
+        In place of any exception but :class:`FileError`, which passes.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Decoders warn about metadata nobody asked for; damage to the data itself raises.
+            warnings.simplefilter("ignore")
+            yield
+    except FileError:
+        raise
+    except PermissionError as error:
+        raise UnreadableFile(path, "permission denied", "a readable file", "Check its permissions") from error
+    except MemoryError as error:
+        raise UnreadableFile(
+            path, "it does not fit in memory", expected, "Use a smaller file, or check that it is not corrupt"
+        ) from error
+    except Exception as error:  # on damaged input the libraries raise nearly every type there is
+        reason = " ".join(str(error).split())[:200]
+        raise UnreadableFile(
+            path,
+            f"cannot be decoded: truncated, corrupt or of another kind ({type(error).__name__}: {reason})",
+            expected,
+            "Check that it opens elsewhere, and copy or export it again",
+        ) from error
+
+
+def require_plausible(nbytes: int, path: Path) -> None:
+    """Refuse a file that declares far more data than it can hold, before memory is allocated for it.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size of the decoded data that the file declares.
+    path : Path
+        The file.
+
+    Raises
+    ------
+    UnreadableFile
+        If no compression in use could account for the difference.
+    """
+    size = path.stat().st_size
+    if nbytes > MAX_COMPRESSION * size:
+        raise UnreadableFile(
+            path,
+            f"it declares {nbytes} bytes of data but is only {size} bytes long",
+            "a complete file",
+            "It is truncated, corrupt or was never filled; copy or export it again",
+        )
+
+
+def require_numeric(array: Array, path: PathInput) -> None:
+    """Refuse arrays that are empty or not numbers.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any shape and dtype.
+    path : str or os.PathLike[str]
+        Its file, for the message.
+
+    Raises
+    ------
+    UnfitData
+        Not boolean, integer, floating or complex; wider than 64 bits a component; or of zero size.
+    """
+    wide = array.dtype.itemsize > {"f": 8, "c": 16}.get(array.dtype.kind, 8)
+    if array.dtype.kind not in "buifc" or wide:
+        raise UnfitData(
+            path,
+            f"the array has dtype {array.dtype}",
+            "booleans, integers, or real or complex floats of up to 64 bits a component",
+            "Save it as, for example, float32: numpy.save(path, array.astype(numpy.float32))",
+        )
+    if array.size == 0:
+        raise UnfitData(
+            path,
+            f"the array is empty, shape {array.shape}",
+            "at least one value",
+            "Check the step that wrote it",
+        )
+
+
+def require_finite(array: Array, path: PathInput) -> None:
+    """Refuse arrays with NaN or infinite values, saying how many there are.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any shape; boolean, integer, floating or complex.
+    path : str or os.PathLike[str]
+        Its file, for the message.
+
+    Raises
+    ------
+    UnfitData
+        If any value (for complex: either part) is NaN or infinite.
+    """
+    if array.dtype.kind not in "fc" or bool(np.isfinite(array).all()):
+        return
+    nans = int(np.isnan(array).sum())
+    infinite = int((~np.isfinite(array)).sum()) - nans
+    raise UnfitData(
+        path,
+        f"{nans} NaN and {infinite} infinite values among {array.size}",
+        "finite values only",
+        "Replace them (numpy.nan_to_num), or leave the pixels out of the measurement with a mask",
+    )

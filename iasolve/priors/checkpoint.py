@@ -1,0 +1,139 @@
+"""Weights on disk: a ``.safetensors`` file (never pickled) and a JSON card beside it.
+
+The card names the architecture, the data behind the weights, how far training got, and the SHA-256 of the
+weights: a changed byte is detected on loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from iasolve.networks import HVAE, NetworkConfig
+
+__all__ = ["FORMAT", "PriorError", "load_checkpoint", "read_card", "save_checkpoint", "sha256_of", "verify"]
+
+FORMAT = 1
+"""Version of the card; raised when an old reader could misread a new card."""
+
+
+class PriorError(Exception):
+    """A prior that is missing, damaged or not understood."""
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # same folder, then rename: a reader never sees half a file
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def save_checkpoint(network: HVAE, card: dict[str, Any], path: Path) -> None:
+    """Write ``path`` (``NAME.safetensors``, weights in half precision) and ``NAME.json``.
+
+    Parameters
+    ----------
+    network : HVAE
+        Its parameters are stored as float16, its statistics (buffers) as float32.
+    card : dict
+        Everything but the architecture, the format and the hash, which are added here.
+    path : Path
+        Ends in ``.safetensors``.
+    """
+    parameters = {name for name, _ in network.named_parameters()}
+    tensors = {
+        name: value.detach().cpu().to(torch.float16 if name in parameters else torch.float32).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    content = save(tensors)
+    full = {
+        "format": FORMAT,
+        "architecture": network.config.to_dict(),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        **card,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    _replace(path, content)
+    _replace(path.with_suffix(".json"), (json.dumps(full, indent=1) + "\n").encode())
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card of the weights at ``path`` (``.safetensors``).
+
+    Raises
+    ------
+    PriorError
+        When it is missing, not JSON, or of an unknown format.
+    """
+    card_path = path.with_suffix(".json")
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PriorError(f"no card {card_path}: a prior is a pair NAME.safetensors and NAME.json") from None
+    except (OSError, ValueError) as error:
+        raise PriorError(f"the card {card_path} cannot be read: {error}") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        raise PriorError(f"the card {card_path} has format {found!r}; this version of iasolve reads format {FORMAT}")
+    return card
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Check the weights against their card and return the card.
+
+    Raises
+    ------
+    PriorError
+        When a file is missing or the SHA-256 differs.
+    """
+    card = read_card(path)
+    if not path.is_file():
+        raise PriorError(f"no weights {path}, though its card is there: fetch or export the prior again")
+    found = sha256_of(path)
+    if found != card.get("sha256"):
+        raise PriorError(
+            f"the weights {path} are damaged: SHA-256 is {found[:12]}.., the card says {str(card.get('sha256'))[:12]}..; "
+            "reinstall iasolve or export the prior again"
+        )
+    return card
+
+
+def load_checkpoint(path: Path) -> tuple[HVAE, dict[str, Any]]:
+    """The network (float32, evaluation mode) and its card.
+
+    Raises
+    ------
+    PriorError
+        When a file is missing, damaged, or does not fit the architecture that the card describes.
+    """
+    card = verify(path)
+    try:
+        tensors = load(path.read_bytes())
+        network = HVAE(NetworkConfig.from_dict(card["architecture"]))
+        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise PriorError(f"the weights {path} do not fit their card: {error}") from None
+    return network.eval(), card

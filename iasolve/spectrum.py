@@ -1,0 +1,177 @@
+"""The transform ``B`` and its rings: how an image's spectrum is shared out among scales.
+
+``B`` is the orthonormal 2-D Fourier transform, so white noise stays white and a squared error over pixels
+equals the squared error over the full frequency grid (Parseval), ring by ring. All grids here are
+*unshifted*: index 0 is the zero frequency (DC).
+
+Rings
+-----
+Frequency ``k = (ky, kx)``, signed integers, has radius ``r = max(|ky|, |kx|)``. Scale 1 owns DC, scale
+``s = 2, 4, ..., N`` owns ``s/4 < r <= s/2``. The rule is closed under ``k -> -k`` and every bin has
+exactly one owner, so an ``N`` x ``N`` image has ``log2(N) + 1`` scales.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Spectrum",
+    "fft2",
+    "frequencies",
+    "ifft2",
+    "radius",
+    "reflect",
+    "ring_index",
+    "scales_of",
+]
+
+
+def fft2(x: Tensor) -> Tensor:
+    """Orthonormal, unshifted Fourier transform of the last two axes (real or complex in, complex out)."""
+    return torch.fft.fft2(x, norm="ortho")
+
+
+def ifft2(h: Tensor) -> Tensor:
+    """Inverse of :func:`fft2` (complex out)."""
+    return torch.fft.ifft2(h, norm="ortho")
+
+
+def reflect(h: Tensor) -> Tensor:
+    """``h(-k)`` on the unshifted full grid: the last two axes reversed, DC kept in place."""
+    return torch.roll(torch.flip(h, dims=(-2, -1)), shifts=(1, 1), dims=(-2, -1))
+
+
+def frequencies(n: int, device: torch.device | str | None = None) -> Tensor:
+    """Signed integer frequencies of an unshifted axis of length ``n``, shape ``(n,)``, int64."""
+    k = torch.arange(n, device=device)
+    return torch.where(k < (n + 1) // 2, k, k - n)
+
+
+def radius(height: int, width: int) -> Tensor:
+    """Chebyshev radius ``max(|ky|, |kx|)`` on the unshifted full grid, shape ``(height, width)``, int64."""
+    return torch.maximum(frequencies(height).abs()[:, None], frequencies(width).abs()[None, :])
+
+
+def scales_of(size: int) -> tuple[int, ...]:
+    """Scales ``1, 2, 4, ..., size``.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is not a power of two (or smaller than 2).
+    """
+    if size < 2 or size & (size - 1):
+        raise ValueError(f"a spectrum's size must be a power of two and at least 2, got {size}")
+    return tuple(1 << i for i in range(size.bit_length()))
+
+
+def ring_index(size: int) -> Tensor:
+    """Position in :func:`scales_of` of the scale that owns each bin; ``(size, size)``, int64, unshifted."""
+    r = radius(size, size)
+    index = torch.zeros_like(r)
+    for i, s in enumerate(scales_of(size)):
+        if s > 1:
+            index[(r > s / 4) & (r <= s / 2)] = i
+    return index
+
+
+class Spectrum:
+    """``B`` for square images of one size, with the rings and the Hermitian weights.
+
+    A real image's spectrum is stored as the half grid of ``rfft2``, ``(N, N // 2 + 1)``; bins off the columns
+    ``kx = 0`` and ``kx = N / 2`` stand for two bins of the full grid and carry weight 2. A complex image's
+    spectrum is the full grid with weights 1.
+
+    Parameters
+    ----------
+    size : int
+        ``N``, a power of two.
+    is_complex : bool
+        Whether images are complex.
+    """
+
+    def __init__(self, size: int, is_complex: bool = False) -> None:
+        self.size = size
+        self.is_complex = is_complex
+        self.scales = scales_of(size)
+        self.columns = size if is_complex else size // 2 + 1
+        self.ring = ring_index(size)[:, : self.columns].contiguous()
+        weight = torch.ones(size, self.columns)
+        if not is_complex:
+            weight[:, 1 : size // 2] = 2.0
+        self.weight = weight
+
+    def __repr__(self) -> str:
+        return f"Spectrum(size={self.size}, is_complex={self.is_complex})"
+
+    @property
+    def bins_per_ring(self) -> Tensor:
+        """Number of full-grid bins each scale owns, ``(S,)`` float32; sums to ``size ** 2``."""
+        return torch.bincount(self.ring.flatten(), weights=self.weight.flatten(), minlength=len(self.scales)).float()
+
+    def transform(self, x: Tensor) -> Tensor:
+        """``B^H x``: image ``(..., N, N)`` to spectrum ``(..., N, columns)``."""
+        if self.is_complex:
+            return fft2(x)
+        return torch.fft.rfft2(x, norm="ortho")
+
+    def inverse(self, h: Tensor) -> Tensor:
+        """``B h``: spectrum ``(..., N, columns)`` to image ``(..., N, N)``, real for a real spectrum."""
+        if self.is_complex:
+            return ifft2(h)
+        return torch.fft.irfft2(h, s=(self.size, self.size), norm="ortho")
+
+    def half(self, full: Tensor) -> Tensor:
+        """The stored part of something given on the full grid ``(..., N, N)``."""
+        return full[..., : self.columns]
+
+    def per_bin(self, per_ring: Tensor) -> Tensor:
+        """Spread one value a ring, ``(..., S)``, over the bins, ``(..., N, columns)``."""
+        return per_ring[..., self.ring.to(per_ring.device)]
+
+    def ring_sums(self, values: Tensor) -> Tensor:
+        """Sum real per-bin ``values`` ``(..., N, columns)`` over the full grid within each ring; ``(..., S)``."""
+        ring = self.ring.to(values.device).flatten()
+        weighted = (values * self.weight.to(values.device, values.dtype)).flatten(-2)
+        out = weighted.new_zeros((*weighted.shape[:-1], len(self.scales)))
+        return out.index_add(-1, ring, weighted)
+
+    def ring_means(self, values: Tensor) -> Tensor:
+        """Mean of real per-bin ``values`` within each ring, every full-grid bin counted once; ``(..., S)``."""
+        return self.ring_sums(values) / self.bins_per_ring.to(values.device, values.dtype)
+
+    def crop_indices(self, scale: int, grid: int) -> tuple[Tensor, Tensor]:
+        """Which bins a ring owns, as flat positions in two spectra.
+
+        Parameters
+        ----------
+        scale : int
+            The ring's scale.
+        grid : int
+            Size of the smaller map whose spectrum holds the same frequencies; at least ``2 * scale`` below
+            the finest scale, so that both signs of the ring's outer edge are representable.
+
+        Returns
+        -------
+        source, target : Tensor
+            Flat int64 positions in the map's spectrum (same half or full layout) and in this spectrum.
+        """
+        if grid != self.size and grid < 2 * scale:
+            raise ValueError(f"scale {scale} needs a map of at least {2 * scale} pixels, got {grid}")
+        return _crop_indices(self.size, self.is_complex, scale, grid)
+
+
+@lru_cache(maxsize=256)
+def _crop_indices(size: int, is_complex: bool, scale: int, grid: int) -> tuple[Tensor, Tensor]:
+    columns = size if is_complex else size // 2 + 1
+    grid_columns = grid if is_complex else grid // 2 + 1
+    ring = ring_index(size)[:, :columns]
+    rows, cols = torch.nonzero(ring == scales_of(size).index(scale), as_tuple=True)
+    ky = frequencies(size)[rows]
+    kx = frequencies(size)[cols] if is_complex else cols
+    source = (ky % grid) * grid_columns + (kx % grid if is_complex else kx)
+    return source, rows * columns + cols

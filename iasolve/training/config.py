@@ -1,0 +1,130 @@
+"""A training run as frozen data that reads from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from iasolve.networks import NetworkConfig
+from iasolve.training.data import Augmentation, DataConfig
+from iasolve.training.degradations import Degradation
+
+__all__ = ["OptimisationConfig", "TrainingConfig", "load_config"]
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """How the weights are found.
+
+    Attributes
+    ----------
+    images : int
+        Images to see in all, counted over resumed runs; ``--minutes`` ends a run earlier.
+    batch : int
+        Images per step (per process).
+    degraded : float
+        Part of each batch that also gets a degraded version.
+    guess_fraction, guess_weight, amortization_weight : float
+        See :class:`iasolve.training.objective.Objective`.
+    learning_rate, weight_decay, clip : float
+        AdamW, and the norm to which gradients are clipped.
+    warmup : int
+        Steps of linear learning-rate warm-up.
+    kl_warmup : int
+        Images over which the weight of the KL term grows from 0.1 to 1.
+    decay : float
+        Part of the run, at its end, over which the learning rate falls linearly to a twentieth.
+    ema : float
+        Rate of the exponential moving average of the weights, which is what is exported.
+    precision : {"float32", "bfloat16"}
+        Autocast type of the convolutions.
+    seed : int
+        Seed of weights, batches, augmentation and degradations.
+    validate_every : int
+        Images between validations (and checkpoints).
+    """
+
+    images: int
+    batch: int = 16
+    degraded: float = 1.0
+    guess_fraction: float = 0.5
+    guess_weight: float = 1.0
+    amortization_weight: float = 1.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: int = 100
+    kl_warmup: int = 4000
+    decay: float = 0.15
+    ema: float = 0.999
+    precision: str = "float32"
+    seed: int = 0
+    validate_every: int = 4000
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that defines a run: ``name`` of the prior, network, data, augmentation, degradations, optimisation."""
+
+    name: str
+    network: NetworkConfig
+    data: DataConfig
+    augmentation: Augmentation
+    degradations: tuple[Degradation, ...]
+    optimisation: OptimisationConfig
+    folder: Path = Path()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], folder: Path = Path()) -> TrainingConfig:
+        """From parsed TOML; every unknown key is refused by name.
+
+        Raises
+        ------
+        ValueError
+            Naming the table and key that is unknown, missing or impossible.
+        """
+        unknown = sorted(set(data) - {"name", "network", "data", "augmentation", "degradations", "optimisation"})
+        if unknown:
+            raise ValueError(f"unknown table(s) in the training configuration: {', '.join(unknown)}")
+        for key in ("name", "network", "data", "degradations", "optimisation"):
+            if key not in data:
+                raise ValueError(f"the training configuration has no {key!r}")
+        return cls(
+            name=str(data["name"]),
+            network=NetworkConfig.from_dict(data["network"]),
+            data=_table(DataConfig, data["data"], "data"),
+            augmentation=Augmentation.from_dict(data.get("augmentation", {})),
+            degradations=tuple(Degradation.from_dict(d) for d in data["degradations"]),
+            optimisation=_table(OptimisationConfig, data["optimisation"], "optimisation"),
+            folder=folder,
+        )
+
+
+def _table(cls: type[Any], data: Mapping[str, Any], name: str) -> Any:
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"unknown key(s) in [{name}]: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    except TypeError as error:
+        raise ValueError(f"[{name}] is incomplete: {error}") from None
+
+
+def load_config(path: str | Path) -> TrainingConfig:
+    """Read a training configuration.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When the file is missing, is not TOML, or describes an impossible run.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    return TrainingConfig.from_dict(data, path.parent)

@@ -1,0 +1,163 @@
+"""Random degradations for training the encoder: data in the configuration, not code paths.
+
+A degradation is a product of transfer functions (masks, low-pass, blurs), a range of noise levels and the kind
+of noise. Every factor here is diagonal in Fourier space, so a batch is degraded by one multiplication.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iasolve.evidence import Folded, fold
+from iasolve.operators.kernels import gaussian_transfer, kernel_transfer, motion_kernel
+from iasolve.operators.masks import line_mask, point_mask
+from iasolve.spectrum import fft2, radius
+
+__all__ = ["Degradation", "DegradationMix"]
+
+_Range = tuple[float, float]
+
+
+def _uniform(rng: np.random.Generator, bounds: _Range) -> float:
+    return float(rng.uniform(*bounds))
+
+
+def _log_uniform(rng: np.random.Generator, bounds: _Range) -> float:
+    return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
+
+
+def _unshift(mask: Tensor) -> Tensor:
+    return torch.fft.ifftshift(mask.float(), dim=(-2, -1))
+
+
+def _lines(rng: np.random.Generator, size: int, *, acceleration: _Range, centre: _Range, kind: str = "any") -> Tensor:
+    kind = str(rng.choice(["random", "random", "equispaced"])) if kind == "any" else kind
+    return _unshift(
+        line_mask(
+            (size, size),
+            _log_uniform(rng, acceleration),
+            _uniform(rng, centre),
+            kind=kind,
+            axis=-1 if rng.random() < 0.7 else -2,
+            seed=int(rng.integers(2**31)),
+        )
+    )
+
+
+def _points(rng: np.random.Generator, size: int, *, acceleration: _Range, centre: _Range) -> Tensor:
+    seed = int(rng.integers(2**31))
+    return _unshift(point_mask((size, size), _log_uniform(rng, acceleration), _uniform(rng, centre), seed=seed))
+
+
+def _low_pass(rng: np.random.Generator, size: int, *, cutoff: _Range) -> Tensor:
+    # the cutoff is a scale, drawn continuously: rings between powers of two occur too
+    return (radius(size, size) <= _log_uniform(rng, cutoff) / 2).float()
+
+
+def _gaussian_blur(rng: np.random.Generator, size: int, *, width: _Range) -> Tensor:
+    return gaussian_transfer(_log_uniform(rng, width), (size, size)).float()
+
+
+def _motion_blur(rng: np.random.Generator, size: int, *, length: _Range) -> Tensor:
+    kernel = motion_kernel(_uniform(rng, length), float(rng.uniform(0, math.pi)))
+    return kernel_transfer(kernel, (size, size)).to(torch.complex64)
+
+
+_FACTORS: dict[str, Callable[..., Tensor]] = {
+    "lines": _lines,
+    "points": _points,
+    "low-pass": _low_pass,
+    "gaussian-blur": _gaussian_blur,
+    "motion-blur": _motion_blur,
+}
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One entry of the list.
+
+    Attributes
+    ----------
+    weight : float
+        Relative frequency.
+    sigma : (float, float)
+        Range of the noise level, drawn log-uniformly, in units of the image's root mean square.
+    noise : {"real", "complex"}
+        Noise of an image-space or of a k-space measurement.
+    transfer : tuple of mappings
+        Factors, each ``{kind = ..., <its ranges>}``; empty for pure noise.
+    """
+
+    weight: float
+    sigma: _Range
+    noise: str = "real"
+    transfer: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Degradation:
+        """From a table of the training configuration; refuses unknown keys and kinds by name."""
+        unknown = sorted(set(data) - {"weight", "sigma", "noise", "transfer"})
+        if unknown:
+            raise ValueError(f"unknown key(s) in a degradation: {', '.join(unknown)}")
+        try:
+            weight, (low, high) = float(data.get("weight", 1.0)), data["sigma"]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"a degradation needs sigma = [low, high], got {dict(data)}") from None
+        noise = data.get("noise", "real")
+        if noise not in ("real", "complex") or not 0 < low <= high or weight <= 0:
+            raise ValueError(f"a degradation needs 0 < sigma low <= high, weight > 0, noise real|complex, got {dict(data)}")
+        for factor in data.get("transfer", ()):
+            if factor.get("kind") not in _FACTORS:
+                raise ValueError(f"unknown transfer kind {factor.get('kind')!r}; known: {sorted(_FACTORS)}")
+        factors = tuple({k: tuple(v) if isinstance(v, list) else v for k, v in f.items()} for f in data.get("transfer", ()))
+        return cls(weight, (float(low), float(high)), noise, factors)
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, float]:
+        """A transfer function ``(N, N)`` complex64 (unshifted) and a noise level."""
+        transfer = torch.ones(size, size, dtype=torch.complex64)
+        for factor in self.transfer:
+            arguments = {k: v for k, v in factor.items() if k != "kind"}
+            transfer = transfer * _FACTORS[factor["kind"]](rng, size, **arguments)
+        return transfer, _log_uniform(rng, self.sigma)
+
+
+class DegradationMix:
+    """Draws a degradation for each image of a batch and applies it."""
+
+    def __init__(self, entries: Sequence[Degradation]) -> None:
+        if not entries:
+            raise ValueError("the list of degradations is empty: an encoder needs at least one")
+        self.entries = tuple(entries)
+        weights = np.array([e.weight for e in entries])
+        self.probabilities = weights / weights.sum()
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Folded:
+        """Folded measurements of ``images`` ``(B, C, N, N)``, each through its own random degradation."""
+        picks = rng.choice(len(self.entries), size=len(images), p=self.probabilities)
+        return self.apply([self.entries[i] for i in picks], images, rng)
+
+    @staticmethod
+    def apply(entries: Sequence[Degradation], images: Tensor, rng: np.random.Generator) -> Folded:
+        """Folded measurements of ``images`` ``(B, C, N, N)``, image ``i`` through ``entries[i]``."""
+        real = not images.is_complex()
+        size = images.shape[-1]
+        drawn = [entry.draw(rng, size) for entry in entries]
+        device = images.device
+        transfer = torch.stack([d for d, _ in drawn])[:, None].to(device)
+        sigma = torch.tensor([s for _, s in drawn], device=device)[:, None, None, None]
+        is_complex = torch.tensor([e.noise == "complex" or not real for e in entries], device=device)[:, None, None, None]
+        noise = torch.from_numpy(rng.standard_normal((2, *images.shape), dtype=np.float32)).to(device)
+        white = torch.where(is_complex, torch.complex(noise[0], noise[1]) / math.sqrt(2), fft2(noise[0]))
+        y = transfer * fft2(images) + sigma * white
+        folded = fold(y, transfer, sigma, real_image=real, complex_noise=True)
+        if real:
+            # the real noise of an image-space measurement is the same number at k and -k: twice the variance
+            folded = Folded(folded.value, torch.where(is_complex, folded.variance, 2 * folded.variance))
+        return folded

@@ -1,0 +1,412 @@
+"""The training loop: steps, validation, checkpoints that can be resumed, and the export of the average."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from iasolve.evidence import Folded
+from iasolve.networks import HVAE
+from iasolve.priors.checkpoint import load_checkpoint, save_checkpoint
+from iasolve.training.config import TrainingConfig
+from iasolve.training.data import Split, load_split, normalise
+from iasolve.training.degradations import Degradation, DegradationMix
+from iasolve.training.objective import Objective
+
+__all__ = ["Trainer", "train"]
+
+
+@dataclass
+class Progress:
+    """How far training got, over all runs."""
+
+    images: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+
+
+class Trainer:
+    """State of one training run.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        What to train.
+    folder : Path
+        Checkpoint, log and exported prior go here.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    """
+
+    def __init__(self, config: TrainingConfig, folder: Path, device: str = "cpu") -> None:
+        self.config, self.folder, self.device = config, folder, torch.device(device)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.split: Split = load_split(config.data, config.folder)
+        _check_images(self.split.train, config)
+        o = config.optimisation
+        torch.manual_seed(o.seed)
+        self.network = HVAE(config.network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.mix = DegradationMix(config.degradations)
+        self.rng = np.random.default_rng(o.seed)
+        self.progress = Progress()
+        self.started_from: str | None = None
+        self.objective = Objective(
+            self.network,
+            amortization_weight=o.amortization_weight,
+            guess_weight=o.guess_weight,
+            guess_fraction=o.guess_fraction,
+        )
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=o.learning_rate, betas=(0.9, 0.99), weight_decay=o.weight_decay
+        )
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.step_module: nn.Module = self.objective
+
+    @property
+    def checkpoint(self) -> Path:
+        """The resumable state."""
+        return self.folder / "checkpoint.safetensors"
+
+    def measure_statistics(self, batches: int = 64) -> None:
+        """Set power, ring standard deviations and the starting ``sigma_x`` from augmented training images."""
+        total = torch.zeros_like(self.network.power, dtype=torch.float64)
+        rng = np.random.default_rng(self.config.optimisation.seed + 1)
+        size = self.config.network.size
+        count = 0
+        for _ in range(batches):
+            images = self._draw(rng, 32)
+            total += torch.fft.fft2(images, norm="ortho").abs().square().double().sum(0).to(total.device)
+            count += len(images)
+        power = total / count
+        # flips and k -> -k leave the ensemble unchanged: average over them
+        for axis in (-2, -1):
+            power = (power + torch.roll(power.flip(axis), 1, dims=axis)) / 2
+        spectrum = self.network.spectrum
+        ring = spectrum.ring_means(spectrum.half(power))
+        for net in (self.network, self.average):
+            net.power.copy_(power)
+            net.ring_std.copy_(ring.sqrt())
+            net.sigma_x.copy_(ring.sqrt())
+        assert power.shape[-1] == size
+
+    def initialise(self, path: Path) -> None:
+        """Start from an exported prior of the same architecture."""
+        network, card = load_checkpoint(path)
+        if network.config != self.config.network:
+            raise ValueError(f"{path} has another architecture than the configuration: {network.config} against {self.config.network}")
+        for net in (self.network, self.average):
+            net.load_state_dict(network.state_dict())
+        seen = card.get("training", {})
+        self.progress.images, self.progress.seconds = int(seen.get("images", 0)), float(seen.get("seconds", 0.0))
+        self.started_from = str(card["sha256"])
+        self.rng = np.random.default_rng([self.config.optimisation.seed, self.progress.images])
+        torch.manual_seed(self.config.optimisation.seed + self.progress.images)
+
+    def save(self) -> None:
+        """Write the resumable state (weights, average, optimizer, random states), atomically."""
+        tensors: dict[str, Tensor] = {}
+        for prefix, net in (("network", self.network), ("average", self.average)):
+            tensors |= {f"{prefix}.{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+        names = [n for n, _ in self.network.named_parameters()]
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
+        tensors["torch_rng"] = torch.get_rng_state()
+        meta = {
+            "progress": json.dumps(vars(self.progress)),
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "started_from": self.started_from or "",
+        }
+        temporary = self.checkpoint.with_suffix(".partial")
+        save_file(tensors, temporary, metadata=meta)
+        os.replace(temporary, self.checkpoint)
+
+    def resume(self) -> None:
+        """Continue from :meth:`save`.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is no checkpoint in the folder.
+        """
+        from safetensors import safe_open
+
+        if not self.checkpoint.is_file():
+            raise FileNotFoundError(f"nothing to resume: no {self.checkpoint}; leave out --resume to start")
+        tensors = load_file(self.checkpoint)
+        with safe_open(self.checkpoint, framework="pt") as file:
+            meta = file.metadata()
+        for prefix, net in (("network", self.network), ("average", self.average)):
+            net.load_state_dict({k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for index, (name, _) in enumerate(self.network.named_parameters()):
+            prefix = f"optimizer.{name}."
+            found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if found:
+                state[index] = found
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.progress = Progress(**json.loads(meta["progress"]))
+        self.rng.bit_generator.state = json.loads(meta["rng"])
+        self.started_from = meta["started_from"] or None
+        torch.set_rng_state(tensors["torch_rng"])
+
+    def run(self, minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+        """Train until the configured number of images or ``minutes`` have passed; export and return the prior's path.
+
+        The learning rate is constant and falls over the last part of the run, so a run whose length is set by
+        the clock ends as well trained as one whose length is set by the count.
+        """
+        o = self.config.optimisation
+        self._distribute()
+        first, begun = self.progress, time.monotonic()
+        start_images, start_seconds = first.images, first.seconds
+        budget = None if minutes is None else 60 * minutes
+        next_validation = (self.progress.images // o.validate_every + 1) * o.validate_every
+        window: list[dict[str, float]] = []
+        while True:
+            elapsed = time.monotonic() - begun
+            done = (self.progress.images - start_images) / max(1, o.images - start_images)
+            if budget is not None:
+                done = max(done, elapsed / budget)
+            if done >= 1:
+                break
+            window.append(self._step(done))
+            self.progress.seconds = start_seconds + time.monotonic() - begun
+            if self.progress.images >= next_validation:
+                next_validation += o.validate_every
+                self._record(window, report)
+                window = []
+        self._record(window, report)
+        if self.rank == 0:
+            return self.export()
+        return self.folder / f"{self.config.name}.safetensors"
+
+    def export(self) -> Path:
+        """Write the averaged weights as a prior with its card."""
+        path = self.folder / f"{self.config.name}.safetensors"
+        save_checkpoint(self.average, self.card(self.validate()), path)
+        return path
+
+    def card(self, validation: dict[str, float]) -> dict[str, Any]:
+        """What a user of the prior should know about it."""
+        data, o, net = self.config.data, self.config.optimisation, self.average
+        spectrum = net.spectrum
+        return {
+            "name": self.config.name,
+            "kind": "ia-hvae",
+            "normalisation": "root mean square of the image = 1",
+            "data": {
+                "name": data.name or data.path,
+                "licence": data.licence,
+                "citation": data.citation,
+                "train_labels": list(data.train_labels),
+                "validation_every": data.validation_every,
+                "train_images": len(self.split.train),
+                "validation_images": len(self.split.validation),
+            },
+            "training": {
+                "images": self.progress.images,
+                "steps_this_run": self.progress.steps,
+                "seconds": round(self.progress.seconds),
+                "skipped_steps": self.progress.skipped,
+                "seed": o.seed,
+                "batch": o.batch,
+                "commit": _commit(),
+                "started_from_sha256": self.started_from,
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+            },
+            "validation": {k: round(v, 6) for k, v in validation.items()},
+            "sigma_x": [[round(float(v), 6) for v in row] for row in net.sigma_x],
+            "ring_power": [
+                [round(float(v), 6) for v in row] for row in spectrum.ring_means(spectrum.half(net.power.cpu()))
+            ],
+        }
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """ELBO and error of the averaged weights on the validation images, and of guesses on fixed degradations."""
+        images = normalise(self.split.validation).to(self.device)
+        objective = Objective(self.average).eval()
+        kept = torch.get_rng_state()
+        torch.manual_seed(1)
+        sums: dict[str, float] = {}
+        for start in range(0, len(images), 32):
+            batch = images[start : start + 32]
+            losses = objective(batch, None)
+            for key in ("elbo", "kl", "mse"):
+                sums[key] = sums.get(key, 0.0) + float(getattr(losses, key)) * len(batch)
+        out = {k: v / len(images) for k, v in sums.items()}
+        if not images.is_complex():
+            for name, entry in _PROBES.items():
+                out[name] = self._probe(objective, images[:32], entry)
+        torch.set_rng_state(kept)
+        return out
+
+    def _probe(self, objective: Objective, images: Tensor, entry: Degradation) -> float:
+        """PSNR of the closed amortized guess on one fixed degradation, peak = the image's maximum."""
+        net = self.average
+        folded = DegradationMix.apply([entry] * len(images), images, np.random.default_rng(7))
+        from iasolve.evidence import evidence
+
+        seen = evidence(folded, net.power, net.spectrum)
+        estimate = objective._guess(net.encode(seen.image, seen.profile), len(images))
+        sigma2 = net.spectrum.per_bin(net.sigma_x.square())
+        gain = sigma2 / (sigma2 + net.spectrum.half(folded.variance))
+        closed = net.spectrum.inverse(estimate + gain * (net.spectrum.half(folded.value) - estimate))
+        mse = (closed - images).square().mean((-3, -2, -1))
+        return float((10 * torch.log10(images.amax((-3, -2, -1)).square() / mse)).mean())
+
+    def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
+        picks = torch.from_numpy(rng.integers(len(self.split.train), size=count))
+        return self.config.augmentation(self.split.train[picks].to(self.device), rng)
+
+    def _step(self, done: float) -> dict[str, float]:
+        o = self.config.optimisation
+        images = self._draw(self.rng, o.batch)
+        count = round(o.batch * o.degraded)
+        folded: Folded | None = self.mix(images[:count], self.rng) if count else None
+        rate = o.learning_rate * min(1.0, (self.progress.steps + 1) / o.warmup)
+        if done > 1 - o.decay:
+            rate *= max(0.05, (1 - done) / o.decay)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        kl_weight = min(1.0, 0.1 + 0.9 * self.progress.images / max(1, o.kl_warmup))
+        amp = (
+            torch.autocast(self.device.type, torch.bfloat16) if o.precision == "bfloat16" else nullcontext()
+        )
+        with amp:
+            losses = self.step_module(images, folded, kl_weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), o.clip)
+        if math.isfinite(float(norm)):
+            self.optimizer.step()
+        else:
+            self.progress.skipped += 1
+        self.progress.steps += 1
+        self.progress.images += o.batch * self.world
+        self._average()
+        values = {k: float(getattr(losses, k)) for k in ("total", "elbo", "kl", "amortization", "guess", "mse")}
+        return values | {"norm": float(norm)}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        step = self.progress.steps
+        rate = min(self.config.optimisation.ema, (1 + step) / (10 + step))
+        ours, theirs = list(self.average.parameters()), list(self.network.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - rate)
+        self.average.sigma_x.copy_(self.network.sigma_x)
+
+    def _record(self, window: list[dict[str, float]], report: Callable[[dict[str, Any]], None]) -> None:
+        if self.rank != 0 or not window:
+            return
+        row: dict[str, Any] = {"images": self.progress.images, "seconds": round(self.progress.seconds, 1)}
+        row |= {k: round(float(np.mean([w[k] for w in window])), 5) for k in window[0]}
+        row |= {f"val_{k}": round(v, 5) for k, v in self.validate().items()}
+        row["sigma_x"] = [round(float(v), 5) for v in self.network.sigma_x.flatten()]
+        row["skipped"] = self.progress.skipped
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        self.save()
+        report(row)
+
+    def _distribute(self) -> None:
+        """Wrap the objective for ``torchrun``; each process draws its own images."""
+        if self.world <= 1 or self.step_module is not self.objective:
+            return
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group(backend)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        self.rng = np.random.default_rng([self.config.optimisation.seed, self.rank, self.progress.images])
+        torch.manual_seed(self.config.optimisation.seed + 1000 * self.rank + self.progress.images)
+        self.step_module = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=True)
+
+
+_PROBES = {
+    "psnr_noise_0.1": Degradation(1, (0.1, 0.1)),
+    "psnr_noise_0.3": Degradation(1, (0.3, 0.3)),
+    "psnr_noise_1.0": Degradation(1, (1.0, 1.0)),
+    "psnr_lines_4x": Degradation(
+        1, (0.02, 0.02), "complex", ({"kind": "lines", "acceleration": (4, 4), "centre": (0.08, 0.08)},)
+    ),
+}
+"""Degradations on which validation watches the amortized guess."""
+
+
+def _check_images(images: Tensor, config: TrainingConfig) -> None:
+    n = config.network
+    if tuple(images.shape[1:]) != (n.channels, n.size, n.size):
+        raise ValueError(
+            f"the training images are {tuple(images.shape[1:])} (C, H, W), the network is for "
+            f"{(n.channels, n.size, n.size)}: change [network] size and channels, or the data"
+        )
+    if not torch.isfinite(images).all():
+        raise ValueError("the training images hold NaN or infinite values: remove those images first")
+
+
+def _commit() -> str | None:
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.stdout.strip() or None
+
+
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    minutes: float | None = None,
+    device: str = "cpu",
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Path:
+    """Train a prior and return the path of its weights.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        What to train.
+    folder : Path
+        Where checkpoint, log and prior go.
+    resume : bool
+        Continue from the folder's checkpoint.
+    init : Path, optional
+        Start from the exported weights of a prior (a fresh optimizer, images counted on).
+    minutes : float, optional
+        Stop after so long, learning-rate decay included.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    report : callable
+        Called with each row of the log.
+    """
+    trainer = Trainer(config, folder, device)
+    if resume:
+        trainer.resume()
+    elif init is not None:
+        trainer.initialise(init)
+    else:
+        trainer.measure_statistics()
+    return trainer.run(minutes, report)

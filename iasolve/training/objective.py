@@ -1,0 +1,184 @@
+"""The training objective: ELBO on clean images, and two terms that teach the encoder to read degraded ones.
+
+1. ``-ELBO`` of the clean image, per dimension, with a noise level ``sigma_x`` per ring (sigma-VAE, Rybkin et
+   al. 2021; the optimal level is tracked analytically). Prior, decoder and heads learn from this term alone.
+2. *Layer-wise neural posterior estimation*: for a random degradation of the same image, the closed-form
+   ``KL(q_clean || q_degraded)`` of every layer, in the context of the clean latents, clean side fixed. Its
+   minimum over encoders is the posterior given the measurement.
+3. *The guess itself*: half the logarithm of the mean squared error of the closed amortized guess at
+   temperature 0, run on its own latents. Term 2 only ever sees contexts made of clean latents; at inference
+   the context comes from the guess. The decoder is frozen in this term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iasolve.evidence import Evidence, Folded, evidence
+from iasolve.networks import HVAE, Gaussian, LatentLayer, kl_divergence
+
+__all__ = ["Losses", "Objective", "clean_evidence"]
+
+
+class Losses(NamedTuple):
+    """Scalars, in nats per image dimension unless said otherwise."""
+
+    total: Tensor
+    elbo: Tensor
+    kl: Tensor
+    amortization: Tensor
+    guess: Tensor
+    mse: Tensor
+    ring_mse: Tensor
+    """``(C, S)`` mean squared residual of the clean reconstruction in each ring."""
+
+
+def clean_evidence(images: Tensor, scales: int) -> Evidence:
+    """The evidence of an undegraded image: the image itself, profile 1."""
+    return Evidence(images, images.real.new_ones(len(images), 2, scales))
+
+
+class Objective(nn.Module):
+    """Losses of a batch; a module, so that it can be wrapped for distributed training.
+
+    Parameters
+    ----------
+    network : HVAE
+        The model.
+    amortization_weight, guess_weight : float
+        Weights of terms 2 and 3.
+    guess_fraction : float
+        Part of the degraded images on which term 3 is evaluated; term 2 gets the rest.
+    track : float
+        Rate of the running average that ``sigma_x`` is.
+    """
+
+    def __init__(
+        self,
+        network: HVAE,
+        *,
+        amortization_weight: float = 1.0,
+        guess_weight: float = 1.0,
+        guess_fraction: float = 0.5,
+        track: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.amortization_weight = amortization_weight
+        self.guess_weight = guess_weight
+        self.guess_fraction = guess_fraction
+        self.track = track
+
+    def forward(self, images: Tensor, degraded: Folded | None, kl_weight: float = 1.0) -> Losses:
+        """Losses of clean ``images`` ``(B, C, N, N)`` (prior's units) and of folded degradations of the first ones.
+
+        ``degraded`` holds ``n <= B`` measurements, of ``images[:n]``; ``guess_fraction`` of them go to term 3,
+        the others to term 2.
+        """
+        net = self.network
+        batch, dims = len(images), images[0].numel()
+        seen = clean_evidence(images, len(net.scales))
+        shares = [batch]
+        if degraded is not None:
+            guesses = round(len(degraded.value) * self.guess_fraction)
+            shares = [batch, guesses, len(degraded.value) - guesses]
+            also = evidence(degraded, net.power, net.spectrum)
+            seen = Evidence(torch.cat([seen.image, also.image]), torch.cat([seen.profile, also.profile]))
+        # one split per scale: a slice's gradient would fill a tensor of the full size for every layer that uses it
+        features = [f.split(shares) for f in net.encode(seen.image, seen.profile)]
+
+        kl = images.real.new_zeros(())
+        amortization = images.real.new_zeros(())
+        contributions: list[Tensor] = []
+        context: Tensor | None = None
+        compared = slice(shares[1], shares[1] + shares[2]) if degraded is not None else slice(0)
+        for index, feature in enumerate(features):
+            stage = net.stage(index)
+            context = stage.enter(context, batch)
+            for layer in stage.layers:
+                assert isinstance(layer, LatentLayer)
+                prior, addition = layer.prior(context)
+                q = layer.posterior(context, feature[0], prior)
+                kl = kl + kl_divergence(q, prior).sum()
+                if degraded is not None and shares[2]:
+                    fixed = Gaussian(prior.mean.detach()[compared], prior.log_std.detach()[compared])
+                    other = layer.posterior(context.detach()[compared], feature[2], fixed)
+                    target_q = Gaussian(q.mean.detach()[compared], q.log_std.detach()[compared])
+                    amortization = amortization + kl_divergence(target_q, other).sum()
+                z = q.mean + q.std * torch.randn_like(q.mean)
+                context = layer.update(context, z, addition)
+            contributions.append(net.contribution(index, context))
+
+        target = net.spectrum.transform(images)
+        residual = (target - net.assemble(contributions)).abs().square()
+        ring_mse = net.spectrum.ring_means(residual).mean(0)
+        sigma2 = net.sigma_x.square()
+        if self.training:
+            with torch.no_grad():
+                sigma2 = torch.lerp(sigma2, ring_mse.detach(), self.track)
+                net.sigma_x.copy_(sigma2.sqrt())
+        ring_sums = net.spectrum.ring_sums(residual)
+        bins = net.spectrum.bins_per_ring.to(ring_sums.device)
+        # a complex value of variance v has density exp(-|r|^2 / v) / (pi v): twice the real exponent
+        factor = 1.0 if images.is_complex() else 0.5
+        distortion = factor * (ring_sums / sigma2 + bins * sigma2.log()).sum((-2, -1)).mean() / dims
+        kl = kl / (batch * dims)
+        guess = images.real.new_zeros(())
+        if degraded is not None:
+            amortization = amortization / (max(shares[2], 1) * dims)
+            if shares[1]:
+                with _frozen(net):
+                    estimate = self._guess([f[1] for f in features], shares[1])
+                guess = self._log_error(estimate, target[: shares[1]], Folded(*(t[: shares[1]] for t in degraded)))
+        total = (
+            distortion + kl_weight * kl + self.amortization_weight * amortization + self.guess_weight * guess
+        )
+        mse = ring_sums.sum((-2, -1)).mean() / dims
+        return Losses(total, -(distortion + kl), kl, amortization, guess, mse, ring_mse)
+
+    def _guess(self, features: list[Tensor], batch: int) -> Tensor:
+        net = self.network
+        context: Tensor | None = None
+        contributions = []
+        for index, feature in enumerate(features):
+            stage = net.stage(index)
+            context = stage.enter(context, batch)
+            for layer in stage.layers:
+                assert isinstance(layer, LatentLayer)
+                prior, addition = layer.prior(context)
+                q: Gaussian = layer.posterior(context, feature, prior)
+                context = layer.update(context, q.mean, addition)
+            contributions.append(net.contribution(index, context))
+        return net.assemble(contributions)
+
+    def _log_error(self, estimate: Tensor, target: Tensor, folded: Folded) -> Tensor:
+        """Half the log mean squared error, after the closing step, averaged over images."""
+        spectrum = self.network.spectrum
+        sigma2 = spectrum.per_bin(self.network.sigma_x.square())
+        value, variance = spectrum.half(folded.value), spectrum.half(folded.variance)
+        gain = sigma2 / (sigma2 + variance)
+        error = (estimate + gain * (value - estimate) - target).abs().square()
+        mse = (spectrum.ring_sums(error).sum(-1) / spectrum.size**2).mean(-1)
+        return 0.5 * torch.log(mse + 1e-8).mean()
+
+
+@contextmanager
+def _frozen(net: HVAE) -> Iterator[None]:
+    """Within, the decoder's and prior's parameters get no gradient; encoder and posteriors still do."""
+    fixed = [
+        p
+        for name, p in net.named_parameters()
+        if not name.startswith("encoder.") and ".posterior_block." not in name and p.requires_grad
+    ]
+    for p in fixed:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in fixed:
+            p.requires_grad_(True)

@@ -1,0 +1,1 @@
+"""Forward operators, noise models and sampling masks."""

@@ -1,0 +1,580 @@
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from iasolve.classical import RidgeFromBins, nonlocal_means, total_variation, wavelet_denoise, wiener
+from iasolve.spectrum import fft2, radius, reflect
+
+torch.set_num_threads(1)
+
+
+def phantom(height=16, width=16, seed=0):
+    """A few random boxes: piecewise constant."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((height, width))
+    for _ in range(4):
+        top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
+        x[top : top + height // 2, left : left + width // 2] += rng.uniform(-1, 1)
+    return torch.from_numpy(x)
+
+
+def noise_case(height=16, width=16, sigma=0.3, seed=0):
+    x = phantom(height, width, seed)
+    generator = torch.Generator().manual_seed(seed)
+    y = x + sigma * torch.randn(height, width, dtype=torch.float64, generator=generator)
+    return torch.full((height, width), sigma**-2, dtype=torch.float64), fft2(y)
+
+
+def mask_case(height=16, width=16, sigma=0.05, seed=0, keep=0.4):
+    """Half-known spectrum: bins and their mirrors dropped together, precision 0, 1 or 2 over sigma^2."""
+    generator = torch.Generator().manual_seed(seed)
+    once = (torch.rand(height, width, generator=generator) < keep).double()
+    once[0, 0] = 1
+    count = once + reflect(once)
+    precision, folded = noise_case(height, width, sigma, seed)
+    return precision * count / 2, torch.where(count > 0, folded, 0)
+
+
+def np_gradient(x):
+    return np.stack([np.roll(x, -1, 0) - x, np.roll(x, -1, 1) - x])
+
+
+def np_objective(precision, folded, weight, x):
+    misfit = np.abs(np.fft.fft2(x, norm="ortho") - folded) ** 2
+    known = np.isfinite(precision) & (precision > 0)
+    return (
+        0.5 * (precision[known] * misfit[known]).sum() + weight * np.sqrt((np_gradient(x) ** 2).sum(0)).sum()
+    )
+
+
+def primal_dual(precision, folded, weight, iterations=4000, nonnegative=False):
+    """Chambolle and Pock 2011, algorithm 1; full grid, float64, no line shared with the code under test."""
+    lam, y = precision.numpy(), folded.numpy()
+    step = 0.99 / math.sqrt(9.0 if nonnegative else 8.0)
+    ratio = 10.0 / weight * np.abs(np.fft.ifft2(y, norm="ortho")).mean()
+    tau, sigma = step * ratio, step / ratio
+    with np.errstate(invalid="ignore"):
+        known = np.where(np.isinf(lam), 1.0, tau * lam / (1 + tau * lam))
+    x = np.fft.ifft2(y, norm="ortho").real
+    p, q, x_bar = np.zeros((2, *x.shape)), np.zeros_like(x), x
+    for _ in range(iterations):
+        p = p + sigma * np_gradient(x_bar)
+        p /= np.maximum(1, np.sqrt((p**2).sum(0)) / weight)
+        v = x - tau * (np.roll(p[0], 1, 0) - p[0] + np.roll(p[1], 1, 1) - p[1])
+        if nonnegative:
+            q = np.minimum(q + sigma * x_bar, 0)
+            v = v - tau * q
+        h = np.fft.fft2(v, norm="ortho")
+        new = np.fft.ifft2(h + known * (y - h), norm="ortho").real
+        x, x_bar = new, 2 * new - x
+    return x, np_objective(lam, y, weight, x)
+
+
+def distance(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+# --- Wiener ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 4), (3, 7)])
+def test_wiener_is_the_gaussian_posterior_mean(shape):
+    """Against dense linear algebra over pixels: x = C F^H (F C F^H + 1 / Lambda)^-1 y, measured bins only."""
+    height, width = shape
+    precision, folded = mask_case(height, width, sigma=0.5)
+    power = 1 / (1 + radius(height, width).double() ** 2)
+    n = height * width
+    f = fft2(torch.eye(n, dtype=torch.float64).reshape(n, height, width)).reshape(n, n).T
+    cov = (f.conj().T @ torch.diag(power.flatten()).to(f.dtype) @ f).real
+    known = precision.flatten() > 0
+    a = f[known]
+    gram = a @ cov.to(f.dtype) @ a.conj().T + torch.diag(1 / precision.flatten()[known]).to(f.dtype)
+    expected = cov.to(f.dtype) @ a.conj().T @ torch.linalg.solve(gram, folded.flatten()[known])
+    assert expected.imag.abs().max() < 1e-12
+    assert torch.allclose(wiener(precision, folded, power).flatten(), expected.real)
+
+
+def test_wiener_limits():
+    _, folded = noise_case(8, 6)
+    lam = torch.zeros(8, 6)
+    lam[0, 0], lam[1, 0], lam[-1, 0] = math.inf, 4.0, 4.0
+    power = torch.ones(8, 6, dtype=torch.float64)
+    power[0, 0] = 0  # 0 / 0 where it matters: exact data win
+    folded = torch.where(
+        lam > 0, folded, complex(math.nan, 0)
+    )  # what folding leaves where nothing is measured
+    h = fft2(wiener(lam, folded, power))
+    assert torch.allclose(h[0, 0], folded[0, 0])
+    assert torch.allclose(h[1, 0], 0.8 * folded[1, 0])
+    assert h[lam == 0].abs().max() < 1e-12
+
+
+def test_wiener_batch_and_dtype():
+    cases = [noise_case(seed=s, sigma=0.2 + s) for s in range(3)]
+    precision = torch.stack([p for p, _ in cases]).float()
+    folded = torch.stack([f for _, f in cases]).to(torch.complex64)
+    power = 1 / (1 + radius(16, 16))
+    batch = wiener(precision, folded, power)
+    assert batch.dtype == torch.float32
+    for i in range(3):
+        assert torch.allclose(batch[i], wiener(precision[i], folded[i], power), atol=1e-6)
+
+
+# --- total variation: closed forms ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 16), (5, 15), (1, 12)])
+@pytest.mark.parametrize("weight", [0.1, 1.0, 2.5])
+def test_step_shrinks_by_the_known_amount(shape, weight):
+    """Per row, two levels on n1 and n2 pixels joined by two jumps (periodic).
+
+    d/da [lam / 2 n1 (a - a0)^2 + 2 w |a - b|] = 0: the upper level sinks by 2 w / (lam n1), the lower rises
+    by 2 w / (lam n2), until they meet.
+    """
+    height, width = shape
+    n1 = 5
+    x = torch.zeros(shape, dtype=torch.float64)
+    x[:, 2 : 2 + n1] = 3.0
+    lam = 1.7
+    expected = torch.full(shape, 2 * weight / (lam * (width - n1)), dtype=torch.float64)
+    expected[:, 2 : 2 + n1] = 3.0 - 2 * weight / (lam * n1)
+    assert expected.max() > expected.min()
+    result = total_variation(torch.full(shape, lam), fft2(x), weight, tolerance=1e-8, max_iterations=5000)
+    assert bool(result.converged)
+    assert torch.allclose(result.image, expected, atol=1e-6)
+    jump = float(expected.max() - expected.min())
+    misfit = lam / 2 * float((expected - x).square().sum())
+    assert float(result.objective) == pytest.approx(misfit + weight * 2 * height * jump, rel=1e-6)
+    flipped = total_variation(
+        torch.full(shape, lam).T, fft2(x.T), weight, tolerance=1e-8, max_iterations=5000
+    )
+    assert torch.allclose(flipped.image, expected.T, atol=1e-6)
+
+
+def test_diagonal_stripes_feel_the_isotropic_gradient():
+    """x[i, j] = f(i + j): both differences are f's, so a jump costs sqrt(2) times an axis-aligned one."""
+    n, lam, weight = 12, 2.0, 0.8
+    index = (torch.arange(n)[:, None] + torch.arange(n)) % n
+    level = (index < n // 2).double()
+    shift = math.sqrt(2) * 2 * weight / (lam * n / 2)
+    expected = level + torch.where(level > 0, -shift, shift)
+    result = total_variation(
+        torch.full((n, n), lam), fft2(level), weight, tolerance=1e-8, max_iterations=5000
+    )
+    assert torch.allclose(result.image, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [30.0, 1e6])
+@pytest.mark.parametrize("case", [noise_case, mask_case])
+def test_large_weight_gives_the_mean(case, weight):
+    precision, folded = case(sigma=0.3)
+    for dtype in (torch.float32, torch.float64):
+        result = total_variation(precision.to(dtype), folded.to(dtype.to_complex()), weight)
+        assert bool(result.converged)
+        mean = float(folded[0, 0].real) / 16
+        assert torch.allclose(result.image, torch.full((16, 16), mean, dtype=dtype), atol=1e-4)
+
+
+def test_zero_weight_gives_the_data():
+    precision, folded = mask_case(15, 8)
+    result = total_variation(precision, folded, 0.0)
+    h = fft2(result.image)
+    assert torch.allclose(h[precision > 0], folded[precision > 0])
+    assert h[precision == 0].abs().max() < 1e-12
+    assert float(result.objective) == pytest.approx(0, abs=1e-12)
+    assert int(result.iterations) == 0
+
+
+# --- total variation: against an independent long run ---------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.02, 0.3, 3.0, 20.0])
+def test_denoising_reaches_the_primal_dual_optimum(weight):
+    precision, folded = noise_case(sigma=0.3)
+    image, objective = primal_dual(precision, folded, weight)
+    result = total_variation(precision, folded, weight)
+    assert bool(result.converged)
+    assert int(result.iterations) < 500
+    assert float(result.objective) == pytest.approx(objective, rel=1e-4)
+    assert distance(result.image, torch.from_numpy(image)) < 3e-3
+    sharp = total_variation(precision, folded, weight, tolerance=1e-8, max_iterations=20000)
+    assert float(sharp.objective) <= objective * (1 + 1e-7)
+    assert distance(sharp.image, torch.from_numpy(image)) < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (15, 12), (12, 15)])
+@pytest.mark.parametrize("weight", [0.5, 10.0])
+def test_masked_data_reach_the_primal_dual_optimum(shape, weight):
+    precision, folded = mask_case(*shape)
+    _, objective = primal_dual(precision, folded, weight)
+    sharp = total_variation(precision, folded, weight, tolerance=1e-7, max_iterations=20000)
+    assert float(sharp.objective) <= objective * (1 + 1e-6)
+    default = total_variation(precision, folded, weight)
+    assert bool(default.converged)
+    assert float(default.objective) == pytest.approx(float(sharp.objective), rel=1e-3)
+    assert distance(default.image, sharp.image) < 1e-2
+
+
+def test_exact_bins_are_constraints():
+    _, folded = mask_case(14, 16)
+    known = mask_case(14, 16)[0] > 0
+    precision = torch.where(known, math.inf, 0.0)
+    _, objective = primal_dual(precision, folded, 2.0, 8000)
+    result = total_variation(precision, folded, 2.0, tolerance=1e-7, max_iterations=20000)
+    assert torch.allclose(fft2(result.image)[known], folded[known])
+    assert float(result.objective) == pytest.approx(objective, rel=1e-4)
+    # and they are the limit of ever higher precisions
+    near = total_variation(torch.where(known, 1e8, 0.0), folded, 2.0, tolerance=1e-7, max_iterations=20000)
+    assert distance(near.image, result.image) < 1e-3
+
+
+@pytest.mark.parametrize("case", [noise_case, mask_case])
+def test_nonnegative_reaches_the_primal_dual_optimum(case):
+    precision, folded = case(sigma=0.2)
+    free = total_variation(precision, folded, 1.0)
+    assert free.image.min() < -0.05  # the constraint has work to do
+    image, objective = primal_dual(precision, folded, 1.0, 6000, nonnegative=True)
+    assert image.min() > -2e-3
+    result = total_variation(precision, folded, 1.0, nonnegative=True, tolerance=1e-7, max_iterations=20000)
+    assert bool(result.converged)
+    assert result.image.min() >= 0
+    assert float(result.objective) == pytest.approx(objective, rel=1e-3)
+    assert float(result.objective) > float(free.objective)
+
+
+def test_nonnegative_without_total_variation_clips_white_noise():
+    precision, folded = noise_case(8, 9)
+    result = total_variation(precision, folded, 0.0, nonnegative=True, tolerance=1e-8)
+    noisy = torch.fft.ifft2(folded, norm="ortho").real
+    assert torch.allclose(result.image, noisy.clamp_min(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 8), (8, 7), (5, 5), (4, 2), (3, 2)])
+def test_objective_is_the_full_grid_sum(shape):
+    precision, folded = mask_case(*shape)
+    result = total_variation(precision, folded, 0.7, max_iterations=3)
+    expected = np_objective(precision.numpy(), folded.numpy(), 0.7, result.image.numpy())
+    assert float(result.objective) == pytest.approx(expected, rel=1e-10)
+
+
+def test_recovers_a_piecewise_constant_image_from_a_third_of_its_spectrum():
+    x = torch.zeros(32, 32, dtype=torch.float64)
+    x[4:20, 6:15], x[12:28, 18:29] = 1.0, -0.5
+    known = mask_case(32, 32, keep=0.2)[0] > 0
+    assert 0.3 < known.double().mean() < 0.45
+    filled = torch.fft.ifft2(torch.where(known, fft2(x), 0), norm="ortho").real
+    assert distance(filled, x) > 0.2
+    result = total_variation(torch.where(known, math.inf, 0.0), fft2(x), 1.0, tolerance=1e-5)
+    assert distance(result.image, x) < 1e-3
+
+
+# --- total variation: what must not matter --------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.3, 5.0])
+def test_start_and_penalty_do_not_matter(weight):
+    precision, folded = mask_case()
+    generator = torch.Generator().manual_seed(5)
+    far = 10 * torch.randn(16, 16, dtype=torch.float64, generator=generator)
+    reference = total_variation(precision, folded, weight, tolerance=1e-8, max_iterations=20000)
+    for start, penalty in ((far, None), (None, 1e-3), (None, 1e5), (reference.image, None), (far, 1e3)):
+        result = total_variation(precision, folded, weight, start=start, penalty=penalty, tolerance=1e-6)
+        assert bool(result.converged)
+        assert distance(result.image, reference.image) < 1e-3
+        assert float(result.objective) == pytest.approx(float(reference.objective), rel=1e-5)
+
+
+def test_batch_is_the_loop_of_singles():
+    cases = [noise_case(16, 12, sigma=0.3), mask_case(16, 12), noise_case(16, 12, sigma=1.0, seed=1)] * 2
+    precision = torch.stack([p for p, _ in cases]).reshape(2, 3, 16, 12)
+    folded = torch.stack([f for _, f in cases]).reshape(2, 3, 16, 12)
+    weight = torch.tensor([[0.01, 1.0, 5.0], [3.0, 30.0, 0.0]])
+    for dtype, atol in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
+        p, f = precision.to(dtype), folded.to(dtype.to_complex())
+        batch = total_variation(p, f, weight)
+        assert batch.image.shape == (2, 3, 16, 12)
+        assert batch.image.dtype == dtype
+        assert batch.iterations.unique().numel() > 2  # images that finish early must not keep changing
+        for i in range(2):
+            for j in range(3):
+                single = total_variation(p[i, j], f[i, j], float(weight[i, j]))
+                assert torch.allclose(batch.image[i, j], single.image, atol=atol, rtol=0)
+                assert bool(batch.converged[i, j])
+                assert float(batch.objective[i, j]) == pytest.approx(float(single.objective), rel=1e-4)
+                if dtype == torch.float64:
+                    assert int(batch.iterations[i, j]) == int(single.iterations)
+
+
+def test_one_precision_serves_a_batch():
+    precision, folded = mask_case()
+    both = torch.stack([folded, 2 * folded])
+    batch = total_variation(precision, both, 1.0)
+    assert torch.allclose(batch.image[0], total_variation(precision, folded, 1.0).image)
+    swapped = total_variation(torch.stack([precision, precision]), folded, 1.0)
+    assert torch.allclose(swapped.image[1], batch.image[0])
+
+
+def test_equivariance():
+    """Units, shifts, offsets and the transpose; units down to the same iterates."""
+    precision, folded = mask_case(12, 15)
+    result = total_variation(precision, folded, 2.0)
+    scaled = total_variation(precision, 50 * folded, 100.0)
+    assert torch.allclose(scaled.image, 50 * result.image, atol=1e-10)
+    assert torch.equal(scaled.iterations, result.iterations)
+    noisier = total_variation(precision / 16, folded, 2.0 / 16)
+    assert torch.allclose(noisier.image, result.image, atol=1e-10)
+
+    plain = torch.fft.ifft2(folded, norm="ortho").real
+    rolled = total_variation(precision, fft2(plain.roll((3, 5), (0, 1))), 2.0)
+    assert torch.allclose(rolled.image, result.image.roll((3, 5), (0, 1)), atol=1e-9)
+    turned = total_variation(precision.T, folded.T, 2.0)
+    assert torch.allclose(turned.image, result.image.T, atol=1e-9)
+    raised = total_variation(precision, fft2(plain + 4.0), 2.0, tolerance=1e-6)
+    exact = total_variation(precision, folded, 2.0, tolerance=1e-6)
+    assert torch.allclose(raised.image, exact.image + 4.0, atol=1e-4)
+
+
+def test_unmeasured_values_do_not_leak():
+    precision, folded = mask_case()
+    garbage = torch.where(precision > 0, folded, complex(math.nan, math.inf))
+    assert torch.equal(
+        total_variation(precision, garbage, 1.0).image, total_variation(precision, folded, 1.0).image
+    )
+
+
+def test_inputs_are_left_alone():
+    precision, folded = mask_case()
+    start = phantom()
+    copies = precision.clone(), folded.clone(), start.clone()
+    total_variation(precision, folded, 1.0, start=start, nonnegative=True)
+    assert all(torch.equal(a, b) for a, b in zip(copies, (precision, folded, start), strict=True))
+
+
+def test_unmeasured_mean_is_zero():
+    precision, folded = mask_case()
+    precision[0, 0] = 0
+    result = total_variation(precision, folded, 1.0)
+    assert bool(result.converged)
+    assert float(result.image.mean()) == pytest.approx(0, abs=1e-12)
+
+
+def test_nothing_measured_and_nothing_to_smooth():
+    nothing = total_variation(torch.zeros(2, 6, 6), torch.zeros(2, 6, 6, dtype=torch.complex64), 1.0)
+    assert bool(nothing.converged.all())
+    assert not nothing.image.any()
+    flat = total_variation(torch.ones(7, 6), fft2(torch.full((7, 6), 3.0)), 1.0)
+    assert bool(flat.converged)
+    assert torch.allclose(flat.image, torch.full((7, 6), 3.0))
+
+
+def test_too_few_iterations_are_owned_up_to():
+    precision, folded = mask_case()
+    short = total_variation(precision, folded, 10.0, max_iterations=7)
+    assert not bool(short.converged)
+    assert int(short.iterations) == 7
+    assert torch.isfinite(short.image).all()
+    enough = total_variation(precision, folded, 10.0)
+    assert float(enough.objective) < float(short.objective)
+
+
+def test_bad_arguments_are_refused():
+    precision, folded = mask_case()
+    with pytest.raises(ValueError, match=r"\(16, 15\).*\(16, 16\)"):
+        total_variation(precision[:, 1:], folded, 1.0)
+    with pytest.raises(ValueError, match=r"\(2, 16, 16\).*\(3, 16, 16\)"):
+        total_variation(precision.expand(2, 16, 16), folded.expand(3, 16, 16), 1.0)
+    with pytest.raises(ValueError, match="complex"):
+        total_variation(precision, folded.real, 1.0)
+    with pytest.raises(ValueError, match="not folded"):
+        total_variation(precision, folded * 1j, 1.0)
+    lopsided = precision.clone()
+    lopsided[1, 2] += 1
+    with pytest.raises(ValueError, match="not folded"):
+        wiener(lopsided, folded, torch.ones(16, 16))
+    with pytest.raises(ValueError, match="non-negative"):
+        total_variation(-precision, folded, 1.0)
+    with pytest.raises(ValueError, match="finite"):
+        total_variation(precision, folded * math.nan, 1.0)
+    for weight in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="weight"):
+            total_variation(precision, folded, weight)
+    with pytest.raises(ValueError, match=r"weight \(3,\).*\(2,\)"):
+        total_variation(precision.expand(2, 16, 16), folded, torch.ones(3))
+    with pytest.raises(ValueError, match="penalty"):
+        total_variation(precision, folded, 1.0, penalty=0.0)
+    with pytest.raises(ValueError, match=r"start \(8, 8\).*\(16, 16\)"):
+        total_variation(precision, folded, 1.0, start=torch.zeros(8, 8))
+    with pytest.raises(ValueError, match="tolerance"):
+        total_variation(precision, folded, 1.0, tolerance=0.0)
+    with pytest.raises(ValueError, match="power"):
+        wiener(precision, folded, -torch.ones(16, 16))
+    with pytest.raises(ValueError, match=r"power \(4, 4\).*\(16, 16\)"):
+        wiener(precision, folded, torch.ones(4, 4))
+
+
+# --- ridge regression -----------------------------------------------------------------------------
+
+
+def smooth_images(count, height=16, width=12, seed=0):
+    """Correlated Gaussian images whose coarse bins tell something about the fine ones."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(20, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
+    return 1.0 + torch.einsum(
+        "nk,khw->nhw", torch.randn(count, 20, dtype=torch.float64, generator=generator), basis
+    )
+
+
+def test_ridge_is_least_squares_on_noisy_copies():
+    """The expected normal equations against many draws of noise and a generic least-squares solver."""
+    images = smooth_images(40, 8, 6)
+    mask = radius(8, 6) <= 1
+    sigma, copies = 0.7, 800
+    model = RidgeFromBins.fit(images, mask, sigma, 0.0)
+    generator = torch.Generator().manual_seed(1)
+    noise = sigma * torch.randn(copies, 40, 8, 6, dtype=torch.float64, generator=generator)
+    h = fft2(images + noise).flatten(0, 1)
+    features = torch.cat([h[:, mask].real, h[:, mask].imag, torch.ones(len(h), 1)], dim=1)
+    solution = np.linalg.lstsq(features.numpy(), images.repeat(copies, 1, 1).flatten(1).numpy(), rcond=1e-10)[
+        0
+    ]
+    test = fft2(smooth_images(5, 8, 6, seed=7))
+    f = torch.cat([test[:, mask].real, test[:, mask].imag, torch.ones(5, 1)], dim=1)
+    expected = (f @ torch.from_numpy(solution)).reshape(5, 8, 6)
+    assert distance(model.predict(test), expected) < 0.02
+
+
+def test_ridge_is_exact_where_the_bins_tell_all():
+    mask = radius(9, 8) <= 2  # odd and even axis
+    images = torch.fft.ifft2(fft2(smooth_images(60, 9, 8)) * mask, norm="ortho").real
+    model = RidgeFromBins.fit(images[:50], mask, 0.0, 1e-10)
+    assert distance(model.predict(fft2(images[50:])), images[50:]) < 1e-6
+
+
+def test_ridge_reads_its_bins_only_and_half_of_them():
+    images = smooth_images(60)
+    mask = radius(16, 12) <= 2
+    model = RidgeFromBins.fit(images, mask, 0.1, 0.01)
+    h = fft2(images[:3])
+    expected = model.predict(h)
+    assert torch.equal(model.predict(torch.where(mask, h, complex(math.nan, 0))), expected)
+    assert torch.allclose(model.predict(h.reshape(3, 1, 16, 12))[:, 0], expected)
+    assert model.predict(h[0].to(torch.complex64)).dtype == torch.float32
+    assert torch.allclose(model.predict(h[1]), expected[1])
+
+
+def test_infinite_ridge_predicts_the_mean():
+    images = smooth_images(30)
+    model = RidgeFromBins.fit(images, radius(16, 12) <= 2, 0.1, 1e12)
+    assert torch.allclose(model.predict(fft2(images[3])), images.mean(0), atol=1e-6)
+
+
+def test_choose_minimises_the_validation_error_it_reports():
+    train, validation = smooth_images(15), smooth_images(200, seed=1)
+    mask = radius(16, 12) <= 2
+    sigma = 0.2
+    ridges = [0.0, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
+    model = RidgeFromBins.choose(train, validation, mask, sigma, ridges)
+    assert list(model.validation_mse) == ridges
+    assert model.validation_mse[model.ridge] == min(model.validation_mse.values())
+    assert 0 < model.ridge < 10
+    generator = torch.Generator().manual_seed(2)
+    for ridge in (0.0, 1.0):
+        again = RidgeFromBins.fit(train, mask, sigma, ridge)
+        errors = []
+        for _ in range(50):
+            noise = torch.randn(validation.shape, dtype=torch.float64, generator=generator)
+            noisy = validation + sigma * noise
+            errors.append(float((again.predict(fft2(noisy)) - validation).square().mean()))
+        assert np.mean(errors) == pytest.approx(model.validation_mse[ridge], rel=5e-3)
+
+
+def test_ridge_refuses_bad_arguments():
+    images = smooth_images(10)
+    mask = radius(16, 12) <= 1
+    with pytest.raises(ValueError, match=r"\(10, 16, 12\).*\(12, 16\)"):
+        RidgeFromBins.fit(images, mask.T, 0.1, 0.1)
+    with pytest.raises(ValueError, match="boolean"):
+        RidgeFromBins.fit(images, mask.double(), 0.1, 0.1)
+    lopsided = mask.clone()
+    lopsided[2, 3] = True
+    for bad in (lopsided, torch.zeros_like(mask)):
+        with pytest.raises(ValueError, match="closed under"):
+            RidgeFromBins.fit(images, bad, 0.1, 0.1)
+    with pytest.raises(ValueError, match="ridge"):
+        RidgeFromBins.fit(images, mask, 0.1, -1.0)
+    with pytest.raises(ValueError, match="noise_sigma"):
+        RidgeFromBins.fit(images, mask, math.nan, 1.0)
+    with pytest.raises(ValueError, match="singular"):
+        RidgeFromBins.fit(images[:5], mask, 0.0, 0.0)  # 9 features, 5 images
+    with pytest.raises(ValueError, match=r"\(10, 16, 12\).*\(4, 8, 8\)"):
+        RidgeFromBins.choose(images, torch.zeros(4, 8, 8), mask, 0.1, [0.1])
+    model = RidgeFromBins.fit(images, mask, 0.1, 0.1)
+    with pytest.raises(ValueError, match=r"\(8, 8\).*\(16, 12\)"):
+        model.predict(torch.zeros(8, 8, dtype=torch.complex64))
+
+
+# --- denoisers ------------------------------------------------------------------------------------
+
+DENOISERS = [
+    nonlocal_means,
+    pytest.param(
+        wavelet_denoise, marks=pytest.mark.skipif(find_spec("pywt") is None, reason="needs PyWavelets")
+    ),
+]
+
+
+@pytest.mark.parametrize("denoise", DENOISERS)
+def test_denoisers_denoise_and_batch(denoise):
+    clean = torch.stack([phantom(32, 24, seed) for seed in (1, 2)])
+    generator = torch.Generator().manual_seed(0)
+    noisy = clean + 0.2 * torch.randn(clean.shape, dtype=torch.float64, generator=generator)
+    copy = noisy.clone()
+    out = denoise(noisy, 0.2)
+    assert torch.equal(noisy, copy)
+    assert (out - clean).square().mean() < 0.5 * (noisy - clean).square().mean()
+    assert torch.allclose(out[1], denoise(noisy[1], 0.2))
+    single = denoise(noisy.float(), 0.2)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), out, atol=1e-5)
+    # no hidden clipping or rescaling: units must not matter
+    assert torch.allclose(denoise(300 * noisy, 60.0), 300 * out, rtol=1e-6, atol=1e-6)
+    for bad in (
+        torch.zeros(4),
+        torch.zeros(0, 4, 4),
+        torch.full((8, 8), math.nan),
+        noisy.to(torch.complex64),
+    ):
+        with pytest.raises(ValueError, match="need real finite images"):
+            denoise(bad, 0.2)
+    with pytest.raises(ValueError, match="sigma"):
+        denoise(noisy, 0.0)
+
+
+def test_nonlocal_means_strength():
+    noisy = torch.fft.ifft2(noise_case(24, 24, sigma=0.2)[1], norm="ortho").real
+    assert torch.allclose(nonlocal_means(noisy, 0.2, h=0.16), nonlocal_means(noisy, 0.2))
+    assert nonlocal_means(noisy, 0.2, h=0.5).var() < nonlocal_means(noisy, 0.2).var()
+    with pytest.raises(ValueError, match="h must"):
+        nonlocal_means(noisy, 0.2, h=0.0)
+
+
+@pytest.mark.skipif(find_spec("pywt") is None, reason="needs PyWavelets")
+def test_cycle_spinning_averages_shifts():
+    noisy = torch.fft.ifft2(noise_case(16, 16, sigma=0.2)[1], norm="ortho").real
+    shifted = [
+        wavelet_denoise(noisy.roll((a, b), (0, 1)), 0.2).roll((-a, -b), (0, 1))
+        for a in (0, 1)
+        for b in (0, 1)
+    ]
+    assert torch.allclose(wavelet_denoise(noisy, 0.2, shifts=2), torch.stack(shifted).mean(0))
+    with pytest.raises(ValueError, match="shifts"):
+        wavelet_denoise(noisy, 0.2, shifts=0)
+
+
+def test_missing_pywavelets_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pywt", None)
+    with pytest.raises(ImportError, match="pip install PyWavelets"):
+        wavelet_denoise(torch.zeros(8, 8), 0.1)
