@@ -1,1 +1,67 @@
-"""Solve imaging inverse problems with an IA-HVAE prior."""
+"""Solve imaging inverse problems with a hierarchical VAE prior that is separable in Fourier space.
+
+>>> import iasolve
+>>> prior = iasolve.load_prior("mri-t1-128")
+>>> result = iasolve.solve(y, operator, prior, noise=iasolve.operators.GaussianNoise(0.02))  # doctest: +SKIP
+
+The names below are imported when they are first used, so that ``import iasolve`` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from iasolve import operators
+    from iasolve.inference import NonFiniteError, Result, UnlikePriorWarning, solve
+    from iasolve.priors import HVAEPrior, Prior, PriorError, list_priors, load_prior
+    from iasolve.recipe import Recipe, RecipeError, list_recipes, load_recipe
+
+_HOMES = {
+    "NonFiniteError": "iasolve.inference",
+    "Result": "iasolve.inference",
+    "UnlikePriorWarning": "iasolve.inference",
+    "solve": "iasolve.inference",
+    "HVAEPrior": "iasolve.priors",
+    "Prior": "iasolve.priors",
+    "PriorError": "iasolve.priors",
+    "list_priors": "iasolve.priors",
+    "load_prior": "iasolve.priors",
+    "Recipe": "iasolve.recipe",
+    "RecipeError": "iasolve.recipe",
+    "list_recipes": "iasolve.recipe",
+    "load_recipe": "iasolve.recipe",
+}
+
+__all__ = [
+    "HVAEPrior",
+    "NonFiniteError",
+    "Prior",
+    "PriorError",
+    "Recipe",
+    "RecipeError",
+    "Result",
+    "UnlikePriorWarning",
+    "__version__",
+    "list_priors",
+    "list_recipes",
+    "load_prior",
+    "load_recipe",
+    "operators",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "operators":
+        return import_module("iasolve.operators")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'iasolve' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

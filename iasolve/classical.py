@@ -207,8 +207,9 @@ def total_variation(
 
     An image is finished when, relative to their own size, the change over the last ten iterations and the
     primal and dual residuals are all below ``tolerance``; it is then taken out of the batch, so a batch gives
-    what single images give. On brain slices the default tolerance leaves a relative distance of 2 to 8e-4 to
-    the minimiser.
+    what single images give. On 128 x 128 brain slices the default tolerance takes 30 to 400 iterations for
+    denoising and line masks and leaves a relative distance below 1e-3 to the minimiser; extrapolating from a
+    few low frequencies is slowest (500 for a quarter of the band, 1,800 for the 81 lowest bins).
 
     Parameters
     ----------

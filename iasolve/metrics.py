@@ -171,9 +171,10 @@ def nmse(estimate: ArrayLike, reference: ArrayLike, mask: ArrayLike | None = Non
 def foreground(reference: ArrayLike) -> NDArray[np.bool_]:
     """Head against air: where a smoothed image exceeds half of Otsu's threshold, holes filled and closed.
 
-    Half, because Otsu's threshold separates bright from dark tissue as soon as there is enough of both. The
-    mask is the whole image when nothing sensible comes out: a constant image, a foreground below 5 % or above
-    95 %, or no air at the border (more than half of the border's pixels are foreground).
+    Half, because Otsu's threshold separates bright from dark tissue as soon as there is enough of both. Air
+    must be near zero. The mask is the whole image when nothing sensible comes out: a constant image, a
+    foreground below 5 % or above 95 %, or no air at the border (more than half of the border's pixels are
+    foreground).
 
     Parameters
     ----------

@@ -12,13 +12,19 @@ __all__ = ["ConditionedBlock", "PosteriorBlock", "ResidualBlock", "conv"]
 
 
 def conv(c_in: int, c_out: int, kernel: int = 1, *, gain: float = 1.0) -> nn.Conv2d:
-    """Convolution with same padding, zero bias and (scaled) default initialisation; ``gain = 0`` gives zeros."""
+    """Convolution with same padding, zero bias, and weights of standard deviation ``gain / sqrt(fan in)``.
+
+    ``ACTIVATED`` as gain keeps the variance behind a swish; 0 gives zeros.
+    """
     layer = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2)
-    with torch.no_grad():
-        if layer.bias is not None:
-            layer.bias.zero_()
-        layer.weight.mul_(gain)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(c_in * kernel**2))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
     return layer
+
+
+ACTIVATED = 1.6
+"""Gain of a convolution behind a swish, whose output has about 0.6 of its input's root mean square."""
 
 
 class ResidualBlock(nn.Module):
@@ -42,10 +48,10 @@ class ResidualBlock(nn.Module):
         if residual and c_in != c_out:
             raise ValueError(f"a residual block keeps its channels, got {c_in} -> {c_out}")
         kernel = 3 if grid > 2 else 1
-        self.c1 = conv(c_in, middle)
-        self.c2 = conv(middle, middle, kernel)
-        self.c3 = conv(middle, middle, kernel)
-        self.c4 = conv(middle, c_out, gain=gain)
+        self.c1 = conv(c_in, middle, gain=ACTIVATED)
+        self.c2 = conv(middle, middle, kernel, gain=ACTIVATED)
+        self.c3 = conv(middle, middle, kernel, gain=ACTIVATED)
+        self.c4 = conv(middle, c_out, gain=ACTIVATED * gain)
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,11 +93,11 @@ class PosteriorBlock(nn.Module):
     def __init__(self, width: int, middle: int, c_out: int, grid: int, *, gain: float = 1.0) -> None:
         super().__init__()
         kernel = 3 if grid > 2 else 1
-        self.context = conv(width, middle, gain=math.sqrt(0.5))
-        self.evidence = conv(width, middle, gain=math.sqrt(0.5))
-        self.c2 = conv(middle, middle, kernel)
-        self.c3 = conv(middle, middle, kernel)
-        self.c4 = conv(middle, c_out, gain=gain)
+        self.context = conv(width, middle, gain=ACTIVATED * math.sqrt(0.5))
+        self.evidence = conv(width, middle, gain=ACTIVATED * math.sqrt(0.5))
+        self.c2 = conv(middle, middle, kernel, gain=ACTIVATED)
+        self.c3 = conv(middle, middle, kernel, gain=ACTIVATED)
+        self.c4 = conv(middle, c_out, gain=ACTIVATED * gain)
 
     def forward(self, context: Tensor, evidence: Tensor) -> Tensor:
         """Apply the block."""

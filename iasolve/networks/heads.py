@@ -36,7 +36,7 @@ class RingHead(nn.Module):
                 for _ in range(config.head_blocks)
             )
         )
-        self.last = conv(width, parts * config.channels * self.factor**2, 3 if grid > 2 else 1)
+        self.last = conv(width, parts * config.channels * self.factor**2, 3 if grid > 2 else 1, gain=0.3)
         source, _ = spectrum.crop_indices(scale, self.map_size)
         self.register_buffer("source", source, persistent=False)
         self.source: Tensor

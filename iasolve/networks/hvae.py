@@ -53,8 +53,13 @@ class LatentLayer(nn.Module):
         super().__init__()
         self.latent = latent
         self.prior_block = ResidualBlock(width, middle, 2 * latent + width, grid, residual=False, gain=0.0)
-        self.posterior_block = PosteriorBlock(width, middle, 2 * latent, grid, gain=gain)
-        self.project = conv(latent, width, gain=gain * math.sqrt(latent))
+        self.posterior_block = PosteriorBlock(width, middle, 2 * latent, grid)
+        with torch.no_grad():
+            # start sharp: a posterior as wide as the prior drowns the signal, and the decoder learns to ignore z
+            bias = self.posterior_block.c4.bias
+            assert bias is not None
+            bias[latent:] = -2.0
+        self.project = conv(latent, width)
         self.block = ResidualBlock(width, middle, width, grid, gain=gain)
 
     def prior(self, context: Tensor) -> tuple[Gaussian, Tensor]:

@@ -34,7 +34,7 @@ class OptimisationConfig:
     warmup : int
         Steps of linear learning-rate warm-up.
     kl_warmup : int
-        Images over which the weight of the KL term grows from 0.1 to 1.
+        Images over which the weight of the KL term grows from 0.01 to 1.
     decay : float
         Part of the run, at its end, over which the learning rate falls linearly to a twentieth.
     ema : float
@@ -57,7 +57,7 @@ class OptimisationConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     warmup: int = 100
-    kl_warmup: int = 4000
+    kl_warmup: int = 8000
     decay: float = 0.15
     ema: float = 0.999
     precision: str = "float32"

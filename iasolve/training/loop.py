@@ -183,6 +183,7 @@ class Trainer:
             done = (self.progress.images - start_images) / max(1, o.images - start_images)
             if budget is not None:
                 done = max(done, elapsed / budget)
+            done = self._agree(done)
             if done >= 1:
                 break
             window.append(self._step(done))
@@ -286,7 +287,7 @@ class Trainer:
             rate *= max(0.05, (1 - done) / o.decay)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        kl_weight = min(1.0, 0.1 + 0.9 * self.progress.images / max(1, o.kl_warmup))
+        kl_weight = min(1.0, 0.01 + 0.99 * self.progress.images / max(1, o.kl_warmup))
         amp = (
             torch.autocast(self.device.type, torch.bfloat16) if o.precision == "bfloat16" else nullcontext()
         )
@@ -302,7 +303,7 @@ class Trainer:
         self.progress.steps += 1
         self.progress.images += o.batch * self.world
         self._average()
-        values = {k: float(getattr(losses, k)) for k in ("total", "elbo", "kl", "amortization", "guess", "mse")}
+        values = {k: float(getattr(losses, k).detach()) for k in ("total", "elbo", "kl", "amortization", "guess", "mse")}
         return values | {"norm": float(norm)}
 
     @torch.no_grad()
@@ -326,6 +327,14 @@ class Trainer:
         self.save()
         report(row)
 
+    def _agree(self, done: float) -> float:
+        """The first process's clock counts: processes that stop at different steps would wait for ever."""
+        if self.world <= 1:
+            return done
+        shared = torch.tensor([done], dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(shared, src=0)
+        return float(shared)
+
     def _distribute(self) -> None:
         """Wrap the objective for ``torchrun``; each process draws its own images."""
         if self.world <= 1 or self.step_module is not self.objective:
@@ -337,7 +346,7 @@ class Trainer:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         self.rng = np.random.default_rng([self.config.optimisation.seed, self.rank, self.progress.images])
         torch.manual_seed(self.config.optimisation.seed + 1000 * self.rank + self.progress.images)
-        self.step_module = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=True)
+        self.step_module = nn.parallel.DistributedDataParallel(self.objective)
 
 
 _PROBES = {

@@ -1,0 +1,243 @@
+"""The data term: what the likelihood says of a decoded image, and the closing step.
+
+Model: ``x = x0 + e`` with ``x0`` the decoded image and ``e ~ N(0, V)``, ``V`` a variance per frequency;
+``y = A x + n``. Both classes answer the same questions on the image grid: the data term of an image with its
+gradient, the posterior mean ``x*`` of the image given ``x0`` and ``y``, and draws from that posterior.
+
+*Diagonal* ``A``: after folding, every frequency is on its own and everything is exact.
+
+*Any other linear* ``A``: ``x* = argmin |y - A x|^2 / (c sigma^2) + |x - x0|^2_V / f`` by preconditioned
+conjugate gradients (``c = 1, 2`` for complex and real noise; ``f = 2`` for real images, 1 for complex ones). By
+the envelope theorem the gradient of the marginal likelihood is ``(x0 - x*) / V``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from iasolve.evidence import Folded
+from iasolve.operators.base import LinearOperator
+from iasolve.spectrum import fft2, ifft2
+
+__all__ = ["ConjugateGradients", "DataModel", "DiagonalData", "GeneralData", "conjugate_gradients"]
+
+
+class DataModel(Protocol):
+    """What refinement, closing and sampling ask of a measurement; images ``(B, C, H, W)``, prior's units."""
+
+    def term(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """Minus log marginal likelihood of ``y`` given ``x0``, up to a constant, ``(B,)``; differentiable in ``x0``."""
+
+    def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
+        """``x*``."""
+
+    def posterior_draw(self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+        """``x*`` and one draw from ``p(x | x0, y)``; ``noise(shape)`` gives standard normal values."""
+
+    def misfit(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """Root mean square of the residual over what noise and decoder leave unexplained, ``(B,)``: about 1."""
+
+
+class DiagonalData:
+    """Exact data term of a folded measurement.
+
+    Parameters
+    ----------
+    folded : Folded
+        ``(B, C, H, W)``, full grid, prior's units.
+    is_complex : bool
+        Whether images are complex.
+    """
+
+    def __init__(self, folded: Folded, is_complex: bool) -> None:
+        self.folded, self.is_complex = folded, is_complex
+        # over the full grid a real image's bins count twice, hence the half
+        self.factor = 1.0 if is_complex else 0.5
+
+    def _residual(self, x0: Tensor, variance: Tensor) -> Tensor:
+        r = fft2(x0) - self.folded.value
+        return (r.real.square() + r.imag.square()) / (self.folded.variance + variance)
+
+    def term(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """``sum_k |h_k - y^_k|^2 / (2 (1/Lambda_k + V_k))``; without the half for complex images."""
+        return self.factor * self._residual(x0, variance).flatten(1).sum(1)
+
+    def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
+        """``h + g (y^ - h)`` with ``g = V / (V + 1/Lambda)``."""
+        h = fft2(x0)
+        gain = variance / (variance + self.folded.variance)
+        return self._image(h + gain * (self.folded.value - h))
+
+    def posterior_draw(self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+        """The mean plus a draw with variance ``V (1/Lambda) / (V + 1/Lambda)`` in each bin."""
+        mean = self.posterior_mean(x0, variance)
+        white = noise(tuple(x0.shape[1:]))
+        return mean, mean + self._image(self.posterior_variance(variance).sqrt() * fft2(white))
+
+    def posterior_variance(self, variance: Tensor) -> Tensor:
+        """Variance of each bin given ``x0`` and ``y``, ``(B, C, H, W)``."""
+        v = self.folded.variance
+        return torch.where(torch.isinf(v), variance.expand_as(v), variance * v / (variance + v))
+
+    def misfit(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """See :class:`DataModel`."""
+        measured = torch.isfinite(self.folded.variance).flatten(1).sum(1).clamp_min(1)
+        return (self._residual(x0, variance).flatten(1).sum(1) / measured).sqrt()
+
+    def _image(self, h: Tensor) -> Tensor:
+        x = ifft2(h)
+        return x if self.is_complex else x.real
+
+
+class ConjugateGradients(NamedTuple):
+    """Solution, iterations used, and relative residual per image ``(B,)``."""
+
+    solution: Tensor
+    iterations: int
+    residual: Tensor
+
+
+def conjugate_gradients(
+    matrix: Callable[[Tensor], Tensor],
+    right: Tensor,
+    precondition: Callable[[Tensor], Tensor],
+    start: Tensor,
+    iterations: int,
+    tolerance: float,
+) -> ConjugateGradients:
+    """Preconditioned conjugate gradients on a batch ``(B, ...)``, each item with its own scalars.
+
+    An item that has converged keeps its solution unchanged, so a batch gives what single solves give.
+    """
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        product = a.conj() * b
+        value = product.real if product.is_complex() else product
+        return value.flatten(1).sum(1)
+
+    def spread(a: Tensor) -> Tensor:
+        return a.reshape(-1, *([1] * (right.ndim - 1)))
+
+    x = start
+    r = right - matrix(x)
+    z = precondition(r)
+    p = z
+    rz = dot(r, z)
+    goal = tolerance**2 * dot(right, precondition(right)).clamp_min(torch.finfo(rz.dtype).tiny)
+    used = 0
+    for _ in range(iterations):
+        active = rz > goal
+        if not bool(active.any()):
+            break
+        q = matrix(p)
+        alpha = torch.where(active, rz / dot(p, q).clamp_min(torch.finfo(rz.dtype).tiny), 0.0)
+        x = x + spread(alpha) * p
+        r = r - spread(alpha) * q
+        z = precondition(r)
+        new = dot(r, z)
+        beta = torch.where(active, new / rz.clamp_min(torch.finfo(rz.dtype).tiny), 0.0)
+        p = z + spread(beta) * p
+        rz = torch.where(active, new, rz)
+        used += 1
+    return ConjugateGradients(x, used, (rz / goal * tolerance**2).sqrt())
+
+
+class GeneralData:
+    """Data term of any linear operator, through conjugate gradients.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        From the image grid ``(C, H, W)``.
+    y : Tensor
+        ``(B, *out_shape)``, in the prior's units.
+    sigma : Tensor
+        ``(B,)`` root mean square noise, the same units. Zero is replaced by a thousandth of the root mean square
+        of ``y``: the exact limit has no unique solution off the range of ``A``.
+    iterations : int
+        Conjugate-gradient iterations of one evaluation of the data term, warm-started from the last.
+    """
+
+    def __init__(self, operator: LinearOperator, y: Tensor, sigma: Tensor, iterations: int = 6) -> None:
+        self.operator, self.y, self.iterations = operator, y, iterations
+        self.is_complex = operator.is_complex
+        floor = 1e-3 * y.abs().square().flatten(1).mean(1).sqrt()
+        self.sigma = torch.maximum(sigma, floor)
+        # weight of |y - A x|^2 in the exponent, and of |x - x0|^2_V
+        self.weight = 1 / self.sigma.square() / (1.0 if y.is_complex() else 2.0)
+        self.factor = 1.0 if self.is_complex else 0.5
+        self.backprojection = self._adjoint(y)
+        self.calls = 0
+        self._warm: Tensor | None = None
+        self.mean_gain = self._mean_gain()
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        x = self.operator.adjoint(y)
+        return x.real if x.is_complex() and not self.is_complex else x
+
+    def _mean_gain(self) -> float:
+        # mean of the diagonal of A^H A, by one random probe, for the preconditioner
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randn(self.operator.in_shape, generator=generator, dtype=self.operator.in_dtype).to(self.y.device)
+        out = self.operator(probe.to(self.backprojection.dtype)[None])
+        return float(out.abs().square().sum() / probe.abs().square().sum())
+
+    def _solve(self, x0: Tensor, variance: Tensor, iterations: int, start: Tensor, y: Tensor | None = None) -> Tensor:
+        inverse = 1 / variance.clamp_min(1e-12)
+        ratio = (self.weight / self.factor).reshape(-1, 1, 1, 1)
+
+        def filtered(x: Tensor, by: Tensor) -> Tensor:
+            out = ifft2(by * fft2(x))
+            return out if self.is_complex else out.real
+
+        def matrix(x: Tensor) -> Tensor:
+            self.calls += 1
+            return ratio * self._adjoint(self.operator(x)) + filtered(x, inverse)
+
+        back = self.backprojection if y is None else self._adjoint(y)
+        right = ratio * back + filtered(x0, inverse)
+        preconditioner = 1 / (ratio * self.mean_gain + inverse)
+        return conjugate_gradients(matrix, right, lambda r: filtered(r, preconditioner), start, iterations, 1e-6).solution
+
+    def _value(self, x: Tensor, x0: Tensor, variance: Tensor) -> Tensor:
+        residual = (self.y - self.operator(x)).abs().square().flatten(1).sum(1)
+        gap = fft2(x - x0)
+        distance = (gap.real.square() + gap.imag.square()) / variance.clamp_min(1e-12)
+        return self.weight * residual + self.factor * distance.flatten(1).sum(1)
+
+    def term(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """``min_x`` of the joint exponent; its gradient in ``x0`` is ``(x0 - x*) / V``."""
+        with torch.no_grad():
+            fixed = x0.detach()
+            start = fixed if self._warm is None or self._warm.shape != x0.shape else self._warm
+            best = self._solve(fixed, variance, self.iterations, start)
+            self._warm = best
+        return self._value(best, x0, variance)
+
+    def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
+        """``x*`` by up to ``iterations`` conjugate-gradient iterations."""
+        return self._solve(x0, variance, iterations, x0)
+
+    def posterior_draw(self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+        """Perturb and solve (Papandreou and Yuille 2010): exact for a Gaussian posterior."""
+        mean = self.posterior_mean(x0, variance)
+        white = noise(tuple(x0.shape[1:]))
+        moved = ifft2(variance.sqrt() * fft2(white))
+        x1 = x0 + (moved if self.is_complex else moved.real)
+        shape = tuple(self.y.shape[1:])
+        n = noise(shape)
+        if self.y.is_complex() and not n.is_complex():
+            n = torch.complex(n, noise(shape)) / 2**0.5
+        sigma = self.sigma.reshape(-1, *([1] * len(shape)))
+        draw = self._solve(x1, variance, 100, x1, self.y + sigma * n)
+        return mean, draw
+
+    def misfit(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """See :class:`DataModel`; the decoder's share enters through its mean gain."""
+        residual = (self.y - self.operator(x0)).abs().square().flatten(1).mean(1)
+        share = self.mean_gain * variance.mean() * x0[0].numel() / self.y[0].numel()
+        return (residual / (self.sigma.square() + share)).sqrt()

@@ -1,0 +1,290 @@
+"""How an image of any size is made of tiles of the prior's size.
+
+Each geometry is a linear map from tiles ``(B * T, C, N, N)`` to an image grid ``(B, C, H, W)``, with its adjoint,
+and knows how quantities per frequency carry over. ``P`` and ``V`` are functions of cycles per pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from iasolve.operators.base import LinearOperator
+from iasolve.spectrum import Spectrum, fft2, frequencies, ifft2, radius, ring_index
+
+__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry"]
+
+
+class Geometry(Protocol):
+    """Map from tiles to the image grid."""
+
+    tiles: int
+    shape: tuple[int, int]
+
+    def image(self, tiles: Tensor) -> Tensor:
+        """Tiles ``(B * T, C, N, N)`` to the image grid ``(B, C, H, W)``."""
+
+    def deviation(self, tiles: Tensor) -> Tensor:
+        """The same for independent zero-mean deviations of tiles, keeping their variance where tiles overlap."""
+
+    def cut(self, image: Tensor) -> Tensor:
+        """What the image shows of each tile, ``(B * T, C, N, N)``: the encoder's view."""
+
+    def per_bin(self, prior_bins: Tensor) -> Tensor:
+        """Carry a variance per frequency ``(C, N, N)`` over to the image grid, ``(C, H, W)``."""
+
+    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        """Which ring of the prior each frequency of the image grid belongs to.
+
+        Returns ``(H, W)`` int64, -1 for none, and how many bins count for each ring, ``(S,)`` float32.
+        """
+
+
+class Direct:
+    """The image has the prior's size."""
+
+    tiles = 1
+
+    def __init__(self, size: int) -> None:
+        self.shape = (size, size)
+
+    def image(self, tiles: Tensor) -> Tensor:
+        """The tile itself."""
+        return tiles
+
+    def deviation(self, tiles: Tensor) -> Tensor:
+        """The tile itself."""
+        return tiles
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The image itself."""
+        return image
+
+    def per_bin(self, prior_bins: Tensor) -> Tensor:
+        """Unchanged."""
+        return prior_bins
+
+    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        """The prior's own rings."""
+        ring = ring_index(spectrum.size)
+        return ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float()
+
+
+class Canvas:
+    """A canvas of overlapping tiles: ``x = sum_t window_t * tile_t``, the windows a partition of unity.
+
+    Parameters
+    ----------
+    size : int
+        ``N``.
+    shape : (int, int)
+        Of the canvas; each side at least ``N``.
+    overlap : int
+        Smallest overlap of neighbouring tiles, in pixels; less than ``N``.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, int], overlap: int) -> None:
+        if min(shape) < size:
+            raise ValueError(f"a canvas of {shape} cannot hold a tile of {size} pixels")
+        if not 0 <= overlap < size:
+            raise ValueError(f"the overlap must lie in 0 .. {size - 1} pixels, got {overlap}")
+        self.size, self.shape = size, shape
+        rows, columns = (_positions(n, size, overlap) for n in shape)
+        self.corners = [(r, c) for r in rows for c in columns]
+        self.tiles = len(self.corners)
+        wy, wx = _windows(rows, shape[0], size), _windows(columns, shape[1], size)
+        self.windows = torch.stack([torch.outer(a, b) for a in wy for b in wx])
+        total = self._paste(self.windows.square()[None, :, None])[0, 0]
+        self.keep_variance = total.rsqrt()
+
+    def _paste(self, weighted: Tensor) -> Tensor:
+        out = weighted.new_zeros((weighted.shape[0], weighted.shape[2], *self.shape))
+        for t, (r, c) in enumerate(self.corners):
+            out[:, :, r : r + self.size, c : c + self.size] += weighted[:, t]
+        return out
+
+    def image(self, tiles: Tensor) -> Tensor:
+        """Windowed sum of the tiles."""
+        split = tiles.unflatten(0, (-1, self.tiles))
+        return self._paste(split * self.windows.to(tiles.real.dtype).to(tiles.device)[None, :, None])
+
+    def deviation(self, tiles: Tensor) -> Tensor:
+        """Windowed sum over the root of the summed squared windows: independent tiles keep their variance."""
+        return self.image(tiles) * self.keep_variance.to(tiles.real.dtype).to(tiles.device)
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The tile's part of the canvas, without a window."""
+        n = self.size
+        parts = [image[..., r : r + n, c : c + n] for r, c in self.corners]
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    def per_bin(self, prior_bins: Tensor) -> Tensor:
+        """Interpolated at equal cycles per pixel: a power density does not depend on the image's size."""
+        if self.shape == (self.size, self.size):
+            return prior_bins
+        return _interpolate(prior_bins, self.shape)
+
+    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        """By cycles per pixel: a larger canvas has more frequencies in each ring."""
+        if self.shape == (self.size, self.size):
+            return Direct(self.size).rings(spectrum)
+        fy = frequencies(self.shape[0]).abs() * (self.size / self.shape[0])
+        fx = frequencies(self.shape[1]).abs() * (self.size / self.shape[1])
+        r = torch.maximum(fy[:, None].expand(self.shape), fx[None, :].expand(self.shape))
+        ring = torch.zeros(self.shape, dtype=torch.int64)
+        for i, s in enumerate(spectrum.scales):
+            if s > 1:
+                ring[(r > max(s / 4, 0.5)) & (r <= s / 2)] = i
+        return ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float().clamp_min(1)
+
+
+class FieldOfView:
+    """One tile that shows the whole field of view, band-limited up (or down) to the image's grid.
+
+    Frequencies that the tile does not hold follow a power law fitted to the prior's power; they belong to the
+    residual, so that closing happens at full size.
+
+    Parameters
+    ----------
+    size : int
+        ``N``.
+    shape : (int, int)
+        Of the image.
+    """
+
+    tiles = 1
+
+    def __init__(self, size: int, shape: tuple[int, int]) -> None:
+        self.size, self.shape = size, shape
+        # pixel values, not spectrum values, are kept: the orthonormal spectrum scales with the root of the area
+        self.gain = math.sqrt(shape[0] * shape[1]) / size
+
+    def _common(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        pairs = []
+        for n in self.shape:
+            half = (min(n, self.size) - 1) // 2
+            k = torch.arange(-half, half + 1)
+            pairs.append((k % self.size, k % n))
+        (sy, ty), (sx, tx) = pairs
+        return (sy[:, None], sx[None, :]), (ty[:, None], tx[None, :])
+
+    def image(self, tiles: Tensor) -> Tensor:
+        """Fourier interpolation of the tile."""
+        source, target = self._common()
+        h = fft2(tiles)
+        out = h.new_zeros((*h.shape[:-2], *self.shape))
+        out[..., target[0], target[1]] = self.gain * h[..., source[0], source[1]]
+        x = ifft2(out)
+        return x if tiles.is_complex() else x.real
+
+    def deviation(self, tiles: Tensor) -> Tensor:
+        """The same as :meth:`image`: nothing overlaps."""
+        return self.image(tiles)
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The image band-limited to the tile's grid."""
+        source, target = self._common()
+        h = fft2(image)
+        out = h.new_zeros((*h.shape[:-2], self.size, self.size))
+        out[..., source[0], source[1]] = h[..., target[0], target[1]] / self.gain
+        x = ifft2(out)
+        return x if image.is_complex() else x.real
+
+    def per_bin(self, prior_bins: Tensor) -> Tensor:
+        """Same frequency per field of view inside the band, a fitted power law outside."""
+        source, target = self._common()
+        n = self.size
+        r = radius(n, n)
+        ring = (r >= n // 8) & (r < n // 2)
+        logs = torch.log(r[ring].double())
+        out = []
+        for bins in prior_bins.double().cpu():
+            values = torch.log(bins[ring].clamp_min(1e-30))
+            centred = logs - logs.mean()
+            slope = float((centred * (values - values.mean())).sum() / centred.square().sum())
+            level = float(values.mean() - slope * logs.mean())
+            outside = torch.exp(level + min(slope, -1.0) * torch.log(radius(*self.shape).double().clamp_min(1.0)))
+            outside[target[0], target[1]] = bins[source[0], source[1]]
+            out.append(outside * self.gain**2)
+        return torch.stack(out).to(prior_bins)
+
+    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+        """Same frequency per field of view; a tile's frequency beyond the image's grid counts as unknown."""
+        source, target = self._common()
+        ring = torch.full(self.shape, -1, dtype=torch.int64)
+        own = ring_index(spectrum.size)
+        ring[target[0], target[1]] = own[source[0], source[1]]
+        return ring, torch.bincount(own.flatten(), minlength=len(spectrum.scales)).float()
+
+
+class Crop(LinearOperator):
+    """The central ``shape`` part of a larger grid.
+
+    Parameters
+    ----------
+    in_shape : (C, H, W)
+    shape : (h, w)
+    dtype : torch.dtype
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(in_shape, (in_shape[0], *shape), in_dtype=dtype)
+        self.top, self.left = ((in_shape[i + 1] - shape[i]) // 2 for i in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The crop."""
+        _, h, w = self.out_shape
+        return self.check_in(x)[..., self.top : self.top + h, self.left : self.left + w]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Zero padding back to the grid."""
+        _, height, width = self.in_shape
+        _, h, w = self.out_shape
+        self.check_out(y)
+        return torch.nn.functional.pad(y, (self.left, width - w - self.left, self.top, height - h - self.top))
+
+
+def _positions(length: int, size: int, overlap: int) -> list[int]:
+    """First pixels of tiles that cover ``length``, evenly spread, overlapping by at least ``overlap``."""
+    if length == size:
+        return [0]
+    count = max(2, math.ceil((length - overlap) / (size - overlap)))
+    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+def _windows(positions: list[int], length: int, size: int) -> list[Tensor]:
+    """One-dimensional windows with raised-cosine flanks, normalised to sum to 1 at every pixel."""
+    raw = []
+    for i, p in enumerate(positions):
+        window = torch.ones(size, dtype=torch.float64)
+        if i > 0:
+            lap = positions[i - 1] + size - p
+            ramp = (torch.arange(lap, dtype=torch.float64) + 0.5) / lap if lap > 0 else torch.zeros(0)
+            window[: max(lap, 0)] *= torch.sin(0.5 * math.pi * ramp) ** 2
+        if i + 1 < len(positions):
+            lap = p + size - positions[i + 1]
+            ramp = (torch.arange(lap, dtype=torch.float64) + 0.5) / lap if lap > 0 else torch.zeros(0)
+            window[size - max(lap, 0) :] *= torch.cos(0.5 * math.pi * ramp) ** 2
+        raw.append(window)
+    total = torch.zeros(length, dtype=torch.float64)
+    for p, window in zip(positions, raw, strict=True):
+        total[p : p + size] += window
+    return [(window / total[p : p + size]).float() for p, window in zip(positions, raw, strict=True)]
+
+
+def _interpolate(bins: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Bilinear interpolation of ``(C, N, N)`` on the frequency torus at the frequencies of ``shape``."""
+    n = bins.shape[-1]
+
+    def place(length: int) -> tuple[Tensor, Tensor, Tensor]:
+        f = frequencies(length).double() * (n / length)
+        low = torch.floor(f)
+        return (low.long() % n).to(bins.device), ((low.long() + 1) % n).to(bins.device), (f - low).to(bins)
+
+    y0, y1, fy = place(shape[0])
+    x0, x1, fx = place(shape[1])
+    rows = bins[:, y0] * (1 - fy)[:, None] + bins[:, y1] * fy[:, None]
+    return rows[:, :, x0] * (1 - fx) + rows[:, :, x1] * fx

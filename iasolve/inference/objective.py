@@ -1,0 +1,164 @@
+"""The objective of one scale: how well its contribution fits the measurement, and what its latents cost.
+
+``J = beta * data(h_s) + cost``, per image. ``variational``: the latents are ``z = m + sigma_q e`` and the cost is
+``KL(N(m, sigma_q) || p)``, this scale's terms of the ELBO of ``y``. ``map``: ``z = m`` and the cost is
+``-log p(m | context)``. Descent is on *minus* the log prior; the paper's eq. (7) as printed has the other sign.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from iasolve.inference.data import DataModel
+from iasolve.inference.geometry import Geometry
+from iasolve.networks import Gaussian, kl_divergence
+from iasolve.priors import Prior
+
+__all__ = ["DataTerm", "ImageTerm", "RingTerm", "evaluate_scale"]
+
+
+class DataTerm(Protocol):
+    """Data term of a scale's contribution, other contributions held at their current values."""
+
+    def __call__(self, index: int, contribution: Tensor) -> Tensor:
+        """``(B,)`` per image, differentiable in ``contribution`` ``(B * T, C, n_s)``."""
+
+    def commit(self, index: int, contribution: Tensor) -> None:
+        """Make a contribution current."""
+
+    def misfit(self, index: int, contribution: Tensor) -> Tensor:
+        """Root mean square residual against what noise and decoder explain, ``(B,)``: about 1."""
+
+
+class RingTerm:
+    """Direct geometry and diagonal operator: a ring's data term needs that ring only.
+
+    Parameters
+    ----------
+    values, variances : list of Tensor
+        Folded measurement per ring, ``(B, C, n_s)``, in the (half) layout of the contributions.
+    sigma_x : Tensor
+        ``(C, S)``.
+    weights : list of Tensor
+        How many full-grid bins each stored bin stands for, ``(n_s,)``.
+    is_complex : bool
+    loss : {"likelihood", "l1"}
+    """
+
+    def __init__(
+        self,
+        values: list[Tensor],
+        variances: list[Tensor],
+        sigma_x: Tensor,
+        weights: list[Tensor],
+        is_complex: bool,
+        loss: str,
+    ) -> None:
+        self.values, self.weights, self.loss = values, weights, loss
+        factor = 1.0 if is_complex else 0.5
+        self.precision = [
+            1 / (v + sigma_x[:, i, None].square()) for i, v in enumerate(variances)
+        ]
+        self.factor = factor
+
+    def __call__(self, index: int, contribution: Tensor) -> Tensor:
+        """See :class:`DataTerm`."""
+        r = contribution - self.values[index]
+        if self.loss == "l1":
+            measured = self.precision[index] > 0
+            return ((r.real.abs() + r.imag.abs()) * measured * self.weights[index]).flatten(1).sum(1)
+        squared = r.real.square() + r.imag.square()
+        return self.factor * (squared * self.precision[index] * self.weights[index]).flatten(1).sum(1)
+
+    def commit(self, index: int, contribution: Tensor) -> None:
+        """Nothing to do: rings do not touch."""
+
+    def misfit(self, index: int, contribution: Tensor) -> Tensor:
+        """See :class:`DataTerm`."""
+        r = contribution - self.values[index]
+        measured = ((self.precision[index] > 0) * self.weights[index]).flatten(1).sum(1).clamp_min(1)
+        squared = (r.real.square() + r.imag.square()) * self.precision[index] * self.weights[index]
+        return (squared.flatten(1).sum(1) / measured).sqrt()
+
+
+class ImageTerm:
+    """Any geometry and operator: the contribution is put into the image, and the data model judges the image.
+
+    Parameters
+    ----------
+    prior : Prior
+    geometry : Geometry
+    data : DataModel
+    variance : Tensor
+        ``V`` on the image grid, ``(C, H, W)``.
+    contributions : list of Tensor
+        The guess's, per scale; held where not being refined.
+    """
+
+    def __init__(
+        self, prior: Prior, geometry: Geometry, data: DataModel, variance: Tensor, contributions: list[Tensor]
+    ) -> None:
+        self.prior, self.geometry, self.data, self.variance = prior, geometry, data, variance
+        self.current = list(contributions)
+
+    def image(self, index: int, contribution: Tensor) -> Tensor:
+        """The image with one scale's contribution exchanged."""
+        parts = list(self.current)
+        parts[index] = contribution
+        return self.geometry.image(self.prior.spectrum.inverse(self.prior.assemble(parts)))
+
+    def __call__(self, index: int, contribution: Tensor) -> Tensor:
+        """See :class:`DataTerm`."""
+        return self.data.term(self.image(index, contribution), self.variance)
+
+    def commit(self, index: int, contribution: Tensor) -> None:
+        """Make a contribution current."""
+        self.current[index] = contribution
+
+    def misfit(self, index: int, contribution: Tensor) -> Tensor:
+        """Of the whole image."""
+        return self.data.misfit(self.image(index, contribution), self.variance)
+
+
+def evaluate_scale(
+    prior: Prior,
+    index: int,
+    context: Tensor,
+    means: list[Tensor],
+    stds: list[Tensor],
+    draws: list[Tensor] | None,
+    data: DataTerm,
+    beta: float,
+    tiles: int,
+    *,
+    complete_after: int | None = None,
+    features: list[Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Objective ``(B,)`` of a scale and its contribution.
+
+    ``draws`` are standard normal values per layer (variational) or None (map). With ``complete_after``, latents of
+    later layers are not taken from ``means`` but completed in the context at hand: from the posterior where there
+    are encoder ``features``, else from the prior (the paper's inner loop).
+    """
+    cost: Tensor | None = None
+    for number, layer in enumerate(prior.layers(index)):
+        p, feature = layer.prior(context)
+        q = Gaussian(means[number], stds[number].log())
+        if complete_after is not None and number > complete_after:
+            q = p if features is None else layer.posterior(context, features[index], p)
+        if draws is None:
+            z = q.mean
+            part = 0.5 * ((z - p.mean) / p.std).square() + p.log_std
+        else:
+            z = q.mean + q.std * draws[number]
+            part = kl_divergence(q, p)
+        summed = part.flatten(1).sum(1)
+        cost = summed if cost is None else cost + summed
+        context = layer.update(context, z, feature)
+    contribution = prior.contribution(index, context)
+    assert cost is not None
+    total = beta * data(index, contribution) + (cost.unflatten(0, (-1, tiles)).sum(1) if tiles > 1 else cost)
+    return total, contribution.detach() if not torch.is_grad_enabled() else contribution

@@ -1,0 +1,211 @@
+"""A measurement brought into the prior's world: geometry, units, evidence and data term."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iasolve.evidence import Evidence, Folded, fold
+from iasolve.inference.data import DataModel, DiagonalData, GeneralData
+from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry
+from iasolve.inference.intensity import gain_diagonal, gain_general, unit_phases
+from iasolve.operators.base import LinearOperator
+from iasolve.priors import Prior
+from iasolve.spectrum import ifft2
+
+__all__ = ["Problem", "pose"]
+
+
+@dataclass
+class Problem:
+    """Everything inference needs of a batch of measurements; images in the prior's units.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    data : DataModel
+    variance : Tensor
+        ``V`` on the image grid, ``(C, H, W)``.
+    evidence : Evidence
+        The encoder's input, per tile.
+    gain : Tensor
+        ``(B,)`` user's units over prior's units.
+    stop : Tensor
+        ``(B,)`` index of the finest scale with evidence.
+    crop : callable
+        Image grid to the user's image.
+    diagonal : bool
+    """
+
+    geometry: Geometry
+    data: DataModel
+    variance: Tensor
+    evidence: Evidence
+    gain: Tensor
+    stop: Tensor
+    crop: Callable[[Tensor], Tensor]
+    diagonal: bool
+
+    @property
+    def direct(self) -> bool:
+        """Whether rings can be refined on their own: one tile, the image itself, diagonal operator."""
+        return self.diagonal and isinstance(self.geometry, Direct)
+
+
+def pose(
+    y: Tensor,
+    operator: LinearOperator,
+    prior: Prior,
+    sigma: Tensor,
+    *,
+    fit: str = "canvas",
+    overlap: int | None = None,
+    iterations: int = 6,
+    force_general: bool = False,
+    seed: int = 0,
+) -> Problem:
+    """Bring a batch of measurements into the prior's world.
+
+    Parameters
+    ----------
+    y : Tensor
+        ``(B, *out_shape)``.
+    operator : LinearOperator
+        From images ``(C, H, W)`` of any size.
+    prior : Prior
+    sigma : Tensor
+        ``(B,)`` noise level in ``y``'s units.
+    fit : {"canvas", "field-of-view"}
+        How an image of another size than the prior's is made of tiles.
+    overlap : int, optional
+        Smallest overlap of a canvas's tiles; a quarter of the tile by default.
+    iterations : int
+        Conjugate-gradient iterations a step on the general path.
+    force_general : bool
+        Take the general path for a diagonal operator too (for checks).
+    seed : int
+        Seed of the probes.
+    """
+    size = prior.spectrum.size
+    height, width = operator.in_shape[1:]
+    geometry: Geometry
+    grid = (height, width)
+    if grid == (size, size):
+        geometry = Direct(size)
+    elif fit == "field-of-view":
+        geometry = FieldOfView(size, grid)
+    else:
+        grid = (max(height, size), max(width, size))
+        geometry = Canvas(size, grid, size // 4 if overlap is None else overlap)
+    on_grid = operator
+    crop: Callable[[Tensor], Tensor] = _same
+    if grid != (height, width):
+        cropping = Crop((operator.in_shape[0], *grid), (height, width), operator.in_dtype)
+        on_grid, crop = operator @ cropping, cropping.forward
+    power = geometry.per_bin(prior.power)
+    sigma_x = prior.sigma_x
+    ring_variance = sigma_x.square()[..., _ring_map(prior)]
+    variance = geometry.per_bin(ring_variance)
+    transfer = None if force_general else on_grid.transfer()
+    rings, counts = (t.to(y.device) for t in geometry.rings(prior.spectrum))
+    if transfer is not None:
+        folded = fold(
+            on_grid.to_grid(y),
+            transfer.to(y.device),
+            sigma.reshape(-1, 1, 1, 1),
+            real_image=not on_grid.is_complex,
+            complex_noise=y.is_complex(),
+        )
+        gain = gain_diagonal(folded, power)
+        g = gain.reshape(-1, 1, 1, 1)
+        scaled = Folded(folded.value / g, folded.variance / g.square())
+        rho = power / (power + scaled.variance)
+        estimate = ifft2(rho * scaled.value)
+        image = estimate if on_grid.is_complex else estimate.real
+        means = torch.stack([_ring_means(rho, rings, counts), _ring_means(rho.square(), rings, counts)], dim=-2)
+        profile = means.mean(dim=1)
+        # any bin of the ring whose evidence outweighs the prior
+        strongest = torch.stack(
+            [_peak(rho, rings == i) for i in range(len(prior.spectrum.scales))], dim=-1
+        )
+        data: DataModel = DiagonalData(scaled, on_grid.is_complex)
+    else:
+        gain = gain_general(on_grid, y, sigma, power)
+        scaled_y = y / gain.reshape(-1, *([1] * (y.ndim - 1)))
+        general = GeneralData(on_grid, scaled_y, sigma / gain, iterations)
+        image = general.posterior_mean(torch.zeros_like(general.backprojection), power, iterations=60)
+        profile = _probed_profile(on_grid, general.sigma, y, power, rings, counts, seed)
+        strongest = profile[:, 1].sqrt()
+        data = general
+    levels = torch.arange(len(prior.spectrum.scales), device=y.device)
+    stop = torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
+    seen = Evidence(geometry.cut(image), profile.repeat_interleave(geometry.tiles, dim=0))
+    return Problem(geometry, data, variance, seen, gain, stop, crop, transfer is not None)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _ring_map(prior: Prior) -> Tensor:
+    from iasolve.spectrum import ring_index
+
+    return ring_index(prior.spectrum.size).to(prior.device)
+
+
+def _ring_means(values: Tensor, rings: Tensor, counts: Tensor) -> Tensor:
+    flat, ring = values.flatten(-2), rings.flatten()
+    inside = ring >= 0
+    out = values.new_zeros((*values.shape[:-2], len(counts)))
+    return out.index_add(-1, ring[inside], flat[..., inside]) / counts.to(values.dtype)
+
+
+def _peak(rho: Tensor, inside: Tensor) -> Tensor:
+    values = rho[..., inside]
+    return values.flatten(1).amax(1) if values.numel() else rho.new_zeros(len(rho))
+
+
+_PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Tensor]] = weakref.WeakKeyDictionary()
+
+
+def _probed_profile(
+    operator: LinearOperator, sigma: Tensor, y: Tensor, power: Tensor, rings: Tensor, counts: Tensor, seed: int
+) -> Tensor:
+    """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
+
+    A probe has unit magnitudes and random phases in one ring. The noise level is rounded to 5 %, so that images
+    of a batch, and later calls with the same operator, share probes.
+    """
+    cache = _PROFILES.setdefault(operator, {})
+    levels = [round(math.log(float(s)) / math.log(1.05)) for s in sigma]
+    base = (str(y.device), y.dtype, tuple(power.shape[-2:]), float(power.sum()), seed)
+    for level in sorted(set(levels)):
+        if (*base, level) not in cache:
+            cache[(*base, level)] = _probe(operator, 1.05**level, y, power, rings, counts, seed)
+    return torch.stack([cache[(*base, level)] for level in levels])
+
+
+def _probe(
+    operator: LinearOperator, sigma: float, y: Tensor, power: Tensor, rings: Tensor, counts: Tensor, seed: int
+) -> Tensor:
+    from iasolve.spectrum import fft2
+
+    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=y.device)
+    phases = unit_phases(operator.in_shape, seed, like)[0]
+    count = len(counts)
+    masks = torch.stack([rings == i for i in range(count)])[:, None]
+    spectra = masks * phases
+    probes = ifft2(spectra)
+    probes = probes if operator.is_complex else probes.real
+    data = GeneralData(operator, operator(probes), torch.full((count,), sigma, device=y.device))
+    answer = fft2(data.posterior_mean(torch.zeros_like(probes), power, iterations=40))
+    channels = spectra.shape[1]
+    sizes = counts.to(power.dtype) * channels
+    mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)
+    square = ((answer.abs().square() * masks).flatten(1).sum(1) / sizes).clamp(0, 1)
+    return torch.stack([mean, torch.maximum(square, mean.square())])

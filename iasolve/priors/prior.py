@@ -1,0 +1,164 @@
+"""What inference needs of a prior, and the prior made of an HVAE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from iasolve.networks import HVAE, Gaussian, LatentLayer
+from iasolve.spectrum import Spectrum
+
+__all__ = ["HVAEPrior", "Layer", "Prior"]
+
+
+class Layer(Protocol):
+    """One latent of a scale."""
+
+    def prior(self, context: Tensor) -> tuple[Gaussian, Tensor]:
+        """``p(z | context)`` and the features it adds."""
+
+    def posterior(self, context: Tensor, evidence: Tensor, prior: Gaussian) -> Gaussian:
+        """``q(z | context, evidence)``."""
+
+    def update(self, context: Tensor, z: Tensor, feature: Tensor) -> Tensor:
+        """The context after ``z``."""
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A hierarchy of latents with one contribution per scale.
+
+    Images are in the prior's units: their root mean square is 1.
+    """
+
+    name: str
+    card: dict[str, Any]
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Size, scales, rings, real or complex."""
+
+    @property
+    def channels(self) -> int:
+        """Image channels."""
+
+    @property
+    def power(self) -> Tensor:
+        """``P``, ``(C, N, N)``: mean power of each frequency, unshifted."""
+
+    @property
+    def sigma_x(self) -> Tensor:
+        """``(C, S)``: root mean square of what the decoder leaves unexplained in each ring."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
+        """Features per scale from an evidence image ``(B, C, N, N)`` and profile ``(B, 2, S)``."""
+
+    def enter(self, index: int, context: Tensor | None, batch: int) -> Tensor:
+        """The context at the start of scale ``index``."""
+
+    def layers(self, index: int) -> list[Layer]:
+        """The latent layers of scale ``index``."""
+
+    def contribution(self, index: int, context: Tensor) -> Tensor:
+        """``h_s`` ``(B, C, n_s)`` from the context after the last layer of scale ``index``."""
+
+    def assemble(self, contributions: list[Tensor]) -> Tensor:
+        """Spectrum ``(B, C, N, columns)`` from all contributions."""
+
+    def rings(self, spectrum: Tensor) -> list[Tensor]:
+        """Split ``(..., N, columns)`` into rings, in the contributions' order."""
+
+
+class HVAEPrior:
+    """A trained HVAE as a prior; parameters are frozen.
+
+    Parameters
+    ----------
+    network : HVAE
+        In evaluation mode after construction.
+    name : str
+        For reports.
+    card : dict
+        What is known about it; see :mod:`iasolve.priors.checkpoint`.
+    path : Path, optional
+        Where the weights came from.
+    """
+
+    def __init__(self, network: HVAE, name: str, card: dict[str, Any], path: Path | None = None) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.name, self.card, self.path = name, card, path
+
+    def __repr__(self) -> str:
+        c = self.network.config
+        return f"HVAEPrior({self.name!r}, {c.channels}x{c.size}x{c.size}, {len(c.scales)} scales, depth {sum(c.layers)})"
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Size, scales, rings, real or complex."""
+        return self.network.spectrum
+
+    @property
+    def channels(self) -> int:
+        """Image channels."""
+        return self.network.config.channels
+
+    @property
+    def power(self) -> Tensor:
+        """``P``, ``(C, N, N)``."""
+        return self.network.power
+
+    @property
+    def sigma_x(self) -> Tensor:
+        """``(C, S)``."""
+        return self.network.sigma_x
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.power.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.network.power.dtype
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HVAEPrior:
+        """A copy of this prior on a device, in a precision (float64 for tests of gradients)."""
+        import copy
+
+        return HVAEPrior(copy.deepcopy(self.network).to(device=device, dtype=dtype), self.name, self.card, self.path)
+
+    def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
+        """Features per scale."""
+        return self.network.encode(image, profile)
+
+    def enter(self, index: int, context: Tensor | None, batch: int) -> Tensor:
+        """The context at the start of scale ``index``."""
+        return self.network.stage(index).enter(context, batch)
+
+    def layers(self, index: int) -> list[Layer]:
+        """The latent layers of scale ``index``."""
+        layers: list[Layer] = []
+        for layer in self.network.stage(index).layers:
+            assert isinstance(layer, LatentLayer)
+            layers.append(layer)
+        return layers
+
+    def contribution(self, index: int, context: Tensor) -> Tensor:
+        """``h_s``."""
+        return self.network.contribution(index, context)
+
+    def assemble(self, contributions: list[Tensor]) -> Tensor:
+        """Spectrum from all contributions."""
+        return self.network.assemble(contributions)
+
+    def rings(self, spectrum: Tensor) -> list[Tensor]:
+        """Split a spectrum into rings."""
+        return self.network.rings(spectrum)

@@ -1,0 +1,265 @@
+"""Recipes: how a problem is solved, as frozen data that round-trips through TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
+
+_CHOICES = {
+    "mode": ("hybrid", "amortized", "iterative"),
+    "objective": ("variational", "map"),
+    "schedule": ("joint", "sequential"),
+    "optimizer": ("adam", "gradient"),
+    "metric": ("posterior", "raw"),
+    "loss": ("likelihood", "l1"),
+}
+
+
+class RecipeError(ValueError):
+    """A recipe that is missing, not TOML, has an unknown key or an impossible value."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where the guess ends, how many steps each scale gets, and how strongly the measurement guides.
+
+    Attributes
+    ----------
+    name : str
+        For reports.
+    mode : {"hybrid", "amortized", "iterative"}
+        Start from the encoder's guess and refine it; the guess alone; start from the prior, without encoder.
+    guess_stop : "all", "auto" or int
+        Finest scale that the guess covers. ``"auto"``: the finest ring in which the data say more than the
+        prior in at least one bin. Finer scales take the prior's mean (or a sample) and are not refined.
+    steps : int or dict of scale to int
+        Refinement steps of each scale; a scale that a dict does not name gets none.
+    beta : float or dict of scale to float
+        Guidance strength: weight of the data term; 1 is the likelihood's exact weight.
+    objective : {"variational", "map"}
+        Refine the posterior's mean under its spread (the ELBO of the measurement), or a point.
+    schedule : {"joint", "sequential"}
+        All latents of a scale at once, or one after the other (the paper's loop).
+    optimizer : {"adam", "gradient"}
+        Adam, or plain gradient steps.
+    step_size : float
+        In units of ``metric``; decays to a tenth over the steps.
+    metric : {"posterior", "raw"}
+        Step in units of the posterior's standard deviation (a gradient step then in its square), or raw.
+    loss : {"likelihood", "l1"}
+        Gaussian likelihood, or the paper's sum of absolute real and imaginary parts over the ring.
+    temperature : float
+        0 takes means of latents, 1 samples them, for the estimate itself.
+    trust : float
+        Largest distance from the guess, in posterior standard deviations; 0 means no limit.
+    closing : bool
+        End with the posterior mean of the image given latents and measurement.
+    samples : int
+        Posterior samples drawn for error bars.
+    iterations : int
+        Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space.
+    """
+
+    name: str = "custom"
+    mode: str = "hybrid"
+    guess_stop: str | int = "all"
+    steps: int | Mapping[int, int] = 25
+    beta: float | Mapping[int, float] = 1.0
+    objective: str = "variational"
+    schedule: str = "joint"
+    optimizer: str = "adam"
+    step_size: float = 0.03
+    metric: str = "posterior"
+    loss: str = "likelihood"
+    temperature: float = 0.0
+    trust: float = 0.0
+    closing: bool = True
+    samples: int = 0
+    iterations: int = 6
+
+    def __post_init__(self) -> None:
+        for key, allowed in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                raise RecipeError(f"recipe key {key!r} must be one of {', '.join(allowed)}; got {value!r}")
+        object.__setattr__(self, "steps", self._per_scale("steps", int))
+        object.__setattr__(self, "beta", self._per_scale("beta", float))
+        if isinstance(self.guess_stop, str):
+            if self.guess_stop not in ("all", "auto"):
+                raise RecipeError(f"recipe key 'guess_stop' must be 'all', 'auto' or a scale, got {self.guess_stop!r}")
+        elif not _is_scale(self.guess_stop):
+            raise RecipeError(f"recipe key 'guess_stop' must be a scale (1, 2, 4, ..), got {self.guess_stop!r}")
+        for key, low in (("step_size", 0.0), ("temperature", 0.0), ("trust", 0.0)):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
+                raise RecipeError(f"recipe key {key!r} must be a number of at least {low:g}, got {value!r}")
+            object.__setattr__(self, key, float(value))
+        if self.step_size == 0:
+            raise RecipeError("recipe key 'step_size' must be positive, got 0")
+        for key, floor in (("samples", 0), ("iterations", 1)):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < floor:
+                raise RecipeError(f"recipe key {key!r} must be a whole number of at least {floor}, got {value!r}")
+        if not isinstance(self.closing, bool):
+            raise RecipeError(f"recipe key 'closing' must be true or false, got {self.closing!r}")
+        if not isinstance(self.name, str) or not self.name:
+            raise RecipeError(f"recipe key 'name' must be a non-empty string, got {self.name!r}")
+
+    def _per_scale(self, key: str, kind: type) -> Any:
+        value = getattr(self, key)
+        if isinstance(value, Mapping):
+            out = {}
+            for scale, number in value.items():
+                try:
+                    as_scale = int(scale)
+                except (TypeError, ValueError):
+                    as_scale = 0
+                if not _is_scale(as_scale):
+                    raise RecipeError(f"recipe key {key!r} names {scale!r}, which is no scale (1, 2, 4, ..)")
+                out[as_scale] = _number(f"{key}.{scale}", number, kind)
+            return dict(sorted(out.items()))
+        return _number(key, value, kind)
+
+    def steps_at(self, scale: int) -> int:
+        """Refinement steps of a scale."""
+        if self.mode == "amortized":
+            return 0
+        return self.steps if isinstance(self.steps, int) else int(self.steps.get(scale, 0))
+
+    def beta_at(self, scale: int) -> float:
+        """Guidance strength of a scale; 1 for a scale that a table does not name."""
+        return float(self.beta.get(scale, 1.0)) if isinstance(self.beta, Mapping) else float(self.beta)
+
+    def check_scales(self, scales: tuple[int, ...]) -> None:
+        """Refuse scales that a prior does not have.
+
+        Raises
+        ------
+        RecipeError
+            Naming the key and the prior's scales.
+        """
+        named: list[tuple[str, int]] = []
+        for key in ("steps", "beta"):
+            value = getattr(self, key)
+            if isinstance(value, Mapping):
+                named += [(key, s) for s in value]
+        if isinstance(self.guess_stop, int):
+            named.append(("guess_stop", self.guess_stop))
+        for key, scale in named:
+            if scale not in scales:
+                raise RecipeError(f"recipe key {key!r} names scale {scale}; the prior's scales are {scales}")
+
+    def changed(self, **changes: Any) -> Recipe:
+        """A copy with some keys changed and checked again."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with string keys, for JSON and TOML."""
+        out: dict[str, Any] = {}
+        for key, value in asdict(self).items():
+            out[key] = {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
+        return out
+
+    def to_toml(self) -> str:
+        """TOML text that :meth:`from_toml` reads back to an equal recipe."""
+        lines, tables = [], []
+        for key, value in self.to_dict().items():
+            if isinstance(value, dict):
+                tables.append(f"\n[{key}]")
+                tables += [f"{k} = {_toml(v)}" for k, v in value.items()]
+            else:
+                lines.append(f"{key} = {_toml(value)}")
+        return "\n".join(lines + tables) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """From plain data.
+
+        Raises
+        ------
+        RecipeError
+            For an unknown key or an impossible value, by name.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(map(str, data)) - known)
+        if unknown:
+            raise RecipeError(f"unknown recipe key(s): {', '.join(unknown)}; known keys: {', '.join(sorted(known))}")
+        return cls(**data)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Recipe:
+        """From TOML text; raises RecipeError as :meth:`from_dict`, and for text that is not TOML."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"the recipe is not valid TOML: {error}") from None
+        return cls.from_dict(data)
+
+
+def _is_scale(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
+
+
+def _number(key: str, value: object, kind: type) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise RecipeError(f"recipe key {key!r} must be a finite number of at least 0, got {value!r}")
+    if kind is int and not float(value).is_integer():
+        raise RecipeError(f"recipe key {key!r} must be a whole number, got {value!r}")
+    return int(value) if kind is int else float(value)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        escaped = "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped)
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with iasolve."""
+    folder = resources.files("iasolve.recipes")
+    return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text, comments included, of a ready recipe.
+
+    Raises
+    ------
+    RecipeError
+        When there is none of that name.
+    """
+    if name not in list_recipes():
+        raise RecipeError(f"no recipe {name!r}; the ready ones are {', '.join(list_recipes())}; a file must end in .toml")
+    return (resources.files("iasolve.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def load_recipe(source: str | Path | Recipe) -> Recipe:
+    """A recipe by name, from a ``.toml`` file, or as it is.
+
+    Raises
+    ------
+    RecipeError
+        When it does not exist or is not a recipe.
+    """
+    if isinstance(source, Recipe):
+        return source
+    if isinstance(source, str) and not source.endswith(".toml"):
+        return Recipe.from_toml(recipe_text(source))
+    try:
+        text = Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe file {source} cannot be read: {error}") from None
+    try:
+        return Recipe.from_toml(text)
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
