@@ -239,7 +239,9 @@ def recipe_text(name: str) -> str:
         When there is none of that name.
     """
     if name not in list_recipes():
-        raise RecipeError(f"no recipe {name!r}; the ready ones are {', '.join(list_recipes())}; a file must end in .toml")
+        raise RecipeError(
+            f"no recipe {name!r}; the ready ones are {', '.join(list_recipes())}; a file must end in .toml"
+        )
     return (resources.files("iasolve.recipes") / f"{name}.toml").read_text(encoding="utf-8")
 
 

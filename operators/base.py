@@ -82,7 +82,7 @@ class LinearOperator(nn.Module):
         raise NotImplementedError
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A^H y``: ``(..., *out_shape)`` to ``(..., *in_shape)``; for real inputs the adjoint of the real inner product."""
+        """``A^H y``: ``(..., *out_shape)`` to ``(..., *in_shape)``; for real images of the real inner product."""
         raise NotImplementedError
 
     def transfer(self) -> Tensor | None:
@@ -174,9 +174,13 @@ class LinearOperator(nn.Module):
 
 def _check(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, where: str) -> Tensor:
     if tuple(x.shape[x.ndim - len(shape) :]) != shape or x.ndim < len(shape):
-        raise ValueError(f"{where} got a tensor of shape {tuple(x.shape)}, expected (..., {', '.join(map(str, shape))})")
+        raise ValueError(
+            f"{where} got a tensor of shape {tuple(x.shape)}, expected (..., {', '.join(map(str, shape))})"
+        )
     if x.is_complex() and not dtype.is_complex:
-        raise ValueError(f"{where} got complex values ({x.dtype}), expected real ones: the operator is declared {dtype}")
+        raise ValueError(
+            f"{where} got complex values ({x.dtype}), expected real ones: the operator is declared {dtype}"
+        )
     return x
 
 
@@ -218,7 +222,9 @@ class _Composition(LinearOperator):
                 f"cannot compose: the inner operator puts out {inner.out_shape}, the outer one takes {outer.in_shape}"
             )
         if inner.out_dtype.is_complex and not outer.in_dtype.is_complex:
-            raise ValueError(f"cannot compose: the inner operator puts out {inner.out_dtype}, the outer one takes {outer.in_dtype}")
+            raise ValueError(
+                f"cannot compose: the inner operator puts out {inner.out_dtype}, the outer one takes {outer.in_dtype}"
+            )
         super().__init__(
             inner.in_shape,
             outer.out_shape,
@@ -250,7 +256,8 @@ class _Sum(LinearOperator):
     def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
         if (first.in_shape, first.out_shape) != (second.in_shape, second.out_shape):
             raise ValueError(
-                f"cannot add operators {first.in_shape} -> {first.out_shape} and {second.in_shape} -> {second.out_shape}"
+                f"cannot add operators {first.in_shape} -> {first.out_shape} "
+                f"and {second.in_shape} -> {second.out_shape}"
             )
         same = (first.domain, first.codomain) == (second.domain, second.codomain)
         super().__init__(
@@ -268,7 +275,10 @@ class _Sum(LinearOperator):
         return out
 
     def adjoint(self, y: Tensor) -> Tensor:
-        parts = [op.adjoint(y.real if y.is_complex() and not op.out_dtype.is_complex else y) for op in (self.first, self.second)]
+        parts = [
+            op.adjoint(y.real if y.is_complex() and not op.out_dtype.is_complex else y)
+            for op in (self.first, self.second)
+        ]
         return parts[0] + parts[1]
 
     def transfer(self) -> Tensor | None:
@@ -281,7 +291,9 @@ class _Sum(LinearOperator):
 class _Scaled(LinearOperator):
     def __init__(self, operator: LinearOperator, factor: complex) -> None:
         if isinstance(factor, complex) and not operator.out_dtype.is_complex:
-            raise ValueError(f"cannot scale an operator with real output ({operator.out_dtype}) by the complex {factor}")
+            raise ValueError(
+                f"cannot scale an operator with real output ({operator.out_dtype}) by the complex {factor}"
+            )
         super().__init__(
             operator.in_shape,
             operator.out_shape,

@@ -1,4 +1,4 @@
-"""``check_operator``: is this really a linear operator with its adjoint?"""
+"""``check_operator``: whether an operator is linear and its adjoint is the adjoint."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from iasolve.operators.base import LinearOperator
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import fft2
 
 __all__ = ["OperatorReport", "check_operator"]
@@ -148,7 +148,11 @@ class _Check:
         self._judge("linearity", _difference(left, right), f"A(ax + bz) differs from aAx + bAz: not {kind}")
         zero = A.forward(torch.zeros_like(x))
         scale = float(left.abs().max())
-        self._judge("A(0)", float(zero.abs().max()) / scale if scale else float(zero.abs().max()), "A(0) is not 0: the operator is affine")
+        self._judge(
+            "A(0)",
+            float(zero.abs().max()) / scale if scale else float(zero.abs().max()),
+            "A(0) is not 0: the operator is affine",
+        )
 
     def _batches(self) -> None:
         A = self.A
@@ -160,9 +164,15 @@ class _Check:
             together = function(batch)
             singles = torch.stack([torch.stack([function(item) for item in row]) for row in batch])
             if together.shape != singles.shape:
-                self.failures.append(f"{name} of a batch has shape {tuple(together.shape)}, expected {tuple(singles.shape)}")
+                self.failures.append(
+                    f"{name} of a batch has shape {tuple(together.shape)}, expected {tuple(singles.shape)}"
+                )
             else:
-                self._judge(f"batch {name}", _difference(together, singles), f"{name} of a batch differs from the loop of singles")
+                self._judge(
+                    f"batch {name}",
+                    _difference(together, singles),
+                    f"{name} of a batch differs from the loop of singles",
+                )
 
     def _transfer(self) -> None:
         A = self.A
@@ -173,7 +183,11 @@ class _Check:
         impulse[..., 0, 0] = 1
         response = A.to_grid(A.forward(impulse))
         expected = d.to(response.dtype) * fft2(impulse)
-        self._judge("transfer", _difference(response, expected), "the transfer function differs from the impulse response")
+        self._judge(
+            "transfer",
+            _difference(response, expected),
+            "the transfer function differs from the impulse response",
+        )
 
     def _norm(self) -> float:
         A = self.A

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from iasolve.operators.base import LinearOperator, centred_fft2, centred_ifft2
 from iasolve.operators.kernels import kernel_transfer
+from torch import Tensor
+
 from iasolve.spectrum import fft2, ifft2, radius
 
 __all__ = ["CircularBlur", "Identity", "KSpaceMask", "LowPass"]
@@ -66,7 +66,9 @@ class KSpaceMask(LinearOperator):
         When the mask does not broadcast to ``(H, W)``, holds other values than 0 and 1, or samples nothing.
     """
 
-    def __init__(self, mask: Tensor | np.ndarray, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, mask: Tensor | np.ndarray, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+    ) -> None:
         shape = _image_shape(in_shape)
         out_dtype = torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64
         super().__init__(shape, shape, in_dtype=dtype, out_dtype=out_dtype, domain="image", codomain="kspace")
@@ -74,9 +76,13 @@ class KSpaceMask(LinearOperator):
         try:
             values = torch.broadcast_to(given, shape[1:])
         except RuntimeError:
-            raise ValueError(f"the mask has shape {tuple(given.shape)}, expected one broadcastable to {shape[1:]}") from None
+            raise ValueError(
+                f"the mask has shape {tuple(given.shape)}, expected one broadcastable to {shape[1:]}"
+            ) from None
         if not bool(((values == 0) | (values == 1)).all()):
-            raise ValueError("the mask must hold only 0 and 1 (or False and True); use mask != 0 if it marks samples otherwise")
+            raise ValueError(
+                "the mask must hold only 0 and 1 (or False and True); use mask != 0 if it marks samples otherwise"
+            )
         if not bool(values.any()):
             raise ValueError("the mask samples nothing: at least one entry must be 1")
         self.register_buffer("mask", values.to(torch.float32).contiguous())
@@ -110,12 +116,16 @@ class CircularBlur(LinearOperator):
         Of the image.
     """
 
-    def __init__(self, kernel: Tensor | np.ndarray, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, kernel: Tensor | np.ndarray, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+    ) -> None:
         shape = _image_shape(in_shape)
         super().__init__(shape, shape, in_dtype=dtype, domain="image", codomain="image")
         values = torch.as_tensor(np.asarray(kernel) if not isinstance(kernel, Tensor) else kernel)
         if values.ndim != 2 or values.is_complex() or not bool(torch.isfinite(values).all()):
-            raise ValueError(f"the kernel must be a real, finite (h, w) array, got shape {tuple(values.shape)}, {values.dtype}")
+            raise ValueError(
+                f"the kernel must be a real, finite (h, w) array, got shape {tuple(values.shape)}, {values.dtype}"
+            )
         if not bool((values != 0).any()):
             raise ValueError("the kernel is zero everywhere: the measurement would hold nothing")
         self.register_buffer("_transfer", kernel_transfer(values.double(), shape[1:])[None])

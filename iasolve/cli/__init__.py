@@ -1,4 +1,28 @@
-"""Command line."""
+"""Command line: one short file per command.
+
+Nothing heavy is imported before a command starts to work, so that ``--help`` and ``--version`` answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["main"]
 
 
-def main() -> None: ...
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the ``iasolve`` program.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; those of the process by default.
+
+    Raises
+    ------
+    SystemExit
+        Always, with the exit code (see :mod:`iasolve.cli.errors`).
+    """
+    from iasolve.cli.app import run
+
+    raise SystemExit(run(arguments))

@@ -35,7 +35,9 @@ class DataModel(Protocol):
     def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
         """``x*``."""
 
-    def posterior_draw(self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+    def posterior_draw(
+        self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """``x*`` and one draw from ``p(x | x0, y)``; ``noise(shape)`` gives standard normal values."""
 
     def misfit(self, x0: Tensor, variance: Tensor) -> Tensor:
@@ -72,7 +74,9 @@ class DiagonalData:
         gain = variance / (variance + self.folded.variance)
         return self._image(h + gain * (self.folded.value - h))
 
-    def posterior_draw(self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+    def posterior_draw(
+        self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The mean plus a draw with variance ``V (1/Lambda) / (V + 1/Lambda)`` in each bin."""
         mean = self.posterior_mean(x0, variance)
         white = noise(tuple(x0.shape[1:]))
@@ -201,7 +205,9 @@ class GeneralData:
         back = self.backprojection if y is None else self._adjoint(y)
         right = ratio * back + filtered(x0, inverse)
         preconditioner = 1 / (ratio * self.mean_gain + inverse)
-        return conjugate_gradients(matrix, right, lambda r: filtered(r, preconditioner), start, iterations, 1e-6).solution
+        return conjugate_gradients(
+            matrix, right, lambda r: filtered(r, preconditioner), start, iterations, 1e-6
+        ).solution
 
     def _value(self, x: Tensor, x0: Tensor, variance: Tensor) -> Tensor:
         residual = (self.y - self.operator(x)).abs().square().flatten(1).sum(1)
@@ -222,7 +228,9 @@ class GeneralData:
         """``x*`` by up to ``iterations`` conjugate-gradient iterations."""
         return self._solve(x0, variance, iterations, x0)
 
-    def posterior_draw(self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
+    def posterior_draw(
+        self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Perturb and solve (Papandreou and Yuille 2010): exact for a Gaussian posterior."""
         mean = self.posterior_mean(x0, variance)
         white = noise(tuple(x0.shape[1:]))

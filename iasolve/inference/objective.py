@@ -59,9 +59,7 @@ class RingTerm:
     ) -> None:
         self.values, self.weights, self.loss = values, weights, loss
         factor = 1.0 if is_complex else 0.5
-        self.precision = [
-            1 / (v + sigma_x[:, i, None].square()) for i, v in enumerate(variances)
-        ]
+        self.precision = [1 / (v + sigma_x[:, i, None].square()) for i, v in enumerate(variances)]
         self.factor = factor
 
     def __call__(self, index: int, contribution: Tensor) -> Tensor:

@@ -130,9 +130,7 @@ def pose(
         means = torch.stack([_ring_means(rho, rings, counts), _ring_means(rho.square(), rings, counts)], dim=-2)
         profile = means.mean(dim=1)
         # any bin of the ring whose evidence outweighs the prior
-        strongest = torch.stack(
-            [_peak(rho, rings == i) for i in range(len(prior.spectrum.scales))], dim=-1
-        )
+        strongest = torch.stack([_peak(rho, rings == i) for i in range(len(prior.spectrum.scales))], dim=-1)
         data: DataModel = DiagonalData(scaled, on_grid.is_complex)
     else:
         gain = gain_general(on_grid, y, sigma, power)
@@ -174,7 +172,13 @@ _PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Te
 
 
 def _probed_profile(
-    operator: LinearOperator, sigma: Tensor, y: Tensor, power: Tensor, rings: Tensor, counts: Tensor, seed: int
+    operator: LinearOperator,
+    sigma: Tensor,
+    y: Tensor,
+    power: Tensor,
+    rings: Tensor,
+    counts: Tensor,
+    seed: int,
 ) -> Tensor:
     """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
 

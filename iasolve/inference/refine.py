@@ -157,8 +157,17 @@ class Refiner:
                 ]
             with torch.enable_grad():
                 value, _ = evaluate_scale(
-                    self.prior, index, context, means, stds, draws, self.data, beta, self.tiles,
-                    complete_after=complete_after, features=self.features,
+                    self.prior,
+                    index,
+                    context,
+                    means,
+                    stds,
+                    draws,
+                    self.data,
+                    beta,
+                    self.tiles,
+                    complete_after=complete_after,
+                    features=self.features,
                 )
                 gradients = list(torch.autograd.grad(value.sum(), variables))
             rate = recipe.step_size * _decay(step, steps)

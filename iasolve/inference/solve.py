@@ -162,7 +162,17 @@ def solve(
     for start in range(0, len(flat), batch_size):
         stop = min(start + batch_size, len(flat))
         parts.append(
-            _solve_batch(flat[start:stop], sigma[start:stop], operator, prior, resolved, seed, fit, overlap, force_general)
+            _solve_batch(
+                flat[start:stop],
+                sigma[start:stop],
+                operator,
+                prior,
+                resolved,
+                seed,
+                fit,
+                overlap,
+                force_general,
+            )
         )
         if progress is not None:
             progress(stop, len(flat))
@@ -225,7 +235,14 @@ def _solve_batch(
     force_general: bool,
 ) -> _Part:
     problem = pose(
-        y, operator, prior, sigma, fit=fit, overlap=overlap, iterations=recipe.iterations, force_general=force_general
+        y,
+        operator,
+        prior,
+        sigma,
+        fit=fit,
+        overlap=overlap,
+        iterations=recipe.iterations,
+        force_general=force_general,
     )
     tiles = problem.geometry.tiles
     batch = len(y) * tiles
@@ -253,7 +270,14 @@ def _solve_batch(
     x0 = problem.geometry.image(tile_images)
     if recipe.temperature > 0 and recipe.samples == 0:
         warm = descend(
-            prior, features, batch, stop=stop, temperature=recipe.temperature, noise=draw, label="estimate", offsets=offsets
+            prior,
+            features,
+            batch,
+            stop=stop,
+            temperature=recipe.temperature,
+            noise=draw,
+            label="estimate",
+            offsets=offsets,
         )
         x0 = problem.geometry.image(tile_images) + problem.geometry.deviation(decode(warm) - tile_images)
     estimate = problem.data.posterior_mean(x0, problem.variance) if recipe.closing else x0
@@ -263,7 +287,14 @@ def _solve_batch(
         means, draws = [], []
         for k in range(recipe.samples):
             found = descend(
-                prior, features, batch, stop=stop, temperature=1.0, noise=draw, label=f"sample {k}", offsets=offsets
+                prior,
+                features,
+                batch,
+                stop=stop,
+                temperature=1.0,
+                noise=draw,
+                label=f"sample {k}",
+                offsets=offsets,
             )
             moved = problem.geometry.image(tile_images) + problem.geometry.deviation(decode(found) - tile_images)
             source = _Labelled(draw, f"pixels {k}", y)
@@ -283,7 +314,8 @@ def _solve_batch(
     image = problem.crop(gain * estimate)
     if not bool(torch.isfinite(torch.view_as_real(image) if image.is_complex() else image).all()):
         raise NonFiniteError(
-            "the solution holds NaN or infinite values: check the measurement's range and sigma, or lower the recipe's step_size"
+            "the solution holds NaN or infinite values: check the measurement's range and sigma, "
+            "or lower the recipe's step_size"
         )
     return _Part(
         image,
@@ -310,8 +342,10 @@ def _refined(
     batch = len(stop)
 
     def term() -> DataTerm:
-        return _ring_term(problem, prior, recipe) if problem.direct else ImageTerm(
-            prior, problem.geometry, problem.data, problem.variance, guess.contributions
+        return (
+            _ring_term(problem, prior, recipe)
+            if problem.direct
+            else ImageTerm(prior, problem.geometry, problem.data, problem.variance, guess.contributions)
         )
 
     idle = recipe.changed(steps=0)
@@ -328,9 +362,7 @@ def _refined(
     per_tile = improved.repeat_interleave(tiles)
     for kept, new in zip(guess.scales, final.scales, strict=True):
         new.contribution = torch.where(per_tile.reshape(-1, 1, 1), new.contribution, kept.contribution)
-        new.offsets = [
-            torch.where(per_tile.reshape(-1, 1, 1, 1), o, torch.zeros_like(o)) for o in new.offsets
-        ]
+        new.offsets = [torch.where(per_tile.reshape(-1, 1, 1, 1), o, torch.zeros_like(o)) for o in new.offsets]
     reports = []
     for old, new_report in zip(at_guess.reports, refiner.reports, strict=True):
         reports.append(
@@ -391,7 +423,8 @@ def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
     n = len(operator.out_shape)
     if y.ndim < n or tuple(y.shape[y.ndim - n :]) != tuple(operator.out_shape):
         raise ValueError(
-            f"the measurement has shape {tuple(y.shape)}, the operator puts out (..., {', '.join(map(str, operator.out_shape))})"
+            f"the measurement has shape {tuple(y.shape)}, "
+            f"the operator puts out (..., {', '.join(map(str, operator.out_shape))})"
         )
     if y.numel() == 0:
         raise ValueError(f"the measurement is empty: shape {tuple(y.shape)}")
@@ -404,7 +437,10 @@ def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
             f"the operator's images have {operator.in_shape[0]} channel(s), the prior {prior.name!r} has {prior.channels}"
         )
     if operator.is_complex != prior.spectrum.is_complex:
-        kinds = ("complex" if operator.is_complex else "real", "complex" if prior.spectrum.is_complex else "real")
+        kinds = (
+            "complex" if operator.is_complex else "real",
+            "complex" if prior.spectrum.is_complex else "real",
+        )
         raise ValueError(f"the operator takes {kinds[0]} images, the prior {prior.name!r} is over {kinds[1]} images")
     values = torch.view_as_real(y) if y.is_complex() else y
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,8 +22,8 @@ def conv(c_in: int, c_out: int, kernel: int = 1, *, gain: float = 1.0) -> nn.Con
     return layer
 
 
-ACTIVATED = 1.6
-"""Gain of a convolution behind a swish, whose output has about 0.6 of its input's root mean square."""
+ACTIVATED = 1.0
+"""Gain of a convolution behind a swish. Keeping the variance would take 1.6, which made training explode."""
 
 
 class ResidualBlock(nn.Module):
@@ -43,7 +42,9 @@ class ResidualBlock(nn.Module):
         variance; 0 starts the block as zero).
     """
 
-    def __init__(self, c_in: int, middle: int, c_out: int, grid: int, *, residual: bool = True, gain: float = 1.0) -> None:
+    def __init__(
+        self, c_in: int, middle: int, c_out: int, grid: int, *, residual: bool = True, gain: float = 1.0
+    ) -> None:
         super().__init__()
         if residual and c_in != c_out:
             raise ValueError(f"a residual block keeps its channels, got {c_in} -> {c_out}")

@@ -105,7 +105,9 @@ class NetworkConfig:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
-            raise ValueError(f"unknown key(s) in the network configuration: {', '.join(unknown)}; known: {sorted(known)}")
+            raise ValueError(
+                f"unknown key(s) in the network configuration: {', '.join(unknown)}; known: {sorted(known)}"
+            )
         try:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
         except TypeError as error:

@@ -38,7 +38,10 @@ class Encoder(nn.Module):
         self.config = config
         self.factor = config.size // config.grid_cap
         self.embed = nn.Sequential(
-            nn.Linear(4 * len(config.scales), _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING), nn.SiLU()
+            nn.Linear(4 * len(config.scales), _EMBEDDING),
+            nn.SiLU(),
+            nn.Linear(_EMBEDDING, _EMBEDDING),
+            nn.SiLU(),
         )
         self.stem = conv(config.real_channels * self.factor**2, config.widths[-1], 3 if config.grid_cap > 2 else 1)
         self.stages = nn.ModuleList()

@@ -53,13 +53,13 @@ class LatentLayer(nn.Module):
         super().__init__()
         self.latent = latent
         self.prior_block = ResidualBlock(width, middle, 2 * latent + width, grid, residual=False, gain=0.0)
-        self.posterior_block = PosteriorBlock(width, middle, 2 * latent, grid)
+        self.posterior_block = PosteriorBlock(width, middle, 2 * latent, grid, gain=0.3)
         with torch.no_grad():
             # start sharp: a posterior as wide as the prior drowns the signal, and the decoder learns to ignore z
             bias = self.posterior_block.c4.bias
             assert bias is not None
             bias[latent:] = -2.0
-        self.project = conv(latent, width)
+        self.project = conv(latent, width, gain=0.5)
         self.block = ResidualBlock(width, middle, width, grid, gain=gain)
 
     def prior(self, context: Tensor) -> tuple[Gaussian, Tensor]:
@@ -71,7 +71,9 @@ class LatentLayer(nn.Module):
     def posterior(self, context: Tensor, evidence: Tensor, prior: Gaussian) -> Gaussian:
         """``q(z | context, evidence)``, parametrised relative to the prior: an ignorant posterior is the prior."""
         shift, log_ratio = _full(self.posterior_block(context, evidence)).chunk(2, dim=1)
-        return Gaussian(prior.mean + prior.std * shift, prior.log_std + _bounded(log_ratio))
+        # a posterior much wider than its prior is never right: it only makes early training explode
+        log_ratio = _bounded(1 - F.softplus(1 - log_ratio), 4.0)
+        return Gaussian(prior.mean + prior.std * _bounded(shift, 30.0), prior.log_std + log_ratio)
 
     def update(self, context: Tensor, z: Tensor, feature: Tensor) -> Tensor:
         """The context after ``z`` is known."""
@@ -173,6 +175,6 @@ def _full(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _bounded(log_std: Tensor) -> Tensor:
-    """Keep a log standard deviation in (-8, 8), smoothly, so that one bad step cannot overflow an exponential."""
-    return 8 * torch.tanh(log_std / 8)
+def _bounded(x: Tensor, limit: float = 6.0) -> Tensor:
+    """Keep values in (-limit, limit), smoothly, so that one bad step cannot overflow an exponential."""
+    return limit * torch.tanh(x / limit)

@@ -4,4 +4,14 @@ from iasolve.priors.checkpoint import PriorError, read_card, save_checkpoint, ve
 from iasolve.priors.prior import HVAEPrior, Prior
 from iasolve.priors.registry import find_prior, list_priors, load_prior
 
-__all__ = ["HVAEPrior", "Prior", "PriorError", "find_prior", "list_priors", "load_prior", "read_card", "save_checkpoint", "verify"]
+__all__ = [
+    "HVAEPrior",
+    "Prior",
+    "PriorError",
+    "find_prior",
+    "list_priors",
+    "load_prior",
+    "read_card",
+    "save_checkpoint",
+    "verify",
+]

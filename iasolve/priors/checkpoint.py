@@ -115,8 +115,8 @@ def verify(path: Path) -> dict[str, Any]:
     found = sha256_of(path)
     if found != card.get("sha256"):
         raise PriorError(
-            f"the weights {path} are damaged: SHA-256 is {found[:12]}.., the card says {str(card.get('sha256'))[:12]}..; "
-            "reinstall iasolve or export the prior again"
+            f"the weights {path} are damaged: SHA-256 is {found[:12]}.., the card says "
+            f"{str(card.get('sha256'))[:12]}..; reinstall iasolve or export the prior again"
         )
     return card
 

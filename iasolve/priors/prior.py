@@ -97,7 +97,9 @@ class HVAEPrior:
 
     def __repr__(self) -> str:
         c = self.network.config
-        return f"HVAEPrior({self.name!r}, {c.channels}x{c.size}x{c.size}, {len(c.scales)} scales, depth {sum(c.layers)})"
+        return (
+            f"HVAEPrior({self.name!r}, {c.channels}x{c.size}x{c.size}, {len(c.scales)} scales, depth {sum(c.layers)})"
+        )
 
     @property
     def spectrum(self) -> Spectrum:

@@ -107,7 +107,9 @@ def load_split(config: DataConfig, beside: Path | None = None) -> Split:
     if config.validation_every > 0:
         held_out[:: config.validation_every] = True
     if images.ndim != 4 or held_out.all():
-        raise ValueError(f"{config.path}: nothing to train on in {config.images!r}, shape {images.shape} after selection")
+        raise ValueError(
+            f"{config.path}: nothing to train on in {config.images!r}, shape {images.shape} after selection"
+        )
     as_float = torch.from_numpy(images.astype(np.float32))
     return Split(as_float[torch.from_numpy(~held_out)], as_float[torch.from_numpy(held_out)])
 

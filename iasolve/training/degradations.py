@@ -112,11 +112,15 @@ class Degradation:
             raise ValueError(f"a degradation needs sigma = [low, high], got {dict(data)}") from None
         noise = data.get("noise", "real")
         if noise not in ("real", "complex") or not 0 < low <= high or weight <= 0:
-            raise ValueError(f"a degradation needs 0 < sigma low <= high, weight > 0, noise real|complex, got {dict(data)}")
+            raise ValueError(
+                f"a degradation needs 0 < sigma low <= high, weight > 0, noise real|complex, got {dict(data)}"
+            )
         for factor in data.get("transfer", ()):
             if factor.get("kind") not in _FACTORS:
                 raise ValueError(f"unknown transfer kind {factor.get('kind')!r}; known: {sorted(_FACTORS)}")
-        factors = tuple({k: tuple(v) if isinstance(v, list) else v for k, v in f.items()} for f in data.get("transfer", ()))
+        factors = tuple(
+            {k: tuple(v) if isinstance(v, list) else v for k, v in f.items()} for f in data.get("transfer", ())
+        )
         return cls(weight, (float(low), float(high)), noise, factors)
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, float]:
@@ -152,7 +156,9 @@ class DegradationMix:
         device = images.device
         transfer = torch.stack([d for d, _ in drawn])[:, None].to(device)
         sigma = torch.tensor([s for _, s in drawn], device=device)[:, None, None, None]
-        is_complex = torch.tensor([e.noise == "complex" or not real for e in entries], device=device)[:, None, None, None]
+        is_complex = torch.tensor([e.noise == "complex" or not real for e in entries], device=device)[
+            :, None, None, None
+        ]
         noise = torch.from_numpy(rng.standard_normal((2, *images.shape), dtype=np.float32)).to(device)
         white = torch.where(is_complex, torch.complex(noise[0], noise[1]) / math.sqrt(2), fft2(noise[0]))
         y = transfer * fft2(images) + sigma * white

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from iasolve.evidence import Folded
 from iasolve.networks import HVAE
 from iasolve.priors.checkpoint import load_checkpoint, save_checkpoint
+from iasolve.priors.likeness import image_elbo
+from iasolve.priors.prior import HVAEPrior
 from iasolve.training.config import TrainingConfig
 from iasolve.training.data import Split, load_split, normalise
 from iasolve.training.degradations import Degradation, DegradationMix
@@ -109,11 +111,17 @@ class Trainer:
         """Start from an exported prior of the same architecture."""
         network, card = load_checkpoint(path)
         if network.config != self.config.network:
-            raise ValueError(f"{path} has another architecture than the configuration: {network.config} against {self.config.network}")
+            raise ValueError(
+                f"{path} has another architecture than the configuration: "
+                f"{network.config} against {self.config.network}"
+            )
         for net in (self.network, self.average):
             net.load_state_dict(network.state_dict())
         seen = card.get("training", {})
-        self.progress.images, self.progress.seconds = int(seen.get("images", 0)), float(seen.get("seconds", 0.0))
+        self.progress.images, self.progress.seconds = (
+            int(seen.get("images", 0)),
+            float(seen.get("seconds", 0.0)),
+        )
         self.started_from = str(card["sha256"])
         self.rng = np.random.default_rng([self.config.optimisation.seed, self.progress.images])
         torch.manual_seed(self.config.optimisation.seed + self.progress.images)
@@ -152,7 +160,9 @@ class Trainer:
         with safe_open(self.checkpoint, framework="pt") as file:
             meta = file.metadata()
         for prefix, net in (("network", self.network), ("average", self.average)):
-            net.load_state_dict({k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")})
+            net.load_state_dict(
+                {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+            )
         state: dict[int, dict[str, Tensor]] = {}
         for index, (name, _) in enumerate(self.network.named_parameters()):
             prefix = f"optimizer.{name}."
@@ -182,7 +192,7 @@ class Trainer:
             elapsed = time.monotonic() - begun
             done = (self.progress.images - start_images) / max(1, o.images - start_images)
             if budget is not None:
-                done = max(done, elapsed / budget)
+                done = max(done, elapsed / budget if budget > 0 else 1.0)
             done = self._agree(done)
             if done >= 1:
                 break
@@ -253,6 +263,9 @@ class Trainer:
             for key in ("elbo", "kl", "mse"):
                 sums[key] = sums.get(key, 0.0) + float(getattr(losses, key)) * len(batch)
         out = {k: v / len(images) for k, v in sums.items()}
+        own = HVAEPrior(self.average, self.config.name, {})
+        each = torch.cat([image_elbo(own, images[i : i + 32]) for i in range(0, len(images), 32)])
+        out["elbo_lowest"] = float(each.min())
         if not images.is_complex():
             for name, entry in _PROBES.items():
                 out[name] = self._probe(objective, images[:32], entry)
@@ -288,9 +301,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         kl_weight = min(1.0, 0.01 + 0.99 * self.progress.images / max(1, o.kl_warmup))
-        amp = (
-            torch.autocast(self.device.type, torch.bfloat16) if o.precision == "bfloat16" else nullcontext()
-        )
+        amp = torch.autocast(self.device.type, torch.bfloat16) if o.precision == "bfloat16" else nullcontext()
         with amp:
             losses = self.step_module(images, folded, kl_weight)
         self.optimizer.zero_grad(set_to_none=True)
@@ -303,7 +314,9 @@ class Trainer:
         self.progress.steps += 1
         self.progress.images += o.batch * self.world
         self._average()
-        values = {k: float(getattr(losses, k).detach()) for k in ("total", "elbo", "kl", "amortization", "guess", "mse")}
+        values = {
+            k: float(getattr(losses, k).detach()) for k in ("total", "elbo", "kl", "amortization", "guess", "mse")
+        }
         return values | {"norm": float(norm)}
 
     @torch.no_grad()
@@ -375,7 +388,11 @@ def _commit() -> str | None:
     try:
         out = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -405,7 +422,7 @@ def train(
     init : Path, optional
         Start from the exported weights of a prior (a fresh optimizer, images counted on).
     minutes : float, optional
-        Stop after so long, learning-rate decay included.
+        Stop after so long, learning-rate decay included; 0 exports what there is.
     device : str
         ``"cpu"`` or ``"cuda"``.
     report : callable

@@ -135,9 +135,7 @@ class Objective(nn.Module):
                 with _frozen(net):
                     estimate = self._guess([f[1] for f in features], shares[1])
                 guess = self._log_error(estimate, target[: shares[1]], Folded(*(t[: shares[1]] for t in degraded)))
-        total = (
-            distortion + kl_weight * kl + self.amortization_weight * amortization + self.guess_weight * guess
-        )
+        total = distortion + kl_weight * (kl + self.amortization_weight * amortization) + self.guess_weight * guess
         mse = ring_sums.sum((-2, -1)).mean() / dims
         return Losses(total, -(distortion + kl), kl, amortization, guess, mse, ring_mse)
 

@@ -1,0 +1,165 @@
+"""What the benchmark scripts share: images, tasks, provenance, and tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import iasolve
+from iasolve.evidence import Folded, fold
+from iasolve.operators import (
+    CircularBlur,
+    GaussianNoise,
+    Identity,
+    KSpaceMask,
+    LinearOperator,
+    LowPass,
+    gaussian_kernel,
+    line_mask,
+)
+
+RESULTS = Path(__file__).parent / "results"
+ODD = (59, 209, 210, *range(709, 715), 3030, 3063, 3064)
+"""Slices that the data's README says to leave out."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A measurement to simulate; ``sigma`` in units of the image's standard deviation."""
+
+    name: str
+    sigma: float
+    kind: str
+    value: float = 0.0
+    centre: float = 0.0
+
+    def operator(self, shape: tuple[int, int, int], seed: int = 0) -> LinearOperator:
+        """The forward operator."""
+        if self.kind == "lines":
+            return KSpaceMask(line_mask(shape[1:], self.value, self.centre, seed=seed), shape)
+        if self.kind == "blur":
+            return CircularBlur(gaussian_kernel(self.value), shape)
+        if self.kind == "low-pass":
+            return LowPass(self.value, shape)
+        return Identity(shape)
+
+
+TASKS = (
+    Task("denoise 0.1", 0.1, "denoise"),
+    Task("denoise 0.3", 0.3, "denoise"),
+    Task("denoise 1.0", 1.0, "denoise"),
+    Task("lines 4x", 0.02, "lines", 4, 0.08),
+    Task("lines 8x", 0.02, "lines", 8, 0.04),
+    Task("blur 2 px", 0.05, "blur", 2.0),
+    Task("low-pass 8", 0.01, "low-pass", 8),
+)
+RECIPES = {"denoise": "denoise", "lines": "compressed-sensing", "blur": "deblur", "low-pass": "deblur"}
+
+
+def data_file(path: Path | None) -> Path:
+    """The MRI slices: the given file, or ``mri-t1ce-128.npz`` in the folder that ``IASOLVE_DATA`` names."""
+    found = path or Path(os.environ.get("IASOLVE_DATA", ".")) / "mri-t1ce-128.npz"
+    if not found.is_file():
+        raise SystemExit(f"no {found}: give --data FILE, or set IASOLVE_DATA to the folder of mri-t1ce-128.npz")
+    return found
+
+
+def slices(path: Path | None, part: str) -> Tensor:
+    """``"train"``, ``"validation"`` (every 20th of labels 0 and 2) or ``"test"`` (label 1) slices.
+
+    ``(n, 1, 128, 128)`` float32, each divided by its standard deviation.
+    """
+    with np.load(data_file(path), allow_pickle=False) as data:
+        keep = ~np.isin(data["index"], ODD)
+        keep &= np.isin(data["label"], [1] if part == "test" else [0, 2])
+        images = data["images"][keep].astype(np.float32)
+    if part != "test":
+        held_out = np.zeros(len(images), dtype=bool)
+        held_out[::20] = True
+        images = images[held_out if part == "validation" else ~held_out]
+    images /= images.std(axis=(1, 2), keepdims=True)
+    return torch.from_numpy(images)[:, None]
+
+
+def pick(images: Tensor, count: int, seed: int) -> Tensor:
+    """``count`` of the images, drawn without replacement."""
+    order = np.random.default_rng(seed).permutation(len(images))[:count]
+    return images[torch.from_numpy(np.sort(order))]
+
+
+def measure(task: Task, images: Tensor, seed: int) -> tuple[LinearOperator, Tensor]:
+    """The operator and noisy measurements of ``images`` (unit standard deviation)."""
+    operator = task.operator(tuple(images.shape[1:]), seed)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(seed)
+    return operator, GaussianNoise(task.sigma).sample(operator(images), generator)
+
+
+def folded_measurement(task: Task, operator: LinearOperator, y: Tensor) -> Folded:
+    """One value and one noise variance per frequency, for the classical solvers."""
+    transfer = operator.transfer()
+    assert transfer is not None
+    return fold(operator.to_grid(y), transfer, task.sigma, real_image=True, complex_noise=y.is_complex())
+
+
+def psnr(estimates: Tensor, references: Tensor) -> np.ndarray:
+    """PSNR of each image, peak = the reference's range, in dB."""
+    mse = (estimates - references).square().mean((-3, -2, -1))
+    span = references.amax((-3, -2, -1)) - references.amin((-3, -2, -1))
+    return (10 * torch.log10(span.square() / mse)).numpy()
+
+
+def ssim(estimates: Tensor, references: Tensor) -> np.ndarray:
+    """SSIM of each image."""
+    from iasolve import metrics
+
+    return np.array([metrics.ssim(e[0].numpy(), r[0].numpy()) for e, r in zip(estimates, references, strict=True)])
+
+
+def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:
+    """Commit, machine, versions, prior and seed: what has to stand beside a figure."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    training = prior.card.get("training", {})
+    return {
+        "commit": commit,
+        "iasolve": iasolve.__version__,
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "prior": prior.name,
+        "prior_sha256": prior.card.get("sha256"),
+        "prior_images_seen": training.get("images"),
+        "seed": seed,
+        **more,
+    }
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write(name: str, data: dict[str, Any], markdown: str, folder: Path = RESULTS) -> None:
+    """JSON and Markdown beside each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(markdown, encoding="utf-8")

@@ -1,0 +1,85 @@
+"""The program: its commands, and what happens to their errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from iasolve import __version__
+from iasolve.cli import deblur, demo, denoise, evaluate, prior, recipe, reconstruct, simulate, train
+from iasolve.cli.common import expand
+from iasolve.cli.errors import describe
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="iasolve",
+    help="Denoise, deblur and reconstruct images with a hierarchical VAE prior, with error bars. Not for clinical use.",
+    epilog=(
+        "Exit codes: 0 done; 2 usage; 3 unreadable or unfit input; 4 prior missing or damaged; 5 device, memory or "
+        "disk; 6 non-finite result; 7 some files of a folder failed; 130 interrupted."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"iasolve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name, _function in (
+    ("denoise", denoise.denoise),
+    ("deblur", deblur.deblur),
+    ("reconstruct", reconstruct.reconstruct),
+    ("simulate", simulate.simulate),
+    ("evaluate", evaluate.evaluate),
+    ("train", train.train),
+):
+    app.command(_name)(expand(_function))
+app.add_typer(prior.app, name="prior")
+app.add_typer(recipe.app, name="recipe")
+app.command("demo")(expand(demo.demo))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        See :mod:`iasolve.cli.errors`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        number, message = describe(error)
+        context = getattr(error, "ctx", None)
+        hint = f"\nTry '{context.command_path} --help'." if context is not None else ""
+        print(f"Error: {message}{hint}", file=sys.stderr)
+        return number
+    return int(code or 0)

@@ -1,0 +1,199 @@
+"""Options that several commands share, written once and spliced into each command's signature."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+__all__ = ["Printing", "Running", "Solving", "Writing", "expand"]
+
+_SOLVING, _OUTPUT, _RUNNING = "How to solve", "Output", "How to run"
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What is printed."""
+
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.", rich_help_panel=_OUTPUT)
+    ] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.", rich_help_panel=_OUTPUT)
+    ] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error comes from.", rich_help_panel=_OUTPUT)
+    ] = False
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What may be written over."""
+
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=_OUTPUT)
+    ] = False
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="In a folder: skip what an earlier run finished.", rich_help_panel=_OUTPUT),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where and in what portions the work is done."""
+
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.", rich_help_panel=_RUNNING)
+    ] = "auto"
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images solved at a time.", rich_help_panel=_RUNNING)
+    ] = 16
+
+
+@dataclass(frozen=True)
+class Solving:
+    """What every solving command lets the user choose."""
+
+    sigma: Annotated[
+        str,
+        typer.Option(
+            metavar="S|auto",
+            help="Noise level: root mean square of a noise value, in the file's units (an 8-bit image has units of "
+            "grey levels, so 25 means 25 of 255). auto: estimated from the data, and reported.",
+            rich_help_panel=_SOLVING,
+        ),
+    ] = "auto"
+    prior: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH", help="Bundled prior, or a .safetensors file.", rich_help_panel=_SOLVING
+        ),
+    ] = "mri-t1-128"
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Ready recipe or .toml file; by default the one made for this command.",
+            rich_help_panel=_SOLVING,
+        ),
+    ] = None
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar='N|"8=10,16=25"',
+            help="Refinement steps, of every scale or scale by scale.",
+            rich_help_panel=_SOLVING,
+        ),
+    ] = None
+    guess_stop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCALE|auto|all", help="Scale where the amortized guess ends.", rich_help_panel=_SOLVING
+        ),
+    ] = None
+    beta: Annotated[
+        str | None,
+        typer.Option(
+            metavar='B|"8=1,16=2"',
+            help="Guidance strength: weight of the data, 1 being the exact one.",
+            rich_help_panel=_SOLVING,
+        ),
+    ] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Posterior samples, for error bars.", rich_help_panel=_SOLVING),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.", rich_help_panel=_SOLVING)] = 0
+    fit: Annotated[
+        str,
+        typer.Option(
+            metavar="canvas|field-of-view",
+            help="Images of another size than the prior's: overlapping tiles at their own resolution, or one tile "
+            "that shows the whole field of view.",
+            rich_help_panel=_SOLVING,
+        ),
+    ] = "canvas"
+    tile: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|PIXELS", help="Size of a tile; a prior has only one.", rich_help_panel=_SOLVING
+        ),
+    ] = "auto"
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]", rich_help_panel=_SOLVING
+        ),
+    ] = None
+    std_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each pixel's standard deviation (npy, npz, tif); 8 samples unless --samples says otherwise. "
+            "With a folder as input, a folder.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw input, estimate and error bar. With a folder as input, a folder.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+
+
+def expand(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace parameters that are one of the dataclasses above by the fields of the dataclass.
+
+    Parameters
+    ----------
+    command : callable
+        A command; its parameters annotated with a dataclass become options.
+
+    Returns
+    -------
+    callable
+        With a signature that typer reads, calling ``command`` with the dataclasses filled in.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type[Any], list[str]]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            parameters.append(
+                parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
+            )
+            continue
+        types = get_type_hints(kind, include_extras=True)
+        groups[name] = (kind, [field.name for field in fields(kind)])
+        for field in fields(kind):
+            assert field.default is not MISSING, "an option of a group needs a default"
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=types[field.name],
+                )
+            )
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        for name, (kind, members) in groups.items():
+            values[name] = kind(**{member: values.pop(member) for member in members})
+        command(**values)
+
+    # both, since versions of typer read one or the other
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    del wrapper.__wrapped__  # type: ignore[attr-defined]  # or get_type_hints would look through
+    return wrapper

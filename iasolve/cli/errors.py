@@ -1,0 +1,108 @@
+"""Exit codes, and how an exception becomes one with a message that says what to do."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = [
+    "DAMAGED_PRIOR",
+    "DEVICE",
+    "DONE",
+    "INTERRUPTED",
+    "NON_FINITE",
+    "SOME_FAILED",
+    "UNEXPECTED",
+    "UNFIT",
+    "USAGE",
+    "CommandError",
+    "DeviceError",
+    "UnfitInput",
+    "UsageError",
+    "describe",
+]
+
+DONE, UNEXPECTED, USAGE, UNFIT, DAMAGED_PRIOR, DEVICE, NON_FINITE, SOME_FAILED = range(8)
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class CommandError(Exception):
+    """An error to show to the user as it is: one or two lines, no traceback."""
+
+    code = UNEXPECTED
+
+
+class UsageError(CommandError):
+    """The command line makes no sense, or names an output that cannot be."""
+
+    code = USAGE
+
+
+class UnfitInput(CommandError):  # noqa: N818 - says what the input is
+    """The input can be read, but not be used here."""
+
+    code = UNFIT
+
+
+class DeviceError(CommandError):
+    """The device asked for is not there."""
+
+    code = DEVICE
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of an exception.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    tuple of (int, str)
+        Code 1 and the name of the exception for one that nobody foresaw.
+    """
+    if isinstance(error, CommandError):
+        return error.code, str(error)
+    if getattr(error, "exit_code", None) == USAGE and hasattr(error, "format_message"):
+        # by its shape: typer brings its own copy of click, or uses click, depending on its version
+        return USAGE, str(error.format_message())
+    return _known(error) or (UNEXPECTED, f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+
+
+def _known(error: BaseException) -> tuple[int, str] | None:
+    # the cheap modules first: at this point torch may well not be loaded, and need not be
+    from iasolve.files import FileError, WriteError
+    from iasolve.recipe import RecipeError
+
+    if isinstance(error, WriteError):
+        return DEVICE, str(error)
+    if isinstance(error, FileError):
+        return UNFIT, str(error)
+    if isinstance(error, RecipeError):
+        return USAGE, str(error)
+    if "torch" in sys.modules:
+        from iasolve.inference import NonFiniteError
+        from iasolve.priors import PriorError
+
+        if isinstance(error, PriorError):
+            return DAMAGED_PRIOR, str(error)
+        if isinstance(error, NonFiniteError):
+            return NON_FINITE, str(error)
+    if _is_memory(error):
+        return DEVICE, "out of memory: use a smaller --batch-size, fewer --samples, or --device cpu"
+    if isinstance(error, OSError):
+        return DEVICE, f"{error}: check the disk and its permissions"
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and "CUDA" in text:
+        return DEVICE, f"the GPU failed ({text[:200]}): try --device cpu"
+    return None
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # torch.OutOfMemoryError by name (it moved between versions); on the CPU, torch raises a bare RuntimeError
+    text = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "alloc" in text and "memory" in text
+    )
