@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from iasolve.operators.base import LinearOperator
 from torch import Tensor
 
+from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import fft2
 
 __all__ = ["OperatorReport", "check_operator"]

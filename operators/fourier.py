@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from iasolve.operators.base import LinearOperator, centred_fft2, centred_ifft2
-from iasolve.operators.kernels import kernel_transfer
 from torch import Tensor
 
+from iasolve.operators.base import LinearOperator, centred_fft2, centred_ifft2
+from iasolve.operators.kernels import kernel_transfer
 from iasolve.spectrum import fft2, ifft2, radius
 
 __all__ = ["CircularBlur", "Identity", "KSpaceMask", "LowPass"]

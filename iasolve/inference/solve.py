@@ -434,7 +434,8 @@ def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
         raise ValueError(f"the operator takes {operator.in_shape}, expected images (C, H, W)")
     if operator.in_shape[0] != prior.channels:
         raise ValueError(
-            f"the operator's images have {operator.in_shape[0]} channel(s), the prior {prior.name!r} has {prior.channels}"
+            f"the operator's images have {operator.in_shape[0]} channel(s), "
+            f"the prior {prior.name!r} has {prior.channels}"
         )
     if operator.is_complex != prior.spectrum.is_complex:
         kinds = (

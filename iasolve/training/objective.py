@@ -56,6 +56,8 @@ class Objective(nn.Module):
         Part of the degraded images on which term 3 is evaluated; term 2 gets the rest.
     track : float
         Rate of the running average that ``sigma_x`` is.
+    cap : float
+        Largest variance of a ring in the training loss, over the mean squared error of the whole image.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Objective(nn.Module):
         guess_weight: float = 1.0,
         guess_fraction: float = 0.5,
         track: float = 0.02,
+        cap: float = 30.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -73,6 +76,7 @@ class Objective(nn.Module):
         self.guess_weight = guess_weight
         self.guess_fraction = guess_fraction
         self.track = track
+        self.cap = cap
 
     def forward(self, images: Tensor, degraded: Folded | None, kl_weight: float = 1.0) -> Losses:
         """Losses of clean ``images`` ``(B, C, N, N)`` (prior's units) and of folded degradations of the first ones.
@@ -126,7 +130,12 @@ class Objective(nn.Module):
         bins = net.spectrum.bins_per_ring.to(ring_sums.device)
         # a complex value of variance v has density exp(-|r|^2 / v) / (pi v): twice the real exponent
         factor = 1.0 if images.is_complex() else 0.5
-        distortion = factor * (ring_sums / sigma2 + bins * sigma2.log()).sum((-2, -1)).mean() / dims
+        exact = factor * (ring_sums / sigma2 + bins * sigma2.log()).sum((-2, -1)).mean() / dims
+        # The few bins of a coarse ring hardly count in the ELBO, though the error is mostly theirs at first. A
+        # noise level that is capped there is a looser, still valid bound, and coarse rings learn early.
+        mean2 = (sigma2 * bins).sum(-1, keepdim=True) / bins.sum()
+        capped = torch.minimum(sigma2, self.cap * mean2)
+        distortion = factor * (ring_sums / capped + bins * capped.log()).sum((-2, -1)).mean() / dims
         kl = kl / (batch * dims)
         guess = images.real.new_zeros(())
         if degraded is not None:
@@ -137,7 +146,7 @@ class Objective(nn.Module):
                 guess = self._log_error(estimate, target[: shares[1]], Folded(*(t[: shares[1]] for t in degraded)))
         total = distortion + kl_weight * (kl + self.amortization_weight * amortization) + self.guess_weight * guess
         mse = ring_sums.sum((-2, -1)).mean() / dims
-        return Losses(total, -(distortion + kl), kl, amortization, guess, mse, ring_mse)
+        return Losses(total, -(exact + kl), kl, amortization, guess, mse, ring_mse)
 
     def _guess(self, features: list[Tensor], batch: int) -> Tensor:
         net = self.network

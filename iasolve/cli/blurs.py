@@ -1,0 +1,88 @@
+"""The blurs of ``deblur`` and ``simulate``: one definition, so that what one makes the other undoes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iasolve.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from iasolve.operators import LinearOperator
+
+__all__ = ["Blur"]
+
+
+class Blur:
+    """A Gaussian, a kernel from a file, or a cut-off; exactly one is given.
+
+    Parameters
+    ----------
+    gaussian : float or None
+        Standard deviation, pixels.
+    kernel : Path or None
+        Its file.
+    cutoff : float or None
+        Finest scale kept.
+
+    Raises
+    ------
+    UsageError, FileError
+        When not exactly one is given, or it is impossible.
+    """
+
+    def __init__(self, gaussian: float | None, kernel: Path | None, cutoff: float | None) -> None:
+        given = [name for name, v in (("gaussian", gaussian), ("kernel", kernel), ("cutoff", cutoff)) if v is not None]
+        if len(given) != 1:
+            found = " and ".join(f"--{name}" for name in given) or "none of them"
+            raise UsageError(f"expected exactly one of --gaussian PIXELS, --kernel FILE, --cutoff SCALE; got {found}")
+        self.facts: dict[str, Any]
+        self.notes: list[str] = []
+        self._kernel: NDArray[Any] | None = None
+        self._cutoff = cutoff
+        if gaussian is not None:
+            if not (math.isfinite(gaussian) and gaussian > 0):
+                raise UsageError(f"a Gaussian blur of {gaussian:g} pixels: expected a positive number")
+            self._width = gaussian
+            self.facts = {"kind": "gaussian blur", "width": gaussian}
+        elif kernel is not None:
+            self._read(kernel)
+        else:
+            assert cutoff is not None
+            if not (math.isfinite(cutoff) and cutoff >= 1):
+                raise UsageError(f"--cutoff {cutoff:g}: expected a scale of at least 1 (1, 2, 4, ..)")
+            self.facts = {"kind": "low-pass", "cutoff": cutoff}
+
+    def _read(self, path: Path) -> None:
+        from iasolve.files import read_kernel
+
+        kernel = read_kernel(path)
+        total = float(kernel.sum())
+        self._kernel = kernel / total
+        self.facts = {
+            "kind": "kernel blur",
+            "kernel": str(path),
+            "kernel_shape": list(kernel.shape),
+            "kernel_sum": total,
+        }
+        if abs(total - 1) > 0.01:
+            self.notes.append(f"the kernel {path} sums to {total:.4g}; it was scaled to sum to 1")
+
+    def operator(self, shape: tuple[int, int, int], dtype: Any) -> LinearOperator:
+        """The blur of images ``(C, H, W)``.
+
+        Raises
+        ------
+        ValueError
+            When the kernel is larger than the image.
+        """
+        from iasolve.operators import CircularBlur, LowPass, gaussian_kernel
+
+        if self._cutoff is not None:
+            return LowPass(self._cutoff, shape, dtype)
+        if self._kernel is not None:
+            return CircularBlur(self._kernel, shape, dtype)
+        return CircularBlur(gaussian_kernel(self._width), shape, dtype)

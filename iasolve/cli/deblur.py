@@ -1,0 +1,69 @@
+"""``iasolve deblur``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iasolve.cli.common import Printing, Running, Solving, Writing
+
+if TYPE_CHECKING:
+    from iasolve.cli.inputs import Source
+
+__all__ = ["deblur"]
+
+
+def deblur(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Blurred image, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Result, or a folder for the results.")],
+    solving: Solving,
+    running: Running,
+    writing: Writing,
+    printing: Printing,
+    gaussian: Annotated[
+        float | None,
+        typer.Option(metavar="PIXELS", help="Gaussian blur of this standard deviation.", rich_help_panel="Blur"),
+    ] = None,
+    kernel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Blur kernel (npy, npz, png, tif), centre at index size // 2; scaled to sum to 1.",
+            rich_help_panel="Blur",
+        ),
+    ] = None,
+    cutoff: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SCALE",
+            help="Low-pass: only frequencies up to SCALE / 2 cycles per image were kept.",
+            rich_help_panel="Blur",
+        ),
+    ] = None,
+) -> None:
+    """Sharpen blurred or low-pass filtered images: give one of --gaussian, --kernel, --cutoff.
+
+    The boundary is circular: the blur is taken to wrap around the image's edges. Where something bright touches an
+    edge, pad the image first, or expect artefacts there.
+    """
+    from iasolve.cli.blurs import Blur
+    from iasolve.cli.inputs import image_source
+    from iasolve.cli.running import run
+    from iasolve.cli.task import Task
+    from iasolve.files import IMAGE_SUFFIXES
+
+    blur = Blur(gaussian, kernel, cutoff)
+
+    def read(path: Path) -> Source:
+        found = image_source(path)
+        found.facts.update(blur.facts)
+        found.notes.extend(blur.notes)
+        return found
+
+    def operator(_: Source, shape: Any, dtype: Any) -> Any:
+        return blur.operator(shape, dtype)
+
+    task = Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, blur.facts)
+    run(task, source, out, solving, running, writing, printing)

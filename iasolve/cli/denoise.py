@@ -1,0 +1,39 @@
+"""``iasolve denoise``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iasolve.cli.common import Printing, Running, Solving, Writing
+
+__all__ = ["denoise"]
+
+
+def denoise(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Noisy image, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Result, or a folder for the results.")],
+    solving: Solving,
+    running: Running,
+    writing: Writing,
+    printing: Printing,
+) -> None:
+    """Remove white Gaussian noise from images (png, jpg, tif, npy, npz).
+
+    What comes out has the input's type and range; pages and colours are kept. OUT.json beside it says what was done.
+    """
+    from iasolve.cli.inputs import image_source
+    from iasolve.cli.running import run
+    from iasolve.cli.task import Task
+    from iasolve.files import IMAGE_SUFFIXES
+
+    def operator(source: Any, shape: Any, dtype: Any) -> Any:
+        from iasolve.operators import Identity
+
+        source.facts["kind"] = "identity"
+        return Identity(shape, dtype)
+
+    task = Task("denoise", "denoise", IMAGE_SUFFIXES, image_source, operator)
+    run(task, source, out, solving, running, writing, printing)

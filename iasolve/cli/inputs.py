@@ -1,0 +1,182 @@
+"""Measurements as the solving commands read them; NumPy only, so that a bad file is refused at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iasolve.cli.errors import UnfitInput
+from iasolve.files import ImageFile, KSpaceFile, read_image, read_kspace, read_mask
+
+__all__ = ["Source", "centred_ifft2", "find_mask", "image_source", "kspace_source"]
+
+Array = NDArray[Any]
+
+_AXES = (-2, -1)
+# A line counts as sampled when most of its entries are not exactly zero: a real line may hold a few zeros.
+_FILLED = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One measurement.
+
+    Attributes
+    ----------
+    y : ndarray, shape ``(pages, channels, H, W)``
+        Image or k-space.
+    like : ImageFile
+        The type and layout in which the result is written; its pixels are shown as the input in figures.
+    facts : dict
+        For the report.
+    notes : list of str
+        For the user.
+    mask : ndarray of bool or None, shape ``(H, W)``
+        K-space only.
+    imaginary : ndarray or None, shape ``(3, pages)``
+        K-space only: energy of the imaginary part and of the whole, over the frequencies measured together with
+        their mirror images, and the number of these.
+    """
+
+    y: Array
+    like: ImageFile
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    mask: NDArray[np.bool_] | None = None
+    imaginary: Array | None = None
+
+
+def image_source(path: Path) -> Source:
+    """Read an image that is itself the measurement.
+
+    Raises
+    ------
+    FileError
+    """
+    image = read_image(path)
+    return Source(image.pixels, image)
+
+
+def kspace_source(path: Path, mask: str) -> Source:
+    """Read single-coil k-space and find out what of it was measured.
+
+    Parameters
+    ----------
+    path : Path
+    mask : str
+        A mask's file, or ``auto``: the mask that comes with the k-space, else the entries that are not zero.
+
+    Raises
+    ------
+    FileError, UnfitInput
+    """
+    file = read_kspace(path)
+    shape = f"({', '.join(map(str, file.kspace.shape))})"
+    if file.coils > 1:
+        hint = "" if file.sliced else "; a 3-D array is read as (coils, H, W), slices would be (slices, 1, H, W)"
+        raise UnfitInput(
+            f"{file.path}: k-space of {file.coils} receive coils, {shape} as (slices, coils, H, W){hint}. Expected a "
+            "single coil: several are not supported yet. Combine the coils into one image and give its k-space, or "
+            "give one coil"
+        )
+    notes: list[str] = []
+    if mask == "auto":
+        if file.mask is not None:
+            measured, origin = np.broadcast_to(file.mask, file.kspace.shape[-2:]), "the mask in the file"
+        else:
+            measured, origin = find_mask(file)
+    else:
+        given = read_mask(mask)
+        try:
+            measured = np.broadcast_to(given, file.kspace.shape[-2:])
+        except ValueError:
+            raise UnfitInput(
+                f"{mask}: a mask of {given.shape[0]} x {given.shape[1]}. Expected one for k-space of "
+                f"{file.kspace.shape[-2]} x {file.kspace.shape[-1]} ({path}). Give the mask that belongs to it"
+            ) from None
+        origin = f"the file {mask}"
+        empty = measured & (file.kspace == 0).all(axis=(0, 1))
+        if empty.sum() > 0.05 * measured.sum():
+            notes.append(
+                f"the mask calls {int(empty.sum())} of {int(measured.sum())} entries measured where the k-space is "
+                "exactly 0: check that mask and k-space belong together and are both centred"
+            )
+    if not measured.any() or not (file.kspace * measured).any():
+        raise UnfitInput(f"{path}: nothing was measured: the k-space is zero wherever the mask samples. Check both files")
+    y = file.kspace * measured
+    zero_filled = centred_ifft2(y)
+    real = np.dtype(np.float64 if file.dtype == np.complex128 else np.float32)
+    like = ImageFile(file.path, ".npy", np.abs(zero_filled), real, lead=(file.slices,) if file.sliced else ())
+    facts = {
+        "kind": "k-space mask",
+        "mask": origin,
+        "acceleration": measured.size / int(measured.sum()),
+    }
+    return Source(y, like, facts, notes, np.ascontiguousarray(measured), _imaginary(y, measured))
+
+
+def find_mask(file: KSpaceFile) -> tuple[NDArray[np.bool_], str]:
+    """The entries that are not exactly zero, as whole lines where they are lines.
+
+    Parameters
+    ----------
+    file : KSpaceFile
+
+    Returns
+    -------
+    tuple of (ndarray of bool ``(H, W)``, str)
+        The mask and how it was found.
+
+    Raises
+    ------
+    UnfitInput
+        When slices were sampled differently.
+    """
+    filled = (file.kspace != 0).any(axis=1)
+    found, origins = zip(*(_lines(plane) for plane in filled), strict=True)
+    together = np.any(found, axis=0)
+    differing = max(float((plane != together).mean()) for plane in found)
+    if differing > 0.01:
+        raise UnfitInput(
+            f"{file.path}: its slices were sampled differently ({differing:.0%} of the entries). Expected one mask for "
+            "all. Give it with --mask, or save each slice as a file"
+        )
+    return together, f"the non-zero {origins[0]}"
+
+
+def _lines(filled: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], str]:
+    if not filled.any():
+        return filled, "entries"
+    for axis, name in ((0, "columns"), (1, "rows")):
+        touched = filled.any(axis=axis, keepdims=True)
+        share = filled.mean(axis=axis, keepdims=True)[touched]
+        # all of both directions full is a fully sampled k-space, whichever way one looks
+        if share.min() >= _FILLED:
+            return np.broadcast_to(touched, filled.shape), name
+    return filled, "entries"
+
+
+def centred_ifft2(y: Array) -> Array:
+    """Inverse centred orthonormal Fourier transform of the last two axes."""
+    return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(y, axes=_AXES), axes=_AXES, norm="ortho"), axes=_AXES)
+
+
+def _imaginary(y: Array, mask: NDArray[np.bool_]) -> Array:
+    # A mask that takes a frequency but not its mirror image gives any image an imaginary part: leave these out.
+    # The mirror image of the highest frequency of an even size is that frequency itself.
+    plain = np.fft.ifftshift(mask)
+    mirrored = np.roll(plain[::-1, ::-1], (1, 1), axis=_AXES)
+    both = np.fft.fftshift(plain & mirrored)
+    image = centred_ifft2(y * both)
+    axes = (-3, -2, -1)
+    return np.stack(
+        [
+            (image.imag**2).sum(axis=axes, dtype=np.float64),
+            (np.abs(image) ** 2).sum(axis=axes, dtype=np.float64),
+            np.full(len(y), float(both.sum())),
+        ]
+    )

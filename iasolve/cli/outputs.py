@@ -1,0 +1,123 @@
+"""Where results go, checked before the work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from iasolve.cli.errors import UsageError
+from iasolve.files import ImageFile, WriteError, can_carry, guard_output, require_carry
+
+__all__ = ["Outputs", "in_folder"]
+
+_CARRIES_ANYTHING = ".npy"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one result.
+
+    Attributes
+    ----------
+    image : Path
+        OUT.
+    std, figure : Path or None
+        Where asked for.
+    """
+
+    image: Path
+    std: Path | None = None
+    figure: Path | None = None
+
+    @property
+    def sidecar(self) -> Path:
+        """``OUT.json``: the whole name and ``.json``, so that ``a.png`` and ``a.tif`` have one each."""
+        return self.image.with_name(self.image.name + ".json")
+
+    @property
+    def all(self) -> list[Path]:
+        """Every file that will be written."""
+        return [p for p in (self.image, self.sidecar, self.std, self.figure) if p is not None]
+
+    def guard(self, inputs: Iterable[Path], overwrite: bool) -> None:
+        """Refuse outputs that cannot be written, collide, or would replace something.
+
+        Raises
+        ------
+        UsageError
+        """
+        if self.figure is not None and self.figure.suffix.lower() != ".png":
+            raise UsageError(f"--figure {self.figure}: figures are PNG files; give a name that ends in .png")
+        taken = {path.resolve(): f"the input {path}" for path in inputs}
+        for path in self.all:
+            real = path.resolve()
+            if real in taken:
+                raise UsageError(f"{path} is {taken[real]} already: give each file a name of its own")
+            taken[real] = f"the output {path}"
+            as_usage(lambda path=path: guard_output(path, overwrite), "; --overwrite replaces it")  # type: ignore[misc]
+
+    def require_carry(self, like: ImageFile) -> None:
+        """Refuse kinds of files that cannot hold the result.
+
+        Raises
+        ------
+        UsageError
+        """
+        as_usage(lambda: require_carry(self.image, like))
+        if self.std is not None:
+            std = self.std
+            as_usage(
+                lambda: require_carry(std, dtype=np.float32, pages=like.pages, channels=like.channels)
+            )
+
+
+def as_usage(check: object, existing: str = "") -> None:
+    """Run a check whose :class:`WriteError` is, before any work is done, a matter of the command line."""
+    assert callable(check)
+    try:
+        check()
+    except WriteError as error:
+        raise UsageError(str(error).rstrip(".") + (existing if "exists already" in error.found else "")) from None
+
+
+def in_folder(sources: list[Path], out: Path, std: Path | None, figure: Path | None) -> dict[Path, Outputs]:
+    """Outputs of a folder's files: the same names, with another suffix only where the kind cannot carry the result.
+
+    Parameters
+    ----------
+    sources : list of Path
+        The input files.
+    out, std, figure : Path or None
+        Folders.
+
+    Returns
+    -------
+    dict of Path to Outputs
+
+    Raises
+    ------
+    UsageError
+        When two inputs would have the same output.
+    """
+    stems = [path.stem for path in sources]
+    outputs: dict[Path, Outputs] = {}
+    for path in sources:
+        # a.png and a.tif side by side: keep both names whole
+        base = path.stem if stems.count(path.stem) == 1 else path.name
+        name = path.name if path.suffix.lower() not in (".h5", ".hdf5") else base + _CARRIES_ANYTHING
+        keeps = can_carry(path.suffix, np.float32)
+        outputs[path] = Outputs(
+            out / name,
+            None if std is None else std / (path.name if keeps else base + _CARRIES_ANYTHING),
+            None if figure is None else figure / f"{base}.png",
+        )
+    seen: dict[Path, Path] = {}
+    for path, names in outputs.items():
+        for target in names.all:
+            if target in seen:
+                raise UsageError(f"{path.name} and {seen[target].name} would both be written to {target}: rename one")
+            seen[target] = path
+    return outputs

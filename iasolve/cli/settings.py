@@ -1,0 +1,154 @@
+"""What the user asked for, checked and in plain types; nothing here needs torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from iasolve.cli.common import Running, Solving
+from iasolve.cli.errors import UsageError
+from iasolve.recipe import Recipe, load_recipe
+
+__all__ = ["Settings", "parse_sigma", "resolve"]
+
+_SAMPLES_FOR_ERROR_BARS = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A solving run.
+
+    Attributes
+    ----------
+    sigma : float or None
+        None: to be estimated.
+    recipe : Recipe
+        With the command line's changes.
+    prior : str
+        Name or path.
+    tile, overlap : int or None
+        None: the prior's size, a quarter of it.
+    fit, device : str
+    seed, batch_size : int
+    """
+
+    sigma: float | None
+    recipe: Recipe
+    prior: str
+    seed: int
+    fit: str
+    tile: int | None
+    overlap: int | None
+    device: str
+    batch_size: int
+
+
+def parse_sigma(text: str, option: str = "--sigma") -> float | None:
+    """Noise level, or None for ``auto``.
+
+    Raises
+    ------
+    UsageError
+        When it is neither.
+    """
+    if text.strip().lower() == "auto":
+        return None
+    value = _number(text)
+    if value is None or value < 0:
+        raise UsageError(f"{option} {text}: expected a number of at least 0, in the file's units, or auto")
+    return value
+
+
+def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
+    """Check the shared options of a solving command.
+
+    Parameters
+    ----------
+    solving, running : Solving, Running
+        As given.
+    recipe : str
+        The command's own recipe, for when none is asked for.
+
+    Raises
+    ------
+    UsageError, RecipeError
+        For values that cannot be.
+    """
+    if solving.fit not in ("canvas", "field-of-view"):
+        raise UsageError(f"--fit {solving.fit}: expected canvas or field-of-view")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", running.device):
+        raise UsageError(f"--device {running.device}: expected auto, cpu or cuda")
+    tile = None
+    if solving.tile != "auto":
+        if not solving.tile.isdecimal():
+            raise UsageError(f"--tile {solving.tile}: expected auto or the prior's size in pixels")
+        tile = int(solving.tile)
+    return Settings(
+        sigma=parse_sigma(solving.sigma),
+        recipe=_recipe(solving, recipe),
+        prior=solving.prior,
+        seed=solving.seed,
+        fit=solving.fit,
+        tile=tile,
+        overlap=solving.overlap,
+        device=running.device,
+        batch_size=running.batch_size,
+    )
+
+
+def _recipe(solving: Solving, default: str) -> Recipe:
+    recipe = load_recipe(solving.recipe or default)
+    changes: dict[str, Any] = {}
+    if solving.steps is not None:
+        changes["steps"] = _table("--steps", solving.steps, whole=True)
+        if recipe.mode == "amortized":
+            raise UsageError(
+                f"--steps {solving.steps}: recipe {recipe.name!r} takes no steps (mode amortized); choose another --recipe"
+            )
+    if solving.beta is not None:
+        changes["beta"] = _table("--beta", solving.beta, whole=False)
+    if solving.guess_stop is not None:
+        stop = solving.guess_stop.strip()
+        changes["guess_stop"] = int(stop) if stop.isdecimal() else stop
+    if solving.samples is not None:
+        changes["samples"] = solving.samples
+    if solving.std_out is not None:
+        if solving.samples == 0:
+            raise UsageError("--std-out needs samples: leave out --samples 0")
+        if solving.samples is None and recipe.samples == 0:
+            changes["samples"] = _SAMPLES_FOR_ERROR_BARS
+    return recipe.changed(**changes) if changes else recipe
+
+
+def _table(option: str, text: str, *, whole: bool) -> Any:
+    """A number, or ``scale=number`` pairs separated by commas."""
+    wanted = "a whole number" if whole else "a number"
+    example = f'{option} "8=10,16=25"'
+
+    def number(part: str) -> float | int:
+        value = _number(part)
+        if value is None or value < 0 or (whole and value != int(value)):
+            raise UsageError(f"{option} {text}: {part.strip()!r} is not {wanted} of at least 0; scale by scale: {example}")
+        return int(value) if whole else value
+
+    if "=" not in text:
+        return number(text)
+    table: dict[int, float | int] = {}
+    for pair in text.split(","):
+        scale, equals, value = pair.partition("=")
+        if not equals or not scale.strip().isdecimal():
+            raise UsageError(f"{option} {text}: {pair.strip()!r} is not scale=number, as in {example}")
+        if int(scale) in table:
+            raise UsageError(f"{option} {text}: scale {int(scale)} is named twice")
+        table[int(scale)] = number(value)
+    return table
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,247 @@
+"""Measurements made from clean images."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import iasolve
+from iasolve.cli.blurs import Blur
+from iasolve.cli.common import Printing, Writing
+from iasolve.cli.errors import UnfitInput, UsageError
+from iasolve.cli.outputs import Outputs, as_usage
+from iasolve.cli.reporting import Reporter, plain
+from iasolve.cli.running import each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.files import IMAGE_SUFFIXES, ImageFile, atomic_write, guard_output, read_image, require_carry, split_key
+from iasolve.files import write_image, write_json
+
+__all__ = ["Simulation", "simulate_files"]
+
+Array = NDArray[Any]
+
+_TASKS = ("denoise", "gaussian", "kernel", "cutoff", "mask")
+_KINDS = ("random", "equispaced", "points")
+_EXACT = (".npy", ".npz", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What to do to a clean image; fields as the options of ``iasolve simulate``.
+
+    Raises
+    ------
+    UsageError
+        For an unknown task, a missing or an impossible value.
+    """
+
+    task: str
+    sigma: float
+    seed: int
+    width: float | None
+    kernel: Path | None
+    cutoff: float | None
+    acceleration: float
+    centre_fraction: float
+    mask_kind: str
+
+    def __post_init__(self) -> None:
+        if self.task not in _TASKS:
+            raise UsageError(f"--task {self.task}: expected one of {', '.join(_TASKS)}")
+        if not math.isfinite(self.sigma):
+            raise UsageError(f"--sigma {self.sigma}: expected a finite number")
+        if self.task == "denoise" and self.sigma == 0:
+            raise UsageError("--task denoise needs --sigma: the noise to add, in the file's units")
+        needs = {"gaussian": ("width", self.width), "kernel": ("kernel", self.kernel), "cutoff": ("cutoff", self.cutoff)}
+        for task, (option, value) in needs.items():
+            if task == self.task and value is None:
+                raise UsageError(f"--task {task} needs --{option}")
+            if task != self.task and value is not None:
+                raise UsageError(f"--{option} goes with --task {task}, not with --task {self.task}")
+        if self.task == "mask":
+            if not (math.isfinite(self.acceleration) and self.acceleration >= 1):
+                raise UsageError(f"--acceleration {self.acceleration}: expected at least 1")
+            if not 0 < self.centre_fraction <= 1:
+                raise UsageError(f"--centre-fraction {self.centre_fraction}: expected more than 0 and at most 1")
+            if self.mask_kind not in _KINDS:
+                raise UsageError(f"--mask-kind {self.mask_kind}: expected one of {', '.join(_KINDS)}")
+
+    def blur(self) -> Blur | None:
+        """The blur of the blurring tasks."""
+        if self.task in ("denoise", "mask"):
+            return None
+        return Blur(self.width, self.kernel, self.cutoff)
+
+    def mask(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """The sampling mask ``(H, W)``, centred."""
+        from iasolve.operators import line_mask, point_mask
+
+        if self.mask_kind == "points":
+            found = point_mask(shape, self.acceleration, self.centre_fraction, seed=self.seed)
+        else:
+            found = line_mask(shape, self.acceleration, self.centre_fraction, kind=self.mask_kind, seed=self.seed)
+        values: NDArray[np.bool_] = found.numpy()
+        return values
+
+
+def simulate_files(
+    simulation: Simulation, source: Path, out: Path, mask_out: Path | None, writing: Writing, printing: Printing
+) -> None:
+    """Make measurements of a file or a folder of files.
+
+    Raises
+    ------
+    UsageError, FileError, UnfitInput, typer.Exit
+    """
+    reporter = Reporter(printing)
+    if writing.resume:
+        raise UsageError("--resume: simulating is quick, do it again with --overwrite")
+    if mask_out is not None and simulation.task != "mask":
+        raise UsageError(f"--mask-out goes with --task mask, not with --task {simulation.task}")
+    blur = simulation.blur()
+    if is_folder(source):
+        if mask_out is not None:
+            raise UsageError("--mask-out is for a single file: of a folder, each k-space is written with its mask as .npz")
+        _folder(simulation, blur, source, out, writing, reporter)
+        return
+    outputs = Outputs(out)
+    outputs.guard([split_key(source)[0], *([mask_out] if mask_out else [])], writing.overwrite)
+    if mask_out is not None:
+        as_usage(lambda: guard_output(mask_out, writing.overwrite), "; --overwrite replaces it")
+        as_usage(lambda: require_carry(mask_out, dtype=np.uint8))
+        if mask_out.suffix.lower() in (".jpg", ".jpeg"):
+            raise UsageError(f"--mask-out {mask_out}: JPEG blurs a mask; expected .npy, .npz, .png or .tif")
+    image = read_image(source)
+    report = _one(simulation, blur, image, outputs, mask_out)
+    for text in report["warnings"]:
+        reporter.warn(text)
+    facts = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in report["operator"].items() if isinstance(value, float))
+    reporter.say(f"{source} -> {out}: {report['operator']['kind']}{', ' if facts else ''}{facts}, sigma {simulation.sigma:g}")
+    if mask_out is not None:
+        reporter.say(f"  mask {mask_out}")
+    reporter.result(report)
+
+
+def _folder(
+    simulation: Simulation, blur: Blur | None, source: Path, out: Path, writing: Writing, reporter: Reporter
+) -> None:
+    sources = list_folder(source, IMAGE_SUFFIXES)
+    if out.resolve() == source.resolve() or out.is_file():
+        raise UsageError(f"OUT {out}: IN is a folder, so this must name another folder")
+    stems = [path.stem for path in sources]
+    targets = {}
+    for path in sources:
+        base = path.stem if stems.count(path.stem) == 1 else path.name
+        targets[path] = Outputs(out / (base + (".npz" if simulation.task == "mask" else ".npy")))
+    refuse_existing([p for outputs in targets.values() for p in outputs.all], writing)
+    make_folders([out])
+    each_file(sources, lambda path: _one(simulation, blur, read_image(path), targets[path], None), reporter, "simulate")
+
+
+def _one(
+    simulation: Simulation, blur: Blur | None, image: ImageFile, outputs: Outputs, mask_out: Path | None
+) -> dict[str, Any]:
+    begun = time.perf_counter()
+    kspace = simulation.task == "mask"
+    kind = outputs.image.suffix.lower()
+    dtype = _output_type(simulation, image, outputs.image)
+    import torch
+
+    from iasolve.operators import GaussianNoise, Identity, KSpaceMask, LinearOperator, acceleration
+
+    shape = (image.channels, *image.pixels.shape[2:])
+    if kspace and image.channels != 1:
+        raise UnfitInput(f"{image.path}: a colour image. Expected a grey one: k-space has no colours. Convert it to grey")
+    real = torch.complex64 if image.is_complex else torch.float32
+    x = torch.from_numpy(image.pixels.astype(np.complex64 if image.is_complex else np.float32))
+    facts: dict[str, Any] = {"kind": "identity"}
+    mask: NDArray[np.bool_] | None = None
+    operator: LinearOperator = Identity(shape, real)
+    try:
+        if blur is not None:
+            facts, operator = dict(blur.facts), blur.operator(shape, real)
+        elif kspace:
+            mask = simulation.mask((shape[1], shape[2]))
+            operator = KSpaceMask(mask, shape, real)
+            facts = {
+                "kind": "k-space mask",
+                "mask_kind": simulation.mask_kind,
+                "asked_acceleration": float(simulation.acceleration),
+                "acceleration": acceleration(torch.from_numpy(mask)),
+            }
+    except ValueError as error:
+        raise UnfitInput(f"{image.path}: {error}") from error
+    # by name, so that the files of a folder get noise of their own, whatever else lies beside them
+    generator = torch.Generator().manual_seed((simulation.seed << 32) + zlib.crc32(image.path.name.encode()))
+    y = GaussianNoise(simulation.sigma).sample(operator(x), generator)
+    warnings = [] if blur is None else list(blur.notes)
+    if mask is not None:
+        _write_kspace(outputs.image, (y * torch.from_numpy(mask)).numpy().astype(np.complex64), mask, image, mask_out)
+    else:
+        values = y.numpy()
+        if dtype.kind in "ui":
+            limits = np.iinfo(dtype)
+            clipped = float(((values < limits.min) | (values > limits.max)).mean())
+            if clipped:
+                warnings.append(
+                    f"{clipped:.1%} of the values were clipped to {limits.min} .. {limits.max}, so the noise is no "
+                    f"longer Gaussian: write to .npy or .tif to keep all ({kind} holds {dtype})"
+                )
+        write_image(outputs.image, values, image, dtype=dtype)
+    options = {k: v for k, v in asdict(simulation).items() if v is not None}
+    report: dict[str, Any] = plain(
+        {
+            "iasolve": iasolve.__version__,
+            "command": "simulate",
+            "asked": options,
+            "input": {"name": image.path.name, "type": str(image.dtype)},
+            "output": outputs.image.name,
+            "operator": facts,
+            "sigma": simulation.sigma,
+            "seed": simulation.seed,
+            "seconds": time.perf_counter() - begun,
+            "warnings": warnings,
+        }
+    )
+    write_json(outputs.sidecar, report)
+    return report
+
+
+def _output_type(simulation: Simulation, image: ImageFile, out: Path) -> np.dtype[Any]:
+    """Type of the values in OUT; refuses, before any work, what OUT cannot hold."""
+    kind = out.suffix.lower()
+    if simulation.task == "mask":
+        if kind not in (".npy", ".npz"):
+            raise UsageError(f"{out}: k-space cannot be written to {kind or 'a name without suffix'!r}. Expected .npy or .npz")
+        return np.dtype(np.complex64)
+    if image.is_complex:
+        dtype = np.dtype(np.complex64)
+    else:
+        dtype = np.dtype(np.float32) if kind in _EXACT else image.dtype
+    as_usage(lambda: require_carry(out, image, dtype=dtype))
+    return dtype
+
+
+def _write_kspace(
+    out: Path, y: Array, mask: NDArray[np.bool_], image: ImageFile, mask_out: Path | None
+) -> None:
+    # one page without a page axis is (H, W); otherwise slices come first and there is one coil
+    kspace = y if image.paged else y[0, 0]
+    with atomic_write(out) as handle:
+        if out.suffix.lower() == ".npy":
+            np.save(handle, kspace, allow_pickle=False)
+        else:
+            np.savez_compressed(handle, kspace=kspace, mask=mask)
+    if mask_out is None:
+        return
+    if mask_out.suffix.lower() == ".npy":
+        with atomic_write(mask_out) as handle:
+            np.save(handle, mask, allow_pickle=False)
+    else:
+        write_image(mask_out, mask[None, None].astype(np.uint8) * np.uint8(255))

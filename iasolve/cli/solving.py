@@ -1,0 +1,247 @@
+"""One measurement solved: prior and device, the solver's call, and the report that goes beside the result."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import iasolve
+from iasolve.cli.errors import DeviceError, UnfitInput, UsageError
+from iasolve.cli.inputs import Source
+from iasolve.cli.outputs import Outputs
+from iasolve.cli.reporting import plain
+from iasolve.cli.settings import Settings
+from iasolve.cli.task import Task
+from iasolve.files import write_image, write_json
+from iasolve.inference import Result, UnlikePriorWarning
+from iasolve.operators import GaussianNoise
+from iasolve.priors import HVAEPrior
+
+__all__ = ["Answer", "Solver", "choose_device"]
+
+Array = NDArray[Any]
+
+# Imaginary share of the image's energy above which a prior over real images is out of its element.
+_LARGEST_IMAGINARY = 0.05
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A solution in the shape of its source, ``(pages, channels, H, W)``, and its report."""
+
+    image: Array
+    std: Array | None
+    report: dict[str, Any]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should be told."""
+        found: list[str] = self.report["warnings"]
+        return found
+
+
+def choose_device(name: str) -> str:
+    """The device to work on.
+
+    Raises
+    ------
+    DeviceError
+        When a GPU is asked for that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        number = int(name.partition(":")[2] or 0)
+        if number >= count:
+            raise DeviceError(f"--device {name}: {count or 'no'} CUDA device(s) found. Use --device cpu, or a CUDA build of torch")
+    return name
+
+
+class Solver:
+    """A prior on a device, ready for measurements.
+
+    Parameters
+    ----------
+    task : Task
+    settings : Settings
+
+    Raises
+    ------
+    PriorError, DeviceError, UsageError, RecipeError
+        When these do not go together.
+    """
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        self.task, self.settings = task, settings
+        self.device = choose_device(settings.device)
+        prior: HVAEPrior = iasolve.load_prior(settings.prior)
+        size = prior.spectrum.size
+        settings.recipe.check_scales(prior.spectrum.scales)
+        if settings.tile not in (None, size):
+            raise UsageError(f"--tile {settings.tile}: prior {prior.name!r} has tiles of {size} pixels and no others")
+        if settings.overlap is not None and settings.overlap >= size:
+            raise UsageError(f"--overlap {settings.overlap}: expected less than the prior's tile of {size} pixels")
+        self.prior = prior if self.device == "cpu" else prior.to(self.device)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a result depends on besides its input; two runs with equal ones give the same result."""
+        s = self.settings
+        return {
+            "command": self.task.command,
+            "prior": {"name": self.prior.name, "sha256": self.prior.card.get("sha256")},
+            "recipe": s.recipe.to_dict(),
+            "asked": {
+                **self.task.asked,
+                "sigma": "auto" if s.sigma is None else s.sigma,
+                "fit": s.fit,
+                "overlap": s.overlap,
+            },
+            "seed": s.seed,
+        }
+
+    def solve(self, source: Source, progress: Callable[[int, int], None] | None = None) -> Answer:
+        """Solve one measurement.
+
+        Parameters
+        ----------
+        source : Source
+        progress : callable, optional
+            Called with (images done, images in all).
+
+        Raises
+        ------
+        UnfitInput, NonFiniteError, MemoryError
+        """
+        y, notes = self._batch(source)
+        kind = torch.complex64 if self.prior.spectrum.is_complex else torch.float32
+        settings = self.settings
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UnlikePriorWarning)
+            try:
+                operator = self.task.operator(source, (self.prior.channels, *y.shape[-2:]), kind)
+                result = iasolve.solve(
+                    y,
+                    operator,
+                    self.prior,
+                    noise=None if settings.sigma is None else GaussianNoise(settings.sigma),
+                    recipe=settings.recipe,
+                    seed=settings.seed,
+                    fit=settings.fit,
+                    overlap=settings.overlap,
+                    batch_size=settings.batch_size,
+                    progress=progress,
+                )
+            except ValueError as error:
+                raise UnfitInput(f"{source.like.path}: {error}") from error
+        notes += [str(w.message) for w in caught] + self._phase(source, result)
+        shape = source.y.shape
+        report = self._report(source, result, source.notes + notes)
+        return Answer(result.image.reshape(shape), None if result.std is None else result.std.reshape(shape), report)
+
+    def _batch(self, source: Source) -> tuple[Array, list[str]]:
+        y, channels, path = source.y, self.prior.channels, source.like.path
+        single = np.complex64 if y.dtype.kind == "c" else np.float32
+        if y.dtype.kind == "c" and source.mask is None and not self.prior.spectrum.is_complex:
+            raise UnfitInput(
+                f"{path}: a complex image. Expected real values: prior {self.prior.name!r} is over real images. Take the "
+                "magnitude first, or give its k-space to 'iasolve reconstruct'"
+            )
+        if y.shape[1] == channels:
+            return y.astype(single), []
+        if channels == 1:
+            note = f"prior {self.prior.name!r} is over grey images: the {y.shape[1]} colours are solved one by one"
+            return y.reshape(-1, 1, *y.shape[2:]).astype(single), [note]
+        raise UnfitInput(
+            f"{path}: {y.shape[1]} channel(s). Expected {channels}, those of prior {self.prior.name!r}. Choose another --prior"
+        )
+
+    def _phase(self, source: Source, result: Result) -> list[str]:
+        if source.imaginary is None or self.prior.spectrum.is_complex:
+            return []
+        imaginary, whole, count = source.imaginary
+        noise = count * np.asarray(result.sigma, dtype=np.float64).reshape(-1) ** 2
+        share = (imaginary - noise / 2).clip(0) / np.maximum(whole - noise, 1e-30 + 1e-3 * whole)
+        largest = float(share.max().clip(0, 1))
+        source.facts["imaginary_share"] = largest
+        if largest < _LARGEST_IMAGINARY:
+            return []
+        return [
+            f"{largest:.0%} of the image's energy is in its imaginary part, and prior {self.prior.name!r} is over real "
+            "images: what has phase is lost. Remove the phase first (multiply the image by exp(-i phase), estimated "
+            "from the centre of k-space)"
+        ]
+
+    def _report(self, source: Source, result: Result, notes: list[str]) -> dict[str, Any]:
+        like = source.like
+
+        def each(values: Any) -> list[Any]:
+            return list(np.asarray(values).reshape(-1).tolist())
+
+        report = {
+            "iasolve": iasolve.__version__,
+            **self.identity,
+            "input": {"name": like.path.name, "type": str(source.y.dtype if source.mask is not None else like.dtype)},
+            "operator": source.facts,
+            "device": self.device,
+            "seconds": result.seconds,
+            # per image: pages, then colours
+            "shape": list(source.y.shape),
+            "sigma": each(result.sigma),
+            "sigma_estimated": self.settings.sigma is None,
+            "gain": each(result.gain),
+            "improved": each(result.improved),
+            "likeness": each(result.likeness),
+            "scales": [
+                {
+                    "scale": row["scale"],
+                    "steps": row["steps"],
+                    "before": each(row["before"]),
+                    "after": each(row["after"]),
+                    "misfit": each(row["misfit"]),
+                }
+                for row in result.scales
+            ],
+            "warnings": notes,
+        }
+        found: dict[str, Any] = plain(report)
+        return found
+
+    def write(self, answer: Answer, source: Source, outputs: Outputs) -> dict[str, Any]:
+        """Write everything that belongs to a result; the sidecar last, as the sign that the rest is complete.
+
+        Returns
+        -------
+        dict
+            The report as written.
+
+        Raises
+        ------
+        WriteError
+        """
+        like = source.like
+        complex_result = np.iscomplexobj(answer.image) and not like.is_complex
+        write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None)
+        if outputs.std is not None:
+            assert answer.std is not None
+            write_image(outputs.std, answer.std, like, dtype=np.float32)
+        if outputs.figure is not None:
+            from iasolve.cli.figures import draw_result
+
+            draw_result(outputs.figure, like.pixels, answer.image, answer.std, self.task.command)
+        report = {
+            **answer.report,
+            "output": outputs.image.name,
+            "std": None if outputs.std is None else outputs.std.name,
+            "figure": None if outputs.figure is None else outputs.figure.name,
+        }
+        write_json(outputs.sidecar, report)
+        return report

@@ -1,0 +1,46 @@
+"""What sets one solving command apart from another; imported before torch is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iasolve.cli.inputs import Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from iasolve.operators import LinearOperator
+
+__all__ = ["Shape", "Task"]
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A solving command.
+
+    Attributes
+    ----------
+    command : str
+    recipe : str
+        The ready recipe for it.
+    suffixes : tuple of str
+        Of the files it reads from a folder.
+    read : callable
+        From a path to a :class:`Source`.
+    operator : callable
+        From a source, the image's shape ``(C, H, W)`` and dtype to the operator.
+    asked : mapping
+        The command's own options, for the report and for ``--resume``.
+    """
+
+    command: str
+    recipe: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], Source]
+    operator: Callable[[Source, Shape, torch.dtype], LinearOperator]
+    asked: Mapping[str, Any] = field(default_factory=dict)
