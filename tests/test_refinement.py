@@ -206,20 +206,21 @@ def test_refinement_never_ends_worse_than_its_guess(recipe, seed):
         assert all((o[~improved] == 0).all() for o in found.offsets)
 
 
-@pytest.mark.parametrize("step_size", [0.05, 1.0, 5.0])
-@pytest.mark.parametrize("iterations", [2, 50])
+@pytest.mark.parametrize("step_size", [0.05, 5.0, 30.0])
+@pytest.mark.parametrize("iterations", [1, 2, 50])
 def test_refinement_on_the_general_path_never_ends_worse_than_its_guess(step_size, iterations):
     """The promise is about the whole objective, in which the likelihood of the image counts once."""
     recipe = Recipe(steps=6, step_size=step_size, objective="map", iterations=iterations)
-    worst = []
-    for seed in range(3):
+    changes = []
+    for seed in range(2):
         setting = Setting("blurred mask", recipe, count=3, seed=seed, force_general=True)
         before = setting.total(setting.guess)
         final, _, improved = setting.refined()
         if improved.any():
             # images that fell back hold the guess's contributions beside the refined pass's posteriors: leave them out
-            worst.append(float((setting.total(final, improved) - before)[improved].max()))
-    assert max(worst, default=0.0) <= 1e-6
+            changes.append(float((setting.total(final, improved) - before)[improved].max()))
+    # "improved" must mean it: better conjugate-gradient convergence of the same image is no improvement
+    assert max(changes, default=-1.0) < 0
 
 
 def test_refinement_lowers_the_objective():

@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = ["Printing", "Running", "Solving", "Writing", "expand"]
+__all__ = ["Overwrite", "Printing", "Running", "Solving", "Writing", "expand"]
 
-_SOLVING, _OUTPUT, _RUNNING = "How to solve", "Output", "How to run"
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Printing:
     """What is printed."""
 
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
     ] = False
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")
     ] = False
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error comes from.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--debug", help="Show where an error comes from.")
     ] = False
 
 
@@ -35,12 +35,10 @@ class Printing:
 class Writing:
     """What may be written over."""
 
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=_OUTPUT)
-    ] = False
+    overwrite: Overwrite = False
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="In a folder: skip what an earlier run finished.", rich_help_panel=_OUTPUT),
+        typer.Option("--resume", help="In a folder: skip what an earlier run finished."),
     ] = False
 
 
@@ -49,10 +47,10 @@ class Running:
     """Where and in what portions the work is done."""
 
     device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.", rich_help_panel=_RUNNING)
+        str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")
     ] = "auto"
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images solved at a time.", rich_help_panel=_RUNNING)
+        int, typer.Option(metavar="N", min=1, help="Images solved at a time.")
     ] = 16
 
 
@@ -66,13 +64,12 @@ class Solving:
             metavar="S|auto",
             help="Noise level: root mean square of a noise value, in the file's units (an 8-bit image has units of "
             "grey levels, so 25 means 25 of 255). auto: estimated from the data, and reported.",
-            rich_help_panel=_SOLVING,
         ),
     ] = "auto"
     prior: Annotated[
         str,
         typer.Option(
-            metavar="NAME|PATH", help="Bundled prior, or a .safetensors file.", rich_help_panel=_SOLVING
+            metavar="NAME|PATH", help="Bundled prior, or a .safetensors file."
         ),
     ] = "mri-t1-128"
     recipe: Annotated[
@@ -80,7 +77,6 @@ class Solving:
         typer.Option(
             metavar="NAME|FILE",
             help="Ready recipe or .toml file; by default the one made for this command.",
-            rich_help_panel=_SOLVING,
         ),
     ] = None
     steps: Annotated[
@@ -88,13 +84,12 @@ class Solving:
         typer.Option(
             metavar='N|"8=10,16=25"',
             help="Refinement steps, of every scale or scale by scale.",
-            rich_help_panel=_SOLVING,
         ),
     ] = None
     guess_stop: Annotated[
         str | None,
         typer.Option(
-            metavar="SCALE|auto|all", help="Scale where the amortized guess ends.", rich_help_panel=_SOLVING
+            metavar="SCALE|auto|all", help="Scale where the amortized guess ends."
         ),
     ] = None
     beta: Annotated[
@@ -102,33 +97,31 @@ class Solving:
         typer.Option(
             metavar='B|"8=1,16=2"',
             help="Guidance strength: weight of the data, 1 being the exact one.",
-            rich_help_panel=_SOLVING,
         ),
     ] = None
     samples: Annotated[
         int | None,
-        typer.Option(min=0, help="Posterior samples, for error bars.", rich_help_panel=_SOLVING),
+        typer.Option(metavar="K", min=0, help="Posterior samples, for error bars."),
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.", rich_help_panel=_SOLVING)] = 0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of all random draws.")] = 0
     fit: Annotated[
         str,
         typer.Option(
             metavar="canvas|field-of-view",
             help="Images of another size than the prior's: overlapping tiles at their own resolution, or one tile "
             "that shows the whole field of view.",
-            rich_help_panel=_SOLVING,
         ),
     ] = "canvas"
     tile: Annotated[
         str,
         typer.Option(
-            metavar="auto|PIXELS", help="Size of a tile; a prior has only one.", rich_help_panel=_SOLVING
+            metavar="auto|PIXELS", help="Size of a tile; a prior has only one."
         ),
     ] = "auto"
     overlap: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]", rich_help_panel=_SOLVING
+            metavar="PIXELS", min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]"
         ),
     ] = None
     std_out: Annotated[
@@ -137,7 +130,6 @@ class Solving:
             metavar="FILE",
             help="Write each pixel's standard deviation (npy, npz, tif); 8 samples unless --samples says otherwise. "
             "With a folder as input, a folder.",
-            rich_help_panel=_OUTPUT,
         ),
     ] = None
     figure: Annotated[
@@ -145,7 +137,6 @@ class Solving:
         typer.Option(
             metavar="FILE.png",
             help="Draw input, estimate and error bar. With a folder as input, a folder.",
-            rich_help_panel=_OUTPUT,
         ),
     ] = None
 

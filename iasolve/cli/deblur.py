@@ -18,20 +18,16 @@ __all__ = ["deblur"]
 def deblur(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Blurred image, or a folder of them.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Result, or a folder for the results.")],
-    solving: Solving,
-    running: Running,
-    writing: Writing,
-    printing: Printing,
+    *,
     gaussian: Annotated[
         float | None,
-        typer.Option(metavar="PIXELS", help="Gaussian blur of this standard deviation.", rich_help_panel="Blur"),
+        typer.Option(metavar="PIXELS", help="Gaussian blur of this standard deviation."),
     ] = None,
     kernel: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Blur kernel (npy, npz, png, tif), centre at index size // 2; scaled to sum to 1.",
-            rich_help_panel="Blur",
         ),
     ] = None,
     cutoff: Annotated[
@@ -39,11 +35,16 @@ def deblur(
         typer.Option(
             metavar="SCALE",
             help="Low-pass: only frequencies up to SCALE / 2 cycles per image were kept.",
-            rich_help_panel="Blur",
         ),
     ] = None,
+    solving: Solving,
+    running: Running,
+    writing: Writing,
+    printing: Printing,
 ) -> None:
-    """Sharpen blurred or low-pass filtered images: give one of --gaussian, --kernel, --cutoff.
+    """Sharpen blurred or low-pass filtered images.
+
+    Exactly one of --gaussian, --kernel and --cutoff says what blurred them.
 
     The boundary is circular: the blur is taken to wrap around the image's edges. Where something bright touches an
     edge, pad the image first, or expect artefacts there.

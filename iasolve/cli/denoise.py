@@ -15,14 +15,15 @@ __all__ = ["denoise"]
 def denoise(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Noisy image, or a folder of them.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Result, or a folder for the results.")],
+    *,
     solving: Solving,
     running: Running,
     writing: Writing,
     printing: Printing,
 ) -> None:
-    """Remove white Gaussian noise from images (png, jpg, tif, npy, npz).
+    """Remove white Gaussian noise from images.
 
-    What comes out has the input's type and range; pages and colours are kept. OUT.json beside it says what was done.
+    Reads png, jpg, tif, npy and npz. What comes out has the input's type and range; pages and colours are kept. OUT.json beside it says what was done.
     """
     from iasolve.cli.inputs import image_source
     from iasolve.cli.running import run

@@ -23,9 +23,9 @@ def evaluate(
         typer.Option(metavar="R", help="Range of values for PSNR and SSIM; by default that of each reference image."),
     ] = None,
 ) -> None:
-    """Compare images with the truth: PSNR, SSIM and NMSE, of the whole image and of its foreground.
+    """Compare images with the truth: PSNR, SSIM, NMSE.
 
-    Pages are compared one by one and averaged. The foreground is the head without the air around it.
+    Of the whole image and of its foreground. Pages are compared one by one and averaged. The foreground is the head without the air around it.
     """
     import math
 

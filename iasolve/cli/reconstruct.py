@@ -18,22 +18,22 @@ __all__ = ["reconstruct"]
 def reconstruct(
     source: Annotated[Path, typer.Argument(metavar="IN", help="K-space, or a folder of such files.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Image (npy, npz, tif), or a folder for the images.")],
-    solving: Solving,
-    running: Running,
-    writing: Writing,
-    printing: Printing,
+    *,
     mask: Annotated[
         str,
         typer.Option(
             metavar="FILE|auto",
             help="Sampling mask (H, W) or (W,); auto: the one in the file, else the entries that are not zero.",
-            rich_help_panel="Measurement",
         ),
     ] = "auto",
+    solving: Solving,
+    running: Running,
+    writing: Writing,
+    printing: Printing,
 ) -> None:
-    """Reconstruct images from undersampled single-coil k-space (npy, npz, fastMRI h5).
+    """Reconstruct images from undersampled k-space.
 
-    K-space is centred (DC in the middle) and orthonormal, as fastMRI has it: (H, W), (1, H, W) or (slices, 1, H, W).
+    Reads single-coil k-space from npy, npz and fastMRI's h5. K-space is centred (DC in the middle) and orthonormal, as fastMRI has it: (H, W), (1, H, W) or (slices, 1, H, W).
     Slices are solved as a batch. Bundled priors are over real images: phase is lost, and warned about.
     """
     from iasolve.cli.inputs import kspace_source

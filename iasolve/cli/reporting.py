@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from iasolve.cli.common import Printing
 
 __all__ = ["Reporter", "columns", "plain", "spread"]
@@ -90,7 +88,7 @@ class Reporter:
 
 def plain(value: Any) -> Any:
     """Lists, mappings, text and numbers for JSON; NaN and infinities become null, floats keep 7 digits."""
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # an array, or a scalar of one
         value = value.tolist()
     if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None

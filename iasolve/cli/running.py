@@ -125,7 +125,7 @@ def _solve_folder(
         if target is not None:
             _check_folder(option, target, folder)
     if not writing.resume:
-        refuse_existing([path for outputs in names.values() for path in outputs.all], writing)
+        refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
     from iasolve.cli.solving import Solver
 
     solver = Solver(task, settings)
@@ -161,10 +161,11 @@ def _check_folder(option: str, target: Path, source: Path) -> None:
         raise UsageError(f"{option} {target}: this is the input folder; results go to a folder of their own")
 
 
+_ADVICE = "--resume does only what is missing, --overwrite replaces them"
 _FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".npz", ".h5", ".hdf5")
 
 
-def refuse_existing(paths: Sequence[Path], writing: Writing) -> None:
+def refuse_existing(paths: Sequence[Path], overwrite: bool, advice: str = "--overwrite replaces them") -> None:
     """Refuse to replace results, before any work is done.
 
     Raises
@@ -172,10 +173,10 @@ def refuse_existing(paths: Sequence[Path], writing: Writing) -> None:
     UsageError
     """
     existing = [path for path in paths if path.exists()]
-    if existing and not writing.overwrite:
+    if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(
-            f"{existing[0]}{more} exist(s) already: --resume does only what is missing, --overwrite replaces them"
+            f"{existing[0]}{more} exist(s) already: {advice}"
         )
 
 

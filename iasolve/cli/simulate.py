@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.common import Printing, Writing
+from iasolve.cli.common import Overwrite, Printing
 
 __all__ = ["simulate"]
-
-_NEEDS = "What the task needs"
 
 
 def simulate(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Clean image, or a folder of them.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Measurement, or a folder for them.")],
+    *,
     task: Annotated[
         str,
         typer.Option(
@@ -24,43 +23,43 @@ def simulate(
             help="Noise alone; a Gaussian blur, a blur kernel, a low-pass filter; undersampled k-space.",
         ),
     ],
-    writing: Writing,
-    printing: Printing,
     sigma: Annotated[
         float,
         typer.Option(
-            min=0.0, help="Noise added: root mean square of a noise value, in the file's units."
+            metavar="S", min=0.0, help="Noise added: root mean square of a noise value, in the file's units."
         ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of noise and mask.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of noise and mask.")] = 0,
     width: Annotated[
-        float | None, typer.Option(metavar="PIXELS", help="gaussian: standard deviation.", rich_help_panel=_NEEDS)
+        float | None, typer.Option(metavar="PIXELS", help="gaussian: standard deviation.")
     ] = None,
     kernel: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="kernel: its file; scaled to sum to 1.", rich_help_panel=_NEEDS)
+        Path | None, typer.Option(metavar="FILE", help="kernel: its file; scaled to sum to 1.")
     ] = None,
     cutoff: Annotated[
-        float | None, typer.Option(metavar="SCALE", help="cutoff: the finest scale kept.", rich_help_panel=_NEEDS)
+        float | None, typer.Option(metavar="SCALE", help="cutoff: the finest scale kept.")
     ] = None,
     acceleration: Annotated[
         float,
-        typer.Option(metavar="R", help="mask: acceleration aimed at; what came out is reported.", rich_help_panel=_NEEDS),
+        typer.Option(metavar="R", help="mask: acceleration aimed at; what came out is reported."),
     ] = 4.0,
     centre_fraction: Annotated[
-        float, typer.Option(metavar="F", help="mask: fully sampled part of the centre.", rich_help_panel=_NEEDS)
+        float, typer.Option(metavar="F", help="mask: fully sampled part of the centre.")
     ] = 0.08,
     mask_kind: Annotated[
         str,
         typer.Option(
-            metavar="random|equispaced|points", help="mask: lines as fastMRI draws them, or points.", rich_help_panel=_NEEDS
+            metavar="random|equispaced|points", help="mask: lines as fastMRI draws them, or points."
         ),
     ] = "random",
     mask_out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="mask: write the mask (npy, png, tif).", rich_help_panel=_NEEDS),
+        typer.Option(metavar="FILE", help="mask: write the mask (npy, png, tif)."),
     ] = None,
+    overwrite: Overwrite = False,
+    printing: Printing,
 ) -> None:
-    """Make the noisy, blurred or undersampled measurement that the other commands read.
+    """Make the measurements that the other commands read.
 
     Values go to npy, npz and tif as they are (float32); a png or jpg keeps the input's type, rounded and clipped.
     Of --task mask, k-space goes to npy, or with its mask to npz. The boundary of a blur is circular.
@@ -78,4 +77,4 @@ def simulate(
         centre_fraction=centre_fraction,
         mask_kind=mask_kind,
     )
-    simulate_files(simulation, source, out, mask_out, writing, printing)
+    simulate_files(simulation, source, out, mask_out, overwrite, printing)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import iasolve
 from iasolve.cli.blurs import Blur
-from iasolve.cli.common import Printing, Writing
+from iasolve.cli.common import Printing
 from iasolve.cli.errors import UnfitInput, UsageError
 from iasolve.cli.outputs import Outputs, as_usage
 from iasolve.cli.reporting import Reporter, plain
@@ -91,7 +91,7 @@ class Simulation:
 
 
 def simulate_files(
-    simulation: Simulation, source: Path, out: Path, mask_out: Path | None, writing: Writing, printing: Printing
+    simulation: Simulation, source: Path, out: Path, mask_out: Path | None, overwrite: bool, printing: Printing
 ) -> None:
     """Make measurements of a file or a folder of files.
 
@@ -100,20 +100,18 @@ def simulate_files(
     UsageError, FileError, UnfitInput, typer.Exit
     """
     reporter = Reporter(printing)
-    if writing.resume:
-        raise UsageError("--resume: simulating is quick, do it again with --overwrite")
     if mask_out is not None and simulation.task != "mask":
         raise UsageError(f"--mask-out goes with --task mask, not with --task {simulation.task}")
     blur = simulation.blur()
     if is_folder(source):
         if mask_out is not None:
             raise UsageError("--mask-out is for a single file: of a folder, each k-space is written with its mask as .npz")
-        _folder(simulation, blur, source, out, writing, reporter)
+        _folder(simulation, blur, source, out, overwrite, reporter)
         return
     outputs = Outputs(out)
-    outputs.guard([split_key(source)[0], *([mask_out] if mask_out else [])], writing.overwrite)
+    outputs.guard([split_key(source)[0], *([mask_out] if mask_out else [])], overwrite)
     if mask_out is not None:
-        as_usage(lambda: guard_output(mask_out, writing.overwrite), "; --overwrite replaces it")
+        as_usage(lambda: guard_output(mask_out, overwrite), "; --overwrite replaces it")
         as_usage(lambda: require_carry(mask_out, dtype=np.uint8))
         if mask_out.suffix.lower() in (".jpg", ".jpeg"):
             raise UsageError(f"--mask-out {mask_out}: JPEG blurs a mask; expected .npy, .npz, .png or .tif")
@@ -129,7 +127,7 @@ def simulate_files(
 
 
 def _folder(
-    simulation: Simulation, blur: Blur | None, source: Path, out: Path, writing: Writing, reporter: Reporter
+    simulation: Simulation, blur: Blur | None, source: Path, out: Path, overwrite: bool, reporter: Reporter
 ) -> None:
     sources = list_folder(source, IMAGE_SUFFIXES)
     if out.resolve() == source.resolve() or out.is_file():
@@ -139,7 +137,7 @@ def _folder(
     for path in sources:
         base = path.stem if stems.count(path.stem) == 1 else path.name
         targets[path] = Outputs(out / (base + (".npz" if simulation.task == "mask" else ".npy")))
-    refuse_existing([p for outputs in targets.values() for p in outputs.all], writing)
+    refuse_existing([p for outputs in targets.values() for p in outputs.all], overwrite)
     make_folders([out])
     each_file(sources, lambda path: _one(simulation, blur, read_image(path), targets[path], None), reporter, "simulate")
 
@@ -178,7 +176,8 @@ def _one(
     except ValueError as error:
         raise UnfitInput(f"{image.path}: {error}") from error
     # by name, so that the files of a folder get noise of their own, whatever else lies beside them
-    generator = torch.Generator().manual_seed((simulation.seed << 32) + zlib.crc32(image.path.name.encode()))
+    entropy = np.random.SeedSequence([simulation.seed, zlib.crc32(image.path.name.encode("utf-8", "surrogateescape"))])
+    generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
     y = GaussianNoise(simulation.sigma).sample(operator(x), generator)
     warnings = [] if blur is None else list(blur.notes)
     if mask is not None:

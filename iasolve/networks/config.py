@@ -109,6 +109,7 @@ class NetworkConfig:
                 f"unknown key(s) in the network configuration: {', '.join(unknown)}; known: {sorted(known)}"
             )
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            return cls(**values)
         except TypeError as error:
             raise ValueError(f"the network configuration is incomplete: {error}") from None

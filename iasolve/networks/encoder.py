@@ -78,6 +78,7 @@ class Encoder(nn.Module):
             if x.shape[-1] != grid:
                 x = F.avg_pool2d(x, x.shape[-1] // grid)
             x = join(x)
+            assert isinstance(stage, nn.ModuleList)
             for block in stage:
                 x = block(x, embedding)
             features.append(x)

@@ -152,7 +152,8 @@ class Augmentation:
         unknown = sorted(set(data) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"unknown key(s) in [augmentation]: {', '.join(unknown)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Augment ``(B, C, N, N)`` non-negative or complex images."""
@@ -176,7 +177,7 @@ class Augmentation:
     def _warp(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         batch, _, size, _ = images.shape
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
-        zoom = np.exp(rng.uniform(*np.log(self.zoom), batch))
+        zoom = np.exp(rng.uniform(math.log(self.zoom[0]), math.log(self.zoom[1]), batch))
         shift = rng.uniform(-self.shift, self.shift, (batch, 2)) * 2 / size
         matrix = np.stack(
             [
@@ -200,7 +201,7 @@ class Augmentation:
         return torch.from_numpy(np.exp(smooth))[:, None]
 
     def _gamma(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        exponent = np.exp(rng.uniform(*np.log(self.gamma), len(images))).astype(np.float32)
+        exponent = np.exp(rng.uniform(math.log(self.gamma[0]), math.log(self.gamma[1]), len(images))).astype(np.float32)
         power = torch.from_numpy(exponent).to(images.device)[:, None, None, None]
         magnitude = images.abs()
         peak = magnitude.amax(dim=(-3, -2, -1), keepdim=True).clamp_min(1e-12)

@@ -1,0 +1,6 @@
+"""``python -m iasolve``: the command line."""
+
+from iasolve.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""``iasolve prior list|show|verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from iasolve.cli.common import Printing, expand
+
+__all__ = ["app", "list_", "show", "verify"]
+
+app = typer.Typer(help="Priors: trained networks, bundled or one's own.")
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="A bundled prior, or the path of a .safetensors file.")]
+
+
+def list_(printing: Printing) -> None:
+    """List the priors that come with iasolve."""
+    from iasolve.cli.reporting import Reporter, columns
+    from iasolve.priors import find_prior, list_priors, read_card
+
+    reporter = Reporter(printing)
+    cards = {name: read_card(find_prior(name)) for name in list_priors()}
+    rows = [["prior", "size", "parameters", "images seen", "sha256"]]
+    for name, card in cards.items():
+        size = card["architecture"]["size"]
+        seen = card.get("training", {}).get("images", "-")
+        rows.append([name, f"{size} x {size}", str(card.get("parameters", "-")), str(seen), card["sha256"][:12]])
+    reporter.say(columns(rows) if cards else "no bundled priors in this installation; train one: iasolve train --help")
+    reporter.result({"priors": [{"name": name, **card} for name, card in cards.items()]})
+
+
+def show(name: _Name, printing: Printing) -> None:
+    """Print what is known about a prior: architecture, data and licence, training, validation, noise of the decoder."""
+    from iasolve.cli.reporting import Reporter
+    from iasolve.priors import find_prior, read_card
+
+    reporter = Reporter(printing)
+    path = find_prior(name)
+    card = read_card(path)
+    reporter.say(_readable(card, str(path)))
+    reporter.result(card)
+
+
+def verify(name: _Name, printing: Printing) -> None:
+    """Check a prior's weights against the SHA-256 in its card, and that they load."""
+    from iasolve.cli.reporting import Reporter
+    from iasolve.priors import find_prior, load_prior
+
+    reporter = Reporter(printing)
+    path = find_prior(name)
+    prior = load_prior(path)
+    reporter.say(f"{path}: intact, sha256 {prior.card['sha256']}")
+    reporter.result({"name": prior.name, "path": str(path), "sha256": prior.card["sha256"], "intact": True})
+
+
+def _readable(card: Mapping[str, Any], path: str) -> str:
+    rings = {"sigma_x", "ring_power"}
+    lines = [f"{card.get('name', 'unnamed')}  ({path})"]
+    for key, value in card.items():
+        if key in rings or key == "name":
+            continue
+        if isinstance(value, Mapping):
+            lines += ["", key]
+            lines += [f"  {inner.ljust(22)} {_text(item)}" for inner, item in value.items()]
+        else:
+            lines.append(f"{key.ljust(24)} {_text(value)}")
+    return "\n".join([*lines, *_rings(card)])
+
+
+def _rings(card: Mapping[str, Any]) -> list[str]:
+    """Per ring: what the decoder leaves unexplained against what there is."""
+    from iasolve.cli.reporting import columns
+
+    noise, power = card.get("sigma_x"), card.get("ring_power")
+    if not noise or not power:
+        return []
+    lines = []
+    for channel, (sigmas, powers) in enumerate(zip(noise, power, strict=True)):
+        rows = [["scale", "power", "sigma_x", "unexplained"]]
+        for index, (sigma, energy) in enumerate(zip(sigmas, powers, strict=True)):
+            share = f"{sigma**2 / energy:.2%}" if energy > 0 else "-"
+            rows.append([str(2**index), f"{energy:.4g}", f"{sigma:.4g}", share])
+        lines += ["", "rings" if len(noise) == 1 else f"rings, channel {channel}", columns(rows)]
+    return lines
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+app.command("list")(expand(list_))
+app.command("show")(expand(show))
+app.command("verify")(expand(verify))
