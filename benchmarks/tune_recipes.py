@@ -14,12 +14,12 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-import common
 import typer
-from common import RECIPES, TASKS
 from rich.progress import track
 
+import common
 import iasolve
+from common import RECIPES, TASKS
 from iasolve.metrics import mean_interval
 from iasolve.operators import GaussianNoise
 

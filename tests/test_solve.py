@@ -11,6 +11,7 @@ from iasolve import NonFiniteError, Recipe, RecipeError, solve
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
 from iasolve.inference.intensity import estimate_sigma
 from iasolve.inference.problem import pose
+from iasolve.inference.topdown import descend
 from iasolve.operators import (
     CircularBlur,
     GaussianNoise,
@@ -24,7 +25,7 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
-from iasolve.spectrum import Spectrum, fft2, ifft2
+from iasolve.spectrum import Spectrum, fft2, ifft2, ring_index
 
 SHAPE = (1, 32, 32)
 QUICK = Recipe(steps=2)
@@ -115,7 +116,7 @@ def test_numpy_in_numpy_out():
 def test_any_numpy_array_will_do(kind):
     operator, prior = operators()["identity"], tiny_prior()
     x, _ = measure(operator, 0.0, count=1)
-    plain = np.round(40 * x.numpy() + 120).astype(np.float32)
+    plain = np.round(40 * x.numpy() + 120).clip(0, 255).astype(np.float32)
     options = {"noise": GaussianNoise(4.0), "recipe": FAST}
     expected = solve(plain, operator, prior, **options).image
     given = plain.copy()
@@ -130,6 +131,14 @@ def test_any_numpy_array_will_do(kind):
     found = solve(given, operator, prior, **options).image
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_a_lazily_conjugated_tensor_will_do():
+    operator, prior = operators()["mask"], tiny_prior()
+    _, y = measure(operator, 0.1)
+    options = {"noise": GaussianNoise(0.1), "recipe": FAST}
+    expected = solve(y, operator, prior, **options).image
+    assert torch.equal(solve(y.conj().resolve_conj().conj(), operator, prior, **options).image, expected)
 
 
 def test_the_input_is_not_changed():
@@ -433,7 +442,7 @@ def test_crop_is_central_and_has_its_adjoint(outer, inner):
     assert torch.equal(crop(x), x[:, top : top + inner[0], left : left + inner[1]])
 
 
-SIZES = [(64, 64), (20, 24), (48, 20), (33, 70)]
+SIZES = [(64, 64), (20, 24), (48, 20)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -561,12 +570,12 @@ def test_samples_spread_as_the_error_bar_says(general):
 def test_the_error_bar_is_calibrated_when_the_prior_is_right():
     """Truths drawn from the prior's own Gaussian: 90 % of pixels lie within 1.645 standard deviations."""
     prior, operator = mute_prior(torch.float64), operators(torch.float64)["mask"]
-    blank = solve(operator(torch.zeros(1, 1, 32, 32, dtype=torch.float64)) + 1e-3, operator, prior,
-                  noise=GaussianNoise(100.0), recipe=Recipe(mode="amortized", closing=False))
-    x0 = blank.image / blank.gain
-    problem = pose(operator(x0), operator, prior, torch.ones(1, dtype=torch.float64))
+    h0 = prior.assemble(descend(prior, None, 1, stop=torch.tensor([5])).contributions)
+    x0 = prior.spectrum.inverse(h0)
+    variance = prior.sigma_x.square()[:, ring_index(32)]
+    prior.network.power.copy_((fft2(x0).abs().square() + variance)[0])
     white = torch.randn(24, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    truth = x0 + ifft2(problem.variance.sqrt() * fft2(white)).real
+    truth = x0 + ifft2(variance.sqrt() * fft2(white)).real
     y = GaussianNoise(0.2).sample(operator(truth), torch.Generator().manual_seed(1))
     result = solve(y, operator, prior, noise=GaussianNoise(0.2), recipe=FAST, samples=2)
     score = (result.image - truth).abs() / result.std

@@ -66,14 +66,14 @@ class LatentLayer(nn.Module):
         """``p(z | context)`` and the features that the prior adds to the context."""
         out = self.prior_block(context)
         mean, log_std, feature = out.split([self.latent, self.latent, out.shape[1] - 2 * self.latent], dim=1)
-        return Gaussian(_full(mean), _bounded(_full(log_std))), feature
+        return Gaussian(_full(mean), _bounded(_full(log_std), 2.0)), feature
 
     def posterior(self, context: Tensor, evidence: Tensor, prior: Gaussian) -> Gaussian:
         """``q(z | context, evidence)``, parametrised relative to the prior: an ignorant posterior is the prior."""
         shift, log_ratio = _full(self.posterior_block(context, evidence)).chunk(2, dim=1)
         # a posterior much wider than its prior is never right: it only makes early training explode
         log_ratio = _bounded(1 - F.softplus(1 - log_ratio), 4.0)
-        return Gaussian(prior.mean + prior.std * _bounded(shift, 30.0), prior.log_std + log_ratio)
+        return Gaussian(prior.mean + prior.std * _bounded(shift, 10.0), prior.log_std + log_ratio)
 
     def update(self, context: Tensor, z: Tensor, feature: Tensor) -> Tensor:
         """The context after ``z`` is known."""
@@ -175,6 +175,6 @@ def _full(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _bounded(x: Tensor, limit: float = 6.0) -> Tensor:
+def _bounded(x: Tensor, limit: float) -> Tensor:
     """Keep values in (-limit, limit), smoothly, so that one bad step cannot overflow an exponential."""
     return limit * torch.tanh(x / limit)

@@ -40,6 +40,7 @@ class Progress:
     steps: int = 0
     seconds: float = 0.0
     skipped: int = 0
+    norm: float = 0.0
 
 
 class Trainer:
@@ -307,10 +308,16 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), o.clip)
-        if math.isfinite(float(norm)):
+        # A spike's direction is noise, and clipping keeps it in Adam's memory for a hundred steps. The yardstick
+        # follows the norms seen, so that a lasting change of size cannot lock training up.
+        size = float(norm)
+        usual = self.progress.norm
+        if math.isfinite(size) and (self.progress.steps < 50 or size < _SPIKE * usual):
             self.optimizer.step()
         else:
             self.progress.skipped += 1
+        if math.isfinite(size):
+            self.progress.norm = size if usual == 0 else 0.98 * usual + 0.02 * min(size, _SPIKE * usual)
         self.progress.steps += 1
         self.progress.images += o.batch * self.world
         self._average()
@@ -361,6 +368,9 @@ class Trainer:
         torch.manual_seed(self.config.optimisation.seed + 1000 * self.rank + self.progress.images)
         self.step_module = nn.parallel.DistributedDataParallel(self.objective)
 
+
+_SPIKE = 20.0
+"""A gradient norm that many times the usual one is not followed."""
 
 _PROBES = {
     "psnr_noise_0.1": Degradation(1, (0.1, 0.1)),

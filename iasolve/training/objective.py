@@ -57,7 +57,8 @@ class Objective(nn.Module):
     track : float
         Rate of the running average that ``sigma_x`` is.
     cap : float
-        Largest variance of a ring in the training loss, over the mean squared error of the whole image.
+        Largest variance of a ring in the training loss, over the ring's power; it never exceeds the mean squared
+        error of the whole image either.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Objective(nn.Module):
         guess_weight: float = 1.0,
         guess_fraction: float = 0.5,
         track: float = 0.02,
-        cap: float = 30.0,
+        cap: float = 0.1,
     ) -> None:
         super().__init__()
         self.network = network
@@ -131,10 +132,11 @@ class Objective(nn.Module):
         # a complex value of variance v has density exp(-|r|^2 / v) / (pi v): twice the real exponent
         factor = 1.0 if images.is_complex() else 0.5
         exact = factor * (ring_sums / sigma2 + bins * sigma2.log()).sum((-2, -1)).mean() / dims
-        # The few bins of a coarse ring hardly count in the ELBO, though the error is mostly theirs at first. A
-        # noise level that is capped there is a looser, still valid bound, and coarse rings learn early.
+        # With the optimal noise level, what a ring's distortion gains by encoding a Gaussian part of the image is
+        # just what its KL term pays: the ELBO is flat there, and rings stay unencoded. A capped level is a looser,
+        # still valid bound, under which every ring is encoded to a useful accuracy.
         mean2 = (sigma2 * bins).sum(-1, keepdim=True) / bins.sum()
-        capped = torch.minimum(sigma2, self.cap * mean2)
+        capped = torch.minimum(sigma2, torch.minimum(mean2, self.cap * net.ring_std.square()))
         distortion = factor * (ring_sums / capped + bins * capped.log()).sum((-2, -1)).mean() / dims
         kl = kl / (batch * dims)
         guess = images.real.new_zeros(())

@@ -1,0 +1,590 @@
+"""Operators against explicit sums and fastmri, their algebra, the user's own ones, masks, noise, and the check itself."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage, stats
+from tiny import dense, relative
+
+from iasolve.operators import (
+    CircularBlur,
+    GaussianNoise,
+    Identity,
+    KSpaceMask,
+    LinearOperator,
+    LowPass,
+    acceleration,
+    centred_fft2,
+    centred_ifft2,
+    check_operator,
+    gaussian_kernel,
+    line_mask,
+    motion_kernel,
+    point_mask,
+)
+from iasolve.operators.kernels import gaussian_transfer, kernel_transfer
+from iasolve.spectrum import fft2, radius
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import fastmri
+    from fastmri.data import subsample
+
+SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+
+
+def random(shape, dtype=torch.float64, seed=0):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def half_mask(height, width):
+    mask = torch.rand(height, width, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[height // 2, width // 2] = True
+    return mask
+
+
+def kernel():
+    return torch.tensor([[0.1, 0.4, 0.0, 0.3], [0.05, 0.5, -0.2, 0.1], [0.0, 0.2, 0.7, 0.0]], dtype=torch.float64)
+
+
+def catalogue(size, dtype):
+    shape = (2, *size)
+    mask, blur = KSpaceMask(half_mask(*size), shape, dtype), CircularBlur(kernel(), shape, dtype)
+    low = LowPass(4, shape, dtype)
+    return {
+        "identity": Identity(shape, dtype),
+        "mask": mask,
+        "blur": blur,
+        "low-pass": low,
+        "mask @ blur": mask @ blur,
+        "blur @ blur": blur @ blur,
+        "blur + low-pass": blur + low,
+        "0.3 * blur": 0.3 * blur,
+        "(2 - 1j) * mask": (2 - 1j) * mask,
+        "mask + mask @ blur": mask + mask @ blur,
+        "blur.H": blur.H,
+        "blur.gram": blur.gram,
+        "mask.gram": mask.gram,
+    } | ({"mask.H": mask.H} if dtype.is_complex else {})
+
+
+# ------------------------------------------------------------------------------------------- the catalogue
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", catalogue((8, 8), torch.complex64))
+def test_every_operator_passes_the_check(name, size, dtype):
+    operators = catalogue(size, dtype)
+    if name not in operators:
+        pytest.skip("the adjoint of a transform of real images takes a real part: linear over the reals only")
+    report = check_operator(operators[name])
+    assert report.ok, str(report)
+    assert "adjoint on the pair y = Ax" in str(report)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_transfer_functions_describe_the_operators(size):
+    """``to_grid(A x) = D fft2(x)``, for every operator that claims to be diagonal."""
+    for dtype in (torch.float64, torch.complex128):
+        x = random((3, 2, *size), dtype)
+        for name, operator in catalogue(size, dtype).items():
+            d = operator.transfer()
+            if operator.domain != "image":
+                continue
+            if name == "mask.gram" and not dtype.is_complex:
+                assert d is None  # the real part in the adjoint mixes k and -k
+                continue
+            assert d is not None, name
+            assert relative(operator.to_grid(operator(x)), d * fft2(x)) < 1e-9, name
+
+
+def test_scaling_keeps_double_precision_in_the_transfer_function():
+    operator = 0.1 * KSpaceMask(torch.ones(6, 6), (1, 6, 6), torch.float64)
+    assert float((operator.transfer().double() - 0.1).abs().max()) < 1e-15
+    assert check_operator(operator).ok
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_algebra_is_that_of_matrices(size):
+    shape = (1, *size)
+    A = CircularBlur(kernel(), shape, torch.complex128)
+    B = KSpaceMask(half_mask(*size), shape, torch.complex128)
+    a, b = (dense(op, torch.complex128) for op in (A, B))
+    for operator, matrix in (
+        (B @ A, b @ a),
+        (A + A.H, a + a.mH),
+        ((1 - 2j) * B, (1 - 2j) * b),
+        (2 * A, 2 * a),
+        (A.H, a.mH),
+        (B.H, b.mH),
+        (A.gram, a.mH @ a),
+        ((B @ A).gram, a.mH @ b.mH @ b @ a),
+        (((1j * B) @ A).H, -1j * a.mH @ b.mH),
+    ):
+        torch.testing.assert_close(dense(operator, torch.complex128), matrix, rtol=1e-10, atol=1e-12)
+    assert A.H.H is A
+
+
+def test_composition_of_a_real_blur_with_a_complex_transform_of_it():
+    shape = (1, 6, 7)
+    blur = CircularBlur(kernel(), shape, torch.float64)
+    mask = KSpaceMask(half_mask(6, 7), shape, torch.complex128)
+    both = mask @ blur
+    assert check_operator(both).ok
+    assert both.transfer() is not None
+    with pytest.raises(ValueError, match=r"complex128.*float64"):
+        blur @ mask
+
+
+# ------------------------------------------------------------------------------------------- k-space
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 5), (16, 3)])
+def test_centred_transforms_are_fastmris(size):
+    x = random((3, *size), torch.complex128)
+    pairs = torch.view_as_real(x)
+    torch.testing.assert_close(torch.view_as_real(centred_fft2(x)), fastmri.fft2c(pairs))
+    torch.testing.assert_close(torch.view_as_real(centred_ifft2(x)), fastmri.ifft2c(pairs))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_k_space_mask_is_the_masked_fastmri_transform(size):
+    mask = half_mask(*size)
+    x = random((3, 1, *size))
+    pairs = torch.stack([x, torch.zeros_like(x)], -1)
+    expected = fastmri.fft2c(pairs) * mask[..., None]
+    for given in (mask, mask.numpy(), mask.int()):
+        operator = KSpaceMask(given, (1, *size), torch.float64)
+        torch.testing.assert_close(torch.view_as_real(operator(x)), expected)
+    back = operator.adjoint(operator(x))
+    torch.testing.assert_close(back, fastmri.ifft2c(expected)[..., 0])
+    # DC, the sum over the root of the number of pixels, stands in the middle
+    dc = operator(torch.ones(1, *size, dtype=torch.float64))[0, size[0] // 2, size[1] // 2]
+    assert complex(dc) == pytest.approx((size[0] * size[1]) ** 0.5)
+
+
+def test_masks_broadcast_and_are_checked():
+    lines = torch.tensor([0, 1, 1, 0, 1, 0])
+    operator = KSpaceMask(lines, (1, 4, 6))
+    assert torch.equal(operator.mask, lines.float().expand(4, 6))
+    column = KSpaceMask(np.array([[1], [0], [1], [1]]), (1, 4, 6))
+    assert torch.equal(column.mask[:, 3], torch.tensor([1.0, 0, 1, 1]))
+    flipped = KSpaceMask(lines.numpy()[::-1], (1, 4, 6))
+    assert torch.equal(flipped.mask, lines.flip(0).float().expand(4, 6))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: KSpaceMask(torch.ones(5, 6), (1, 4, 6)), ("(5, 6)", "(4, 6)")),
+        (lambda: KSpaceMask(torch.full((4, 6), 0.5), (1, 4, 6)), ("0 and 1",)),
+        (lambda: KSpaceMask(torch.zeros(4, 6), (1, 4, 6)), ("samples nothing",)),
+        (lambda: CircularBlur(torch.ones(5, 3), (1, 4, 6)), ("5x3", "4x6")),
+        (lambda: CircularBlur(torch.ones(3), (1, 4, 6)), ("(3,)",)),
+        (lambda: CircularBlur(torch.zeros(3, 3), (1, 4, 6)), ("zero",)),
+        (lambda: CircularBlur(torch.full((3, 3), torch.nan), (1, 4, 6)), ("finite",)),
+        (lambda: LowPass(0, (1, 4, 6)), ("0",)),
+        (lambda: Identity((4, 6)), ("(4, 6)", "(C, H, W)")),
+        (lambda: Identity((1, 0, 6)), ("(1, 0, 6)",)),
+        (lambda: Identity((1, 4, 6)) @ Identity((1, 6, 4)), ("(1, 4, 6)", "(1, 6, 4)")),
+        (lambda: Identity((1, 4, 6)) + Identity((1, 6, 4)), ("(1, 4, 6)", "(1, 6, 4)")),
+        (lambda: 1j * Identity((1, 4, 6)), ("complex", "float32")),
+        (lambda: Identity((1, 4, 6))(torch.ones(2, 4, 6)), ("(2, 4, 6)", "1, 4, 6")),
+        (lambda: Identity((1, 4, 6))(torch.ones(4, 6)), ("(4, 6)", "1, 4, 6")),
+        (lambda: Identity((1, 4, 6))(torch.ones(1, 4, 6) + 0j), ("complex64", "float32")),
+        (lambda: KSpaceMask(torch.ones(4, 6), (1, 4, 6)).adjoint(torch.ones(3, 1, 6, 4)), ("(3, 1, 6, 4)", "1, 4, 6")),
+        (lambda: Identity((1, 4, 6)).H.adjoint(torch.ones(6)), ("(6,)", "1, 4, 6")),
+        (lambda: LinearOperator((1,), (1,), domain="wavelet"), ("wavelet",)),
+    ],
+)
+def test_errors_name_what_was_found_and_expected(build, words):
+    with pytest.raises(ValueError, match=".") as caught:
+        build()
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_sum_or_product_with_something_else_is_a_type_error():
+    with pytest.raises(TypeError):
+        Identity((1, 4, 4)) + 3
+    with pytest.raises(TypeError):
+        Identity((1, 4, 4)) @ torch.ones(4, 4)
+
+
+# ------------------------------------------------------------------------------------------- blur, low-pass
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9)])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 2), (4, 3), (1, 5), (6, 6)])
+def test_circular_blur_is_the_explicit_circular_sum(size, shape):
+    weights, x = random(shape, seed=1), random((1, *size))
+    height, width = size
+    expected = torch.zeros(1, *size, dtype=torch.float64)
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            # weights[i, j] moves the image by (i, j) minus the centre, size // 2
+            shift = (i - shape[0] // 2, j - shape[1] // 2)
+            expected += weights[i, j] * torch.roll(x, shift, dims=(-2, -1))
+    found = CircularBlur(weights, (1, height, width), torch.float64)(x)
+    torch.testing.assert_close(found, expected)
+    by_scipy = ndimage.convolve(x[0].numpy(), weights.numpy(), mode="wrap")
+    np.testing.assert_allclose(found[0].numpy(), by_scipy, atol=1e-12)
+    for kernel_size in (1, 2, 3):
+        impulse = torch.zeros(kernel_size, kernel_size)
+        impulse[kernel_size // 2, kernel_size // 2] = 1
+        torch.testing.assert_close(CircularBlur(impulse, (1, height, width), torch.float64)(x), x)
+
+
+def test_a_kernel_may_be_as_large_as_the_image():
+    x = random((1, 5, 6))
+    impulse = torch.zeros(5, 6)
+    impulse[2, 3] = 1
+    torch.testing.assert_close(CircularBlur(impulse, (1, 5, 6), torch.float64)(x), x)
+
+
+def test_gaussian_and_motion_kernels():
+    g = gaussian_kernel(1.3)
+    assert float(g.sum()) == pytest.approx(1.0)
+    assert g.shape == (13, 13)
+    t = torch.arange(13.0) - 6
+    assert float((g.sum(0) * t.square()).sum()) == pytest.approx(1.3**2, rel=1e-2)
+    assert torch.equal(g, g.T)
+    # sampled and untruncated Gaussians agree where the blur is wide enough to be sampled
+    sampled = kernel_transfer(gaussian_kernel(2.0, 33), (33, 33))
+    torch.testing.assert_close(sampled.real, gaussian_transfer(2.0, (33, 33)), rtol=0, atol=1e-6)
+    flat = motion_kernel(5.0, 0.0)
+    assert float(flat.sum()) == pytest.approx(1.0)
+    middle = flat.shape[0] // 2
+    assert float(flat[middle].sum()) == pytest.approx(1.0)
+    torch.testing.assert_close(flat, flat.flip(-1))
+    torch.testing.assert_close(motion_kernel(5.0, np.pi / 2), flat.T, rtol=0, atol=1e-12)
+    for wrong in (lambda: gaussian_kernel(0), lambda: motion_kernel(-1, 0)):
+        with pytest.raises(ValueError, match="positive"):
+            wrong()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scale", [1, 2, 4, 64])
+def test_low_pass_is_the_orthogonal_projection_on_its_scales(size, scale):
+    operator = LowPass(scale, (1, *size), torch.float64)
+    matrix = dense(operator)
+    torch.testing.assert_close(matrix @ matrix, matrix)
+    torch.testing.assert_close(matrix.T, matrix)
+    assert round(float(matrix.trace())) == int((radius(*size) <= scale / 2).sum())
+    x = random((1, *size))
+    h = fft2(operator(x))[0]
+    assert (h[radius(*size) > scale / 2].abs() < 1e-12).all()
+    if scale == 1:
+        torch.testing.assert_close(operator(x), x.mean().expand_as(x))
+    if scale == 64:
+        torch.testing.assert_close(operator(x), x)
+
+
+# ------------------------------------------------------------------------------------------- the user's own
+
+
+def test_from_functions_with_and_without_adjoint():
+    matrix = random((12, 20))
+
+    def forward(x):
+        return x.flatten(-2) @ matrix.T
+
+    def adjoint(y):
+        return (y @ matrix).unflatten(-1, (4, 5))
+
+    with_adjoint = LinearOperator.from_functions(forward, adjoint, in_shape=(4, 5), dtype=torch.float64)
+    without = LinearOperator.from_functions(forward, in_shape=(4, 5), dtype=torch.float64)
+    for operator in (with_adjoint, without):
+        assert operator.out_shape == (12,)
+        assert operator.transfer() is None
+        assert check_operator(operator).ok
+        torch.testing.assert_close(dense(operator), matrix)
+        torch.testing.assert_close(dense(operator.H), matrix.T)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_from_functions_with_complex_output(given, dtype):
+    matrix = random((7, 12), torch.complex128)
+
+    def adjoint(y):
+        x = (y @ matrix.conj()).unflatten(-1, (3, 4))
+        return x if dtype.is_complex else x.real
+
+    operator = LinearOperator.from_functions(
+        lambda x: x.flatten(-2).to(matrix.dtype) @ matrix.T, adjoint if given else None, in_shape=(3, 4), dtype=dtype
+    )
+    assert operator.out_dtype == torch.complex128
+    assert check_operator(operator).ok
+    torch.testing.assert_close(dense(operator, dtype), matrix)
+    y = random((2, 7), torch.complex128)
+    expected = (y @ matrix.conj()).unflatten(-1, (3, 4))
+    torch.testing.assert_close(operator.adjoint(y), expected if dtype.is_complex else expected.real)
+
+
+def test_from_functions_item_by_item():
+    seen = []
+
+    def forward(x):
+        assert x.ndim == 2
+        seen.append(x.shape)
+        return x.T.contiguous()
+
+    for adjoint in (None, lambda y: y.T.contiguous()):
+        operator = LinearOperator.from_functions(forward, adjoint, in_shape=(3, 4), batched=False)
+        assert check_operator(operator).ok
+        x = random((2, 5, 3, 4), torch.float32)
+        assert torch.equal(operator(x), x.mT)
+        assert torch.equal(operator.adjoint(x.mT.contiguous()), x)
+    assert all(shape == (3, 4) for shape in seen)
+
+
+def test_from_functions_refuses_what_it_cannot_use():
+    with pytest.raises(ValueError, match=r"fails on zeros of shape \(3, 4\).*float32"):
+        LinearOperator.from_functions(lambda x: x @ torch.ones(9, 9), in_shape=(3, 4))
+    with pytest.raises(ValueError, match="must return a tensor, got ndarray"):
+        LinearOperator.from_functions(lambda x: x.numpy(), in_shape=(3, 4))
+    opaque = LinearOperator.from_functions(lambda x: torch.from_numpy(x.detach().numpy() * 2), in_shape=(3, 4))
+    with pytest.raises(ValueError, match=r"not differentiable.*adjoint"):
+        opaque.adjoint(torch.ones(3, 4))
+
+
+# ------------------------------------------------------------------------------------------- the check
+
+
+class Broken(LinearOperator):
+    """An operator from two functions on one item or a batch, with an optional transfer function."""
+
+    def __init__(self, forward, adjoint, shape=(1, 6, 7), transfer=None, **kinds):
+        super().__init__(shape, shape, **({"domain": "image", "codomain": "image"} | kinds))
+        self.functions, self.given = (forward, adjoint), transfer
+
+    def forward(self, x):
+        return self.functions[0](x)
+
+    def adjoint(self, y):
+        return self.functions[1](y)
+
+    def transfer(self):
+        return self.given
+
+
+def bad_operators():
+    mask = half_mask(6, 7).float()
+    m = random((6, 6), torch.float32)
+    c = random((6, 6), torch.complex64)
+    kinds = {"in_dtype": torch.complex64}
+    kspace = {"out_dtype": torch.complex64, "codomain": "kspace"}
+    good = KSpaceMask(mask, (1, 6, 7))
+
+    def changes(x):
+        x *= 2
+        return x
+
+    def masked(x):
+        return mask * centred_fft2(x)
+
+    wrong_side = torch.roll(mask, 1, -1)
+    return {
+        "missing conjugate": Broken(lambda x: (1 + 1j) * x, lambda y: (1 + 1j) * y, **kinds),
+        "transpose instead of adjoint": Broken(lambda x: c @ x, lambda y: c.mT @ y, **kinds),
+        "missing conjugate, real images": Broken(masked, lambda y: centred_fft2(mask * y).real, **kspace),
+        "shifted mask in the adjoint": Broken(masked, lambda y: centred_ifft2(wrong_side * y).real, **kspace),
+        "shifted mask in the transfer": Broken(masked, good.adjoint, transfer=mask[None], **kspace),
+        "uncentred": Broken(masked, lambda y: torch.fft.ifft2(mask * y, norm="ortho").real, **kspace),
+        "a thousandth off": Broken(lambda x: m @ x, lambda y: 1.001 * (m.T @ y)),
+        "tiny and wrong": Broken(lambda x: 1e-6 * (m @ x), lambda y: 1e-6 * (m @ y)),
+        "huge and wrong": Broken(lambda x: 1e4 * (m @ x), lambda y: 1.001e4 * (m.T @ y)),
+        "no adjoint at all": Broken(lambda x: m @ x, torch.zeros_like),
+        "affine": Broken(lambda x: m @ x + 0.01, lambda y: m.T @ y),
+        "not linear": Broken(lambda x: (m @ x).abs(), lambda y: m.T @ y),
+        "clips": Broken(lambda x: x.clamp(-2, 2), lambda y: y),
+        "only real-linear": Broken(lambda x: x.conj(), lambda y: y.conj(), **kinds),
+        "changes its input": Broken(changes, lambda y: 2 * y),
+        "adjoint changes its input": Broken(lambda x: 2 * x, changes),
+        "mixes the batch": Broken(lambda x: x + (x.roll(1, 0) if x.ndim > 3 else 0), lambda y: y),
+        "normalises by the batch": Broken(lambda x: x / (len(x) if x.ndim > 3 else 1), lambda y: y),
+        "drops the batch": Broken(lambda x: x.reshape(-1, 1, 6, 7)[0], lambda y: y),
+        "wrong shape": Broken(lambda x: x[..., :-1], lambda y: y),
+        "wrong dtype": Broken(lambda x: x.double(), lambda y: y),
+        "not finite": Broken(lambda x: x / 0, lambda y: y),
+        "raises": Broken(lambda x: x @ torch.ones(2, 2), lambda y: y),
+    }
+
+
+@pytest.mark.parametrize("name", bad_operators())
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_check_finds(name, seed):
+    report = check_operator(bad_operators()[name], seed)
+    assert not report.ok, str(report)
+    assert report.failures
+    assert "NOT ok" in str(report)
+    assert all(len(sentence) > 10 for sentence in report.failures)
+
+
+def test_the_check_says_what_is_wrong():
+    found = {name: " ".join(check_operator(op).failures) for name, op in bad_operators().items()}
+    for name, word in {
+        "a thousandth off": "y = Ax",
+        "affine": "A(0) is not 0",
+        "only real-linear": "not complex-linear",
+        "changes its input": "forward changed its input",
+        "adjoint changes its input": "adjoint changed its input",
+        "mixes the batch": "batch",
+        "drops the batch": "batch",
+        "wrong shape": "(1, 6, 6)",
+        "wrong dtype": "float64",
+        "not finite": "NaN",
+        "raises": "RuntimeError",
+        "shifted mask in the transfer": "transfer",
+    }.items():
+        assert word in found[name], (name, found[name])
+
+
+@pytest.mark.parametrize("norm", [1e4, 1.0, 1e-6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.float64])
+def test_right_operators_of_any_norm_pass(norm, dtype):
+    matrix = norm * random((30, 42), dtype) / 8
+    operator = LinearOperator.from_functions(
+        lambda x: x.flatten(-3) @ matrix.T, lambda y: (y @ matrix.conj()).unflatten(-1, (1, 6, 7)),
+        in_shape=(1, 6, 7), dtype=dtype,
+    )
+    report = check_operator(operator)
+    assert report.ok, str(report)
+    assert report.norm == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=0.05)
+
+
+def test_a_right_operator_that_returns_lazily_conjugated_tensors_passes():
+    """``torch.conj`` only sets a bit; nobody who writes an operator should have to know."""
+    c = random((6, 7), torch.complex64)
+    operator = LinearOperator.from_functions(
+        lambda x: (x.conj() * c).conj(), lambda y: (y.conj() * c.conj()).conj(), in_shape=(6, 7), dtype=torch.complex64
+    )
+    report = check_operator(operator)
+    assert report.ok, str(report)
+
+
+def test_the_check_repeats_with_its_seed_and_takes_a_tolerance():
+    operator = bad_operators()["a thousandth off"]
+    assert check_operator(operator, 3).errors == check_operator(operator, 3).errors
+    assert check_operator(operator, 3).errors != check_operator(operator, 4).errors
+    assert check_operator(operator, tolerance=0.01).ok
+
+
+def test_the_check_leaves_the_global_random_state_alone():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    check_operator(Identity((1, 4, 4)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ------------------------------------------------------------------------------------------- masks
+
+
+@pytest.mark.parametrize(("width", "accel", "centre"), [(128, 4, 0.08), (128, 8, 0.04), (100, 3, 0.1), (64, 2, 0.2)])
+@pytest.mark.parametrize(("kind", "function"), [("random", "RandomMaskFunc"), ("equispaced", "EquispacedMaskFractionFunc")])
+def test_line_masks_are_fastmris(width, accel, centre, kind, function):
+    for seed in range(3):
+        theirs, count = getattr(subsample, function)([centre], [accel])((1, width, 2), None, seed)
+        ours = line_mask((40, width), accel, centre, kind=kind, seed=seed)
+        assert ours.dtype == torch.bool
+        assert torch.equal(ours, (theirs.reshape(1, width) > 0).expand(40, width))
+        rows = line_mask((width, 40), accel, centre, kind=kind, seed=seed, axis=-2)
+        assert torch.equal(rows, ours.T)
+        start = (width - count + 1) // 2
+        assert ours[:, start : start + count].all()
+        assert ours[:, width // 2].all()
+
+
+def test_acceleration_is_what_came_out():
+    assert acceleration(torch.eye(4)) == 4.0
+    assert acceleration(torch.ones(3, 5, dtype=torch.bool)) == 1.0
+    found = [acceleration(line_mask((32, 128), 4, 0.08, seed=s)) for s in range(60)]
+    assert np.mean([1 / a for a in found]) == pytest.approx(1 / 4, rel=0.1)
+    assert max(found) != min(found)
+    with pytest.raises(ValueError, match="samples nothing"):
+        acceleration(torch.zeros(3, 3))
+
+
+def test_masks_repeat_with_their_seed():
+    for draw in (
+        lambda seed: line_mask((16, 64), 4, 0.1, seed=seed),
+        lambda seed: line_mask((16, 64), 4, 0.1, kind="equispaced", seed=seed),
+        lambda seed: point_mask((32, 32), 4, 0.1, seed=seed),
+    ):
+        assert torch.equal(draw(3), draw(3))
+        assert any(not torch.equal(draw(3), draw(s)) for s in range(4, 8))
+
+
+@pytest.mark.parametrize(("accel", "centre", "count"), [(1, 0.1, 32), (4, 0.25, 8), (4, 1.0, 32), (10, 0.5, 16)])
+def test_a_centre_that_fills_the_budget_is_all_there_is(accel, centre, count):
+    mask = line_mask((4, 32), accel, centre)
+    assert int(mask[0].sum()) == count
+    assert mask[:, 16].all()
+
+
+@pytest.mark.parametrize("centre", [0.005, 0.01, 0.03])
+def test_a_small_centre_is_at_least_one_line(centre):
+    """Without DC the image's scale and mean would be unknown."""
+    for seed in range(6):
+        assert line_mask((4, 32), 4, centre, seed=seed)[:, 16].all()
+
+
+@pytest.mark.parametrize("accel", [2, 4, 10])
+def test_point_masks(accel):
+    masks = torch.stack([point_mask((64, 48), accel, 0.1, seed=s) for s in range(20)])
+    assert float(masks.double().mean()) == pytest.approx(1 / accel, rel=0.03)
+    assert masks[:, 30:35, 22:27].all()
+    rate = masks.double().mean(0)
+    assert rate[16:48, 12:36].mean() > 2 * rate[:8].mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"acceleration": 0.5}, "0.5"), ({"centre_fraction": 0}, "0"), ({"centre_fraction": 1.5}, "1.5"),
+     ({"kind": "spiral"}, "spiral"), ({"axis": 0}, "axis")],
+)
+def test_impossible_masks_are_refused(changes, word):
+    with pytest.raises(ValueError, match=word):
+        line_mask(**({"shape": (8, 8), "acceleration": 4, "centre_fraction": 0.1} | changes))
+
+
+# ------------------------------------------------------------------------------------------- noise
+
+
+def test_sigma_is_the_root_mean_square_of_a_noise_value():
+    noise, generator = GaussianNoise(0.7), torch.Generator().manual_seed(0)
+    for dtype in DTYPES:
+        n = noise.sample(torch.zeros(200, 200, dtype=dtype), generator)
+        assert n.dtype == dtype
+        assert float(n.abs().square().mean().sqrt()) == pytest.approx(0.7, rel=0.02)
+        if dtype.is_complex:
+            assert float(n.real.square().mean()) == pytest.approx(0.245, rel=0.03)
+            assert abs(float((n.real * n.imag).mean())) < 0.01
+    clean = random((5, 5))
+    torch.testing.assert_close(GaussianNoise(0.0).sample(clean), clean)
+    a, b = (noise.sample(clean, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert torch.equal(a, b)
+
+
+def test_likelihood_is_scipys():
+    noise = GaussianNoise(0.7)
+    y, clean = random((3, 4)), random((3, 4), seed=1)
+    expected = -stats.norm.logpdf(y.numpy(), clean.numpy(), 0.7).sum()
+    assert float(noise.negative_log_likelihood(y, clean)) == pytest.approx(expected)
+    y, clean = random((3, 4), torch.complex128), random((3, 4), torch.complex128, seed=1)
+    off = torch.view_as_real(y - clean).numpy()
+    expected = -stats.norm.logpdf(off, 0, 0.7 / np.sqrt(2)).sum()
+    assert float(noise.negative_log_likelihood(y, clean)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf")])
+def test_impossible_noise_is_refused(sigma):
+    with pytest.raises(ValueError, match="noise level"):
+        GaussianNoise(sigma)
+    with pytest.raises(ValueError, match="no likelihood"):
+        GaussianNoise(0.0).negative_log_likelihood(torch.ones(1), torch.ones(1))
