@@ -28,8 +28,10 @@ OPERATORS = {
     "identity": lambda shape: Identity(shape, torch.float64),
     "mask": lambda shape: KSpaceMask(lopsided_mask(*shape[1:]), shape, torch.float64),
     "blur": lambda shape: CircularBlur(skewed_kernel(), shape, torch.float64),
-    "blurred mask": lambda shape: KSpaceMask(lopsided_mask(*shape[1:]), shape, torch.float64)
-    @ CircularBlur(skewed_kernel(), shape, torch.float64),
+    "blurred mask": lambda shape: (
+        KSpaceMask(lopsided_mask(*shape[1:]), shape, torch.float64)
+        @ CircularBlur(skewed_kernel(), shape, torch.float64)
+    ),
 }
 
 
@@ -218,7 +220,9 @@ def test_misfit_is_one_for_data_that_follow_the_model():
 def spd(count, size, seed):
     generator = torch.Generator().manual_seed(seed)
     m = torch.randn(count, size, size, generator=generator, dtype=torch.float64)
-    return m @ m.mT + torch.eye(size, dtype=torch.float64), torch.randn(count, size, generator=generator, dtype=torch.float64)
+    return m @ m.mT + torch.eye(size, dtype=torch.float64), torch.randn(
+        count, size, generator=generator, dtype=torch.float64
+    )
 
 
 def apply(matrices):

@@ -46,7 +46,11 @@ def measured(name, size, sigma=SIGMA, seed=1):
 
 def folded_of(operator, y, sigma=SIGMA):
     return fold(
-        operator.to_grid(y), operator.transfer(), sigma, real_image=not operator.is_complex, complex_noise=y.is_complex()
+        operator.to_grid(y),
+        operator.transfer(),
+        sigma,
+        real_image=not operator.is_complex,
+        complex_noise=y.is_complex(),
     )
 
 

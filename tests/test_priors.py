@@ -104,7 +104,9 @@ def test_missing_parts_are_named(saved):
         load_prior(saved)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "5", "null", '{"format": 99}', "{}", b"\xff\xfe\x00".decode("latin1")])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "5", "null", '{"format": 99}', "{}", b"\xff\xfe\x00".decode("latin1")]
+)
 def test_cards_that_are_not_understood_are_refused(saved, content):
     saved.with_suffix(".json").write_text(content, encoding="latin1")
     with pytest.raises(PriorError, match=r"tiny\.json"):
@@ -133,7 +135,14 @@ def test_damaged_cards_are_refused(saved, changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"widths": [24] * 6}, {"size": 64}, {"size": "32"}, {"layers": [1, 1, 2, 2, 2, 2]}, {"grid_cap": 8}, {"latents": None}],
+    [
+        {"widths": [24] * 6},
+        {"size": 64},
+        {"size": "32"},
+        {"layers": [1, 1, 2, 2, 2, 2]},
+        {"grid_cap": 8},
+        {"latents": None},
+    ],
 )
 def test_weights_of_another_architecture_are_refused(saved, changes):
     rewrite_card(saved, architecture=tiny_network().config.to_dict() | changes)
@@ -178,7 +187,7 @@ def test_unknown_names_list_the_known_ones(tmp_path):
     assert "no-such-prior" in str(caught.value)
     for known in list_priors():
         assert known in str(caught.value)
-    with pytest.raises(PriorError, match="NAME.json"):
+    with pytest.raises(PriorError, match=r"NAME\.json"):
         load_prior(tmp_path / "none.safetensors")
     with pytest.raises(PriorError, match="safetensors"):
         find_prior(tmp_path)

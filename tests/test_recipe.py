@@ -3,10 +3,11 @@
 import math
 import string
 import tomllib
+from contextlib import suppress
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iasolve import Recipe, RecipeError, list_recipes, load_recipe
@@ -54,12 +55,19 @@ def test_ready_recipes_load_and_round_trip(name):
 def test_the_ready_recipes_are_there():
     assert {"denoise", "deblur", "compressed-sensing", "fast", "paper"} <= set(list_recipes())
     paper = load_recipe("paper")
-    assert (paper.schedule, paper.loss, paper.step_size, paper.beta, paper.steps) == ("sequential", "l1", 0.001, 1.0, 25)
+    assert (paper.schedule, paper.loss, paper.step_size, paper.beta, paper.steps) == (
+        "sequential",
+        "l1",
+        0.001,
+        1.0,
+        25,
+    )
     assert (paper.metric, paper.optimizer, paper.objective) == ("raw", "gradient", "map")
     fast = load_recipe("fast")
     assert [fast.steps_at(s) for s in SCALES] == [0] * len(SCALES)
 
 
+@settings(deadline=None, database=None)
 @given(recipes)
 def test_recipes_round_trip(recipe):
     assert Recipe.from_toml(recipe.to_toml()) == recipe
@@ -76,6 +84,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None, database=None)
 @given(st.dictionaries(st.one_of(st.sampled_from(KEYS), st.text(max_size=8)), plain, max_size=4))
 def test_arbitrary_dictionaries_are_recipes_or_refused_as_such(data):
     try:
@@ -85,16 +94,20 @@ def test_arbitrary_dictionaries_are_recipes_or_refused_as_such(data):
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
+@settings(deadline=None, database=None)
 @given(st.sampled_from(KEYS), plain)
 def test_arbitrary_values_of_one_key_are_accepted_or_refused_by_its_name(key, value):
     try:
         recipe = Recipe.from_dict({key: value})
     except RecipeError as error:
-        assert repr(key)[1:-1] in str(error)
-        return
-    assert Recipe.from_toml(recipe.to_toml()) == recipe
+        refusal = str(error)
+    else:
+        refusal = key
+        assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert key in refusal
 
 
+@settings(deadline=None, database=None)
 @given(st.one_of(st.text(), st.text(alphabet=string.printable), st.sampled_from(KEYS).map(lambda k: f"{k} = ")))
 def test_arbitrary_text_is_a_recipe_or_refused_as_such(text):
     try:
@@ -104,6 +117,7 @@ def test_arbitrary_text_is_a_recipe_or_refused_as_such(text):
     assert isinstance(recipe, Recipe)
 
 
+@settings(deadline=None, database=None)
 @given(st.sampled_from(KEYS), st.text(alphabet="0123456789.eE+-_\"'[]{}=x #\n", max_size=24))
 def test_almost_recipes_are_recipes_or_refused_as_such(key, text):
     try:
@@ -112,17 +126,19 @@ def test_almost_recipes_are_recipes_or_refused_as_such(key, text):
         return
 
 
-@pytest.mark.parametrize("key", ["step_size", "temperature", "trust", "beta", "steps", "samples", "iterations", "guess_stop"])
+@pytest.mark.parametrize(
+    "key", ["step_size", "temperature", "trust", "beta", "steps", "samples", "iterations", "guess_stop"]
+)
 def test_a_number_no_float_can_hold_is_refused(key):
     """TOML integers have no bound; 10**400 is larger than any float, though smaller than infinity."""
     text = f"{key} = 1{'0' * 400}"
-    try:
-        Recipe.from_toml(text)
-    except RecipeError as error:
-        assert key in str(error)
+    if key in ("steps", "samples", "iterations"):
+        # whole numbers of any size are numbers, but whoever takes one must not fall over it
+        with suppress(RecipeError):
+            assert getattr(Recipe.from_toml(text), key) == 10**400
     else:
-        # whole numbers of any size are numbers
-        assert key in ("steps", "samples", "iterations")
+        with pytest.raises(RecipeError, match=key):
+            Recipe.from_toml(text)
 
 
 @pytest.mark.parametrize("text", ["steps = 1" + "0" * 5000, "steps = " + "[" * 100_000])
@@ -185,7 +201,11 @@ def test_tables_per_scale():
 def test_scales_that_a_prior_does_not_have_are_refused():
     scales = (1, 2, 4, 8)
     Recipe(steps={8: 1}, beta={1: 0.0}, guess_stop=4).check_scales(scales)
-    for changes, key in (({"steps": {16: 1}}, "steps"), ({"beta": {16: 1.0}}, "beta"), ({"guess_stop": 16}, "guess_stop")):
+    for changes, key in (
+        ({"steps": {16: 1}}, "steps"),
+        ({"beta": {16: 1.0}}, "beta"),
+        ({"guess_stop": 16}, "guess_stop"),
+    ):
         with pytest.raises(RecipeError, match=rf"'{key}' names scale 16.*\(1, 2, 4, 8\)"):
             Recipe(**changes).check_scales(scales)
 

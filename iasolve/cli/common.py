@@ -20,15 +20,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing f
 class Printing:
     """What is printed."""
 
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")
-    ] = False
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")
-    ] = False
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error comes from.")
-    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False
 
 
 @dataclass(frozen=True)
@@ -46,12 +40,8 @@ class Writing:
 class Running:
     """Where and in what portions the work is done."""
 
-    device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")
-    ] = "auto"
-    batch_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Images solved at a time.")
-    ] = 16
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto"
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images solved at a time.")] = 16
 
 
 @dataclass(frozen=True)
@@ -68,9 +58,7 @@ class Solving:
     ] = "auto"
     prior: Annotated[
         str,
-        typer.Option(
-            metavar="NAME|PATH", help="Bundled prior, or a .safetensors file."
-        ),
+        typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file."),
     ] = "mri-t1-128"
     recipe: Annotated[
         str | None,
@@ -88,9 +76,7 @@ class Solving:
     ] = None
     guess_stop: Annotated[
         str | None,
-        typer.Option(
-            metavar="SCALE|auto|all", help="Scale where the amortized guess ends."
-        ),
+        typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends."),
     ] = None
     beta: Annotated[
         str | None,
@@ -114,15 +100,11 @@ class Solving:
     ] = "canvas"
     tile: Annotated[
         str,
-        typer.Option(
-            metavar="auto|PIXELS", help="Size of a tile; a prior has only one."
-        ),
+        typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one."),
     ] = "auto"
     overlap: Annotated[
         int | None,
-        typer.Option(
-            metavar="PIXELS", min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]"
-        ),
+        typer.Option(metavar="PIXELS", min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]"),
     ] = None
     std_out: Annotated[
         Path | None,
@@ -160,9 +142,7 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in inspect.signature(command).parameters.items():
         kind = hints[name]
         if not (isinstance(kind, type) and is_dataclass(kind)):
-            parameters.append(
-                parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
-            )
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         types = get_type_hints(kind, include_extras=True)
         groups[name] = (kind, [field.name for field in fields(kind)])

@@ -23,7 +23,8 @@ def denoise(
 ) -> None:
     """Remove white Gaussian noise from images.
 
-    Reads png, jpg, tif, npy and npz. What comes out has the input's type and range; pages and colours are kept. OUT.json beside it says what was done.
+    Reads png, jpg, tif, npy and npz. What comes out has the input's type and range; pages and colours are kept.
+    OUT.json beside it says what was done.
     """
     from iasolve.cli.inputs import image_source
     from iasolve.cli.running import run

@@ -25,7 +25,8 @@ def evaluate(
 ) -> None:
     """Compare images with the truth: PSNR, SSIM, NMSE.
 
-    Of the whole image and of its foreground. Pages are compared one by one and averaged. The foreground is the head without the air around it.
+    Of the whole image and of its foreground, which is the head without the air around it. Pages are compared one by
+    one and averaged.
     """
     import math
 

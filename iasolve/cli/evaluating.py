@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from iasolve.cli.errors import UnfitInput, UsageError
-from iasolve.cli.running import is_folder, list_folder
+from iasolve.cli.folders import is_folder, list_folder
 from iasolve.files import IMAGE_SUFFIXES, read_image
 from iasolve.metrics import evaluate
 
@@ -54,7 +54,8 @@ def _compare(estimate: Path, reference: Path, data_range: float | None) -> dict[
     a, b = read_image(estimate), read_image(reference)
     if a.pixels.shape != b.pixels.shape:
         raise UnfitInput(
-            f"{estimate} is {_shape(a.pixels.shape)}, {reference} is {_shape(b.pixels.shape)}. Expected images of one size"
+            f"{estimate} is {_shape(a.pixels.shape)}, {reference} is {_shape(b.pixels.shape)}. Expected images of one "
+            "size"
         )
     pages = []
     for number, (ours, truth) in enumerate(zip(a.pixels, b.pixels, strict=True)):

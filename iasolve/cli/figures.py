@@ -26,7 +26,7 @@ class Panel(NamedTuple):
     colours: str = "gray"
 
 
-def draw_result(path: Path, before: Array, image: Array, std: Array | None, command: str) -> None:
+def draw_result(path: Path, before: Array, image: Array, std: Array | None, title: str) -> None:
     """Draw input, estimate and error bar of the first page side by side.
 
     Parameters
@@ -35,21 +35,20 @@ def draw_result(path: Path, before: Array, image: Array, std: Array | None, comm
         A ``.png`` file.
     before, image, std : ndarray, shape ``(pages, channels, H, W)``
         ``std`` may be None.
-    command : str
-        For the title.
+    title : str
+        What the figure shows.
     """
     pages = len(image)
     which = "" if pages == 1 else f", page 1 of {pages}"
     shown, given = _page(image), _page(before)
     # the estimate's range for both: the input's may be all noise
     low, high = _range(shown)
-    first = "zero-filled" if command == "reconstruct" else "input"
-    panels = [Panel(given, first + which, low, high), Panel(shown, "estimate", low, high)]
+    panels = [Panel(given, "input" + which, low, high), Panel(shown, "estimate", low, high)]
     if std is not None:
         spread = _page(std)
         spread = spread.mean(-1) if spread.ndim == 3 else spread
         panels.append(Panel(spread, "standard deviation", 0.0, float(spread.max()), "magma"))
-    draw_panels(path, [panels])
+    draw_panels(path, [panels], title=title)
 
 
 def _page(images: Array) -> Array:
@@ -62,7 +61,7 @@ def _range(values: Array) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], labels: Sequence[str] = ()) -> None:
+def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], labels: Sequence[str] = (), title: str = "") -> None:
     """Draw a grid of pictures; a picture of the error bar gets a scale beside it.
 
     Parameters
@@ -73,6 +72,8 @@ def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], labels: Sequence[st
         Rows of equal length.
     labels : sequence of str
         One per row, written to its left.
+    title : str
+        Above all.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -100,5 +101,7 @@ def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], labels: Sequence[st
                 bar.ax.tick_params(labelsize=6)
         if labels:
             axes[r, 0].set_ylabel(labels[r], fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=9)
     with atomic_write(path) as handle:
         figure.savefig(handle, format="png", metadata={"Software": None})

@@ -106,15 +106,21 @@ def kspace_source(path: Path, mask: str) -> Source:
                 "exactly 0: check that mask and k-space belong together and are both centred"
             )
     if not measured.any() or not (file.kspace * measured).any():
-        raise UnfitInput(f"{path}: nothing was measured: the k-space is zero wherever the mask samples. Check both files")
+        raise UnfitInput(
+            f"{path}: nothing was measured: the k-space is zero wherever the mask samples. Check both files"
+        )
     y = file.kspace * measured
     zero_filled = centred_ifft2(y)
     real = np.dtype(np.float64 if file.dtype == np.complex128 else np.float32)
-    like = ImageFile(file.path, ".npy", np.abs(zero_filled), real, lead=(file.slices,) if file.sliced else ())
+    like = ImageFile(
+        file.path, ".npy", np.abs(zero_filled).astype(np.float64), real, lead=(file.slices,) if file.sliced else ()
+    )
     facts = {
         "kind": "k-space mask",
         "mask": origin,
         "acceleration": measured.size / int(measured.sum()),
+        # of a real image, each frequency also tells its mirror image
+        "acceleration_if_real": measured.size / int((measured | _mirrored(measured)).sum()),
     }
     return Source(y, like, facts, notes, np.ascontiguousarray(measured), _imaginary(y, measured))
 
@@ -167,10 +173,7 @@ def centred_ifft2(y: Array) -> Array:
 
 def _imaginary(y: Array, mask: NDArray[np.bool_]) -> Array:
     # A mask that takes a frequency but not its mirror image gives any image an imaginary part: leave these out.
-    # The mirror image of the highest frequency of an even size is that frequency itself.
-    plain = np.fft.ifftshift(mask)
-    mirrored = np.roll(plain[::-1, ::-1], (1, 1), axis=_AXES)
-    both = np.fft.fftshift(plain & mirrored)
+    both = mask & _mirrored(mask)
     image = centred_ifft2(y * both)
     axes = (-3, -2, -1)
     return np.stack(
@@ -180,3 +183,9 @@ def _imaginary(y: Array, mask: NDArray[np.bool_]) -> Array:
             np.full(len(y), float(both.sum())),
         ]
     )
+
+
+def _mirrored(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The centred mask at the negative frequencies; the highest of an even size is its own mirror image."""
+    found: NDArray[np.bool_] = np.fft.fftshift(np.roll(np.fft.ifftshift(mask)[::-1, ::-1], (1, 1), axis=_AXES))
+    return found

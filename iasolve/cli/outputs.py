@@ -69,9 +69,7 @@ class Outputs:
         as_usage(lambda: require_carry(self.image, like))
         if self.std is not None:
             std = self.std
-            as_usage(
-                lambda: require_carry(std, dtype=np.float32, pages=like.pages, channels=like.channels)
-            )
+            as_usage(lambda: require_carry(std, dtype=np.float32, pages=like.pages, channels=like.channels))
 
 
 def as_usage(check: object, existing: str = "") -> None:

@@ -33,8 +33,9 @@ def reconstruct(
 ) -> None:
     """Reconstruct images from undersampled k-space.
 
-    Reads single-coil k-space from npy, npz and fastMRI's h5. K-space is centred (DC in the middle) and orthonormal, as fastMRI has it: (H, W), (1, H, W) or (slices, 1, H, W).
-    Slices are solved as a batch. Bundled priors are over real images: phase is lost, and warned about.
+    Reads single-coil k-space from npy, npz and fastMRI's h5: centred (DC in the middle) and orthonormal, as fastMRI has
+    it, of shape (H, W), (1, H, W) or (slices, 1, H, W). Slices are solved as a batch. Bundled priors are over real
+    images: phase is lost, and warned about.
     """
     from iasolve.cli.inputs import kspace_source
     from iasolve.cli.running import run

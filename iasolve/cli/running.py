@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from iasolve.cli.common import Printing, Running, Solving, Writing
-from iasolve.cli.errors import INTERRUPTED, SOME_FAILED, UnfitInput, UsageError, describe
+from iasolve.cli.errors import INTERRUPTED, UsageError
+from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
 from iasolve.cli.outputs import Outputs, in_folder
 from iasolve.cli.reporting import Reporter, plain, spread
 from iasolve.cli.settings import Settings, resolve
 from iasolve.cli.task import Task
-from iasolve.files import list_inputs, split_key
+from iasolve.files import split_key
 
 if TYPE_CHECKING:
     from iasolve.cli.solving import Solver
 
-__all__ = ["each_file", "is_folder", "list_folder", "make_folders", "refuse_existing", "run"]
+__all__ = ["run"]
 
 
 def run(
@@ -52,11 +51,6 @@ def run(
         _solve_file(task, settings, source, Outputs(out, solving.std_out, solving.figure), writing, reporter)
 
 
-def is_folder(path: Path) -> bool:
-    """Whether an input is a folder (``file.npz:key`` is not)."""
-    return split_key(path)[0].is_dir()
-
-
 def _solve_file(
     task: Task, settings: Settings, path: Path, outputs: Outputs, writing: Writing, reporter: Reporter
 ) -> None:
@@ -74,7 +68,7 @@ def _solve_file(
             answer = solver.solve(source, lambda done, total: advance(done * count // total, ""))
         report = solver.write(answer, source, outputs)
     except KeyboardInterrupt:
-        reporter.error("interrupted: nothing was written")
+        reporter.error("interrupted before the result was complete")
         raise typer.Exit(INTERRUPTED) from None
     for text in report["warnings"]:
         reporter.warn(text)
@@ -84,7 +78,8 @@ def _solve_file(
 
 def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     before, after = (
-        [sum(values) for values in zip(*(row[key] for row in report["scales"]), strict=True)] for key in ("before", "after")
+        [sum(values) for values in zip(*(row[key] for row in report["scales"]), strict=True)]
+        for key in ("before", "after")
     )
     steps = sum(row["steps"] for row in report["scales"])
     misfits = [value for row in report["scales"] for value in row["misfit"]]
@@ -94,7 +89,11 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"  sigma     {spread(report['sigma'])} ({'estimated' if report['sigma_estimated'] else 'given'})",
     ]
     if "acceleration" in report["operator"]:
-        lines.append(f"  sampling  {report['operator']['acceleration']:.3g}x, from {report['operator']['mask']}")
+        sampling = report["operator"]
+        lines.append(
+            f"  sampling  {sampling['acceleration']:.3g}x ({sampling['acceleration_if_real']:.3g}x in effect for a "
+            f"real image), from {sampling['mask']}"
+        )
     refined = f"{steps} steps, objective {spread(before, 6)} -> {spread(after, 6)} nats"
     lines += [
         f"  solved    prior {report['prior']['name']}, recipe {report['recipe']['name']}, {report['device']}, "
@@ -129,7 +128,7 @@ def _solve_folder(
     from iasolve.cli.solving import Solver
 
     solver = Solver(task, settings)
-    todo = [path for path in sources if not (writing.resume and _is_done(names[path], path, solver, writing))]
+    todo = [path for path in sources if not (writing.resume and _is_done(names[path], solver, writing))]
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
 
     def work(path: Path) -> dict[str, Any]:
@@ -138,20 +137,6 @@ def _solve_folder(
         return solver.write(solver.solve(source), source, names[path])
 
     each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))
-
-
-def list_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Inputs in a folder.
-
-    Raises
-    ------
-    FileError, UnfitInput
-        When it cannot be listed or holds none.
-    """
-    sources = list_inputs(folder, suffixes)
-    if not sources:
-        raise UnfitInput(f"{folder}: no inputs in this folder. Expected files that end in {', '.join(suffixes)}")
-    return sources
 
 
 def _check_folder(option: str, target: Path, source: Path) -> None:
@@ -165,36 +150,7 @@ _ADVICE = "--resume does only what is missing, --overwrite replaces them"
 _FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".npz", ".h5", ".hdf5")
 
 
-def refuse_existing(paths: Sequence[Path], overwrite: bool, advice: str = "--overwrite replaces them") -> None:
-    """Refuse to replace results, before any work is done.
-
-    Raises
-    ------
-    UsageError
-    """
-    existing = [path for path in paths if path.exists()]
-    if existing and not overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(
-            f"{existing[0]}{more} exist(s) already: {advice}"
-        )
-
-
-def make_folders(folders: Any) -> None:
-    """Create folders where they are missing.
-
-    Raises
-    ------
-    UsageError
-    """
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{folder}: cannot create this folder ({error.strerror})") from None
-
-
-def _is_done(outputs: Outputs, path: Path, solver: Solver, writing: Writing) -> bool:
+def _is_done(outputs: Outputs, solver: Solver, writing: Writing) -> bool:
     """Whether an earlier run finished this file with the same settings.
 
     Raises
@@ -218,76 +174,3 @@ def _is_done(outputs: Outputs, path: Path, solver: Solver, writing: Writing) -> 
         f"{outputs.image} was made with another {' and '.join(differing)} than asked for now: "
         "choose another OUT, or add --overwrite to do such files again"
     )
-
-
-def each_file(
-    sources: Sequence[Path],
-    work: Callable[[Path], dict[str, Any]],
-    reporter: Reporter,
-    what: str,
-    *,
-    skipped: int = 0,
-) -> None:
-    """Work through a folder; a file that fails is reported at the end and does not stop the rest.
-
-    Parameters
-    ----------
-    sources : sequence of Path
-    work : callable
-        Does one file and returns its report.
-    reporter : Reporter
-    what : str
-        For the progress bar.
-    skipped : int
-        Files done by an earlier run.
-
-    Raises
-    ------
-    typer.Exit
-        With code 7 if some failed, 130 if interrupted.
-    """
-    reports: list[dict[str, Any]] = []
-    failures: list[dict[str, Any]] = []
-    interrupted = False
-    try:
-        with reporter.progress(what, len(sources)) as advance:
-            for number, path in enumerate(sources):
-                advance(number, path.name)
-                try:
-                    report = work(path)
-                except Exception as error:
-                    code, message = describe(error)
-                    failures.append({"name": path.name, "exit_code": code, "error": message})
-                    if reporter.debug:
-                        traceback.print_exc(file=sys.stderr)
-                    continue
-                reports.append(report)
-                for text in report["warnings"]:
-                    reporter.warn(f"{path.name}: {text}")
-                reporter.say(f"{path.name}: {_brief(report)}")
-    except KeyboardInterrupt:
-        interrupted = True
-    earlier = f", {skipped} done before" if skipped else ""
-    reporter.say(f"{len(reports)} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else ""))
-    reporter.result(
-        {"files": reports, "failed": failures, "skipped": skipped, "interrupted": interrupted}
-    )
-    if failures:
-        reporter.error(f"{len(failures)} of {len(sources)} files failed:")
-        for failure in failures:
-            reporter.line(f"  {failure['error']}" if failure["name"] in failure["error"] else f"  {failure['name']}: {failure['error']}")
-    if interrupted:
-        reporter.error(
-            f"interrupted: {len(reports)} of {len(sources)} files done{earlier}, and intact; the same command with "
-            "--resume does the rest"
-        )
-        raise typer.Exit(INTERRUPTED)
-    if failures:
-        raise typer.Exit(SOME_FAILED)
-
-
-def _brief(report: Mapping[str, Any]) -> str:
-    if "scales" not in report:
-        return f"-> {report['output']}"
-    estimated = " (estimated)" if report["sigma_estimated"] else ""
-    return f"-> {report['output']}, sigma {spread(report['sigma'])}{estimated}, {report['seconds']:.1f} s"

@@ -105,7 +105,7 @@ def _recipe(solving: Solving, default: str) -> Recipe:
         changes["steps"] = _table("--steps", solving.steps, whole=True)
         if recipe.mode == "amortized":
             raise UsageError(
-                f"--steps {solving.steps}: recipe {recipe.name!r} takes no steps (mode amortized); choose another --recipe"
+                f"--steps {solving.steps}: recipe {recipe.name!r} is amortized only; choose another --recipe"
             )
     if solving.beta is not None:
         changes["beta"] = _table("--beta", solving.beta, whole=False)
@@ -130,7 +130,9 @@ def _table(option: str, text: str, *, whole: bool) -> Any:
     def number(part: str) -> float | int:
         value = _number(part)
         if value is None or value < 0 or (whole and value != int(value)):
-            raise UsageError(f"{option} {text}: {part.strip()!r} is not {wanted} of at least 0; scale by scale: {example}")
+            raise UsageError(
+                f"{option} {text}: {part.strip()!r} is not {wanted} of at least 0; scale by scale: {example}"
+            )
         return int(value) if whole else value
 
     if "=" not in text:

@@ -25,32 +25,20 @@ def simulate(
     ],
     sigma: Annotated[
         float,
-        typer.Option(
-            metavar="S", min=0.0, help="Noise added: root mean square of a noise value, in the file's units."
-        ),
+        typer.Option(metavar="S", min=0.0, help="Noise added: root mean square of a noise value, in the file's units."),
     ] = 0.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of noise and mask.")] = 0,
-    width: Annotated[
-        float | None, typer.Option(metavar="PIXELS", help="gaussian: standard deviation.")
-    ] = None,
-    kernel: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="kernel: its file; scaled to sum to 1.")
-    ] = None,
-    cutoff: Annotated[
-        float | None, typer.Option(metavar="SCALE", help="cutoff: the finest scale kept.")
-    ] = None,
+    width: Annotated[float | None, typer.Option(metavar="PIXELS", help="gaussian: standard deviation.")] = None,
+    kernel: Annotated[Path | None, typer.Option(metavar="FILE", help="kernel: its file; scaled to sum to 1.")] = None,
+    cutoff: Annotated[float | None, typer.Option(metavar="SCALE", help="cutoff: the finest scale kept.")] = None,
     acceleration: Annotated[
         float,
         typer.Option(metavar="R", help="mask: acceleration aimed at; what came out is reported."),
     ] = 4.0,
-    centre_fraction: Annotated[
-        float, typer.Option(metavar="F", help="mask: fully sampled part of the centre.")
-    ] = 0.08,
+    centre_fraction: Annotated[float, typer.Option(metavar="F", help="mask: fully sampled part of the centre.")] = 0.08,
     mask_kind: Annotated[
         str,
-        typer.Option(
-            metavar="random|equispaced|points", help="mask: lines as fastMRI draws them, or points."
-        ),
+        typer.Option(metavar="random|equispaced|points", help="mask: lines as fastMRI draws them, or points."),
     ] = "random",
     mask_out: Annotated[
         Path | None,

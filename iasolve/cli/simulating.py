@@ -16,11 +16,20 @@ import iasolve
 from iasolve.cli.blurs import Blur
 from iasolve.cli.common import Printing
 from iasolve.cli.errors import UnfitInput, UsageError
+from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
 from iasolve.cli.outputs import Outputs, as_usage
 from iasolve.cli.reporting import Reporter, plain
-from iasolve.cli.running import each_file, is_folder, list_folder, make_folders, refuse_existing
-from iasolve.files import IMAGE_SUFFIXES, ImageFile, atomic_write, guard_output, read_image, require_carry, split_key
-from iasolve.files import write_image, write_json
+from iasolve.files import (
+    IMAGE_SUFFIXES,
+    ImageFile,
+    atomic_write,
+    guard_output,
+    read_image,
+    require_carry,
+    split_key,
+    write_image,
+    write_json,
+)
 
 __all__ = ["Simulation", "simulate_files"]
 
@@ -58,7 +67,11 @@ class Simulation:
             raise UsageError(f"--sigma {self.sigma}: expected a finite number")
         if self.task == "denoise" and self.sigma == 0:
             raise UsageError("--task denoise needs --sigma: the noise to add, in the file's units")
-        needs = {"gaussian": ("width", self.width), "kernel": ("kernel", self.kernel), "cutoff": ("cutoff", self.cutoff)}
+        needs = {
+            "gaussian": ("width", self.width),
+            "kernel": ("kernel", self.kernel),
+            "cutoff": ("cutoff", self.cutoff),
+        }
         for task, (option, value) in needs.items():
             if task == self.task and value is None:
                 raise UsageError(f"--task {task} needs --{option}")
@@ -105,7 +118,9 @@ def simulate_files(
     blur = simulation.blur()
     if is_folder(source):
         if mask_out is not None:
-            raise UsageError("--mask-out is for a single file: of a folder, each k-space is written with its mask as .npz")
+            raise UsageError(
+                "--mask-out is for a single file: of a folder, each k-space is written with its mask as .npz"
+            )
         _folder(simulation, blur, source, out, overwrite, reporter)
         return
     outputs = Outputs(out)
@@ -119,8 +134,12 @@ def simulate_files(
     report = _one(simulation, blur, image, outputs, mask_out)
     for text in report["warnings"]:
         reporter.warn(text)
-    facts = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in report["operator"].items() if isinstance(value, float))
-    reporter.say(f"{source} -> {out}: {report['operator']['kind']}{', ' if facts else ''}{facts}, sigma {simulation.sigma:g}")
+    facts = ", ".join(
+        f"{key.replace('_', ' ')} {value:.4g}" for key, value in report["operator"].items() if isinstance(value, float)
+    )
+    reporter.say(
+        f"{source} -> {out}: {report['operator']['kind']}{', ' if facts else ''}{facts}, sigma {simulation.sigma:g}"
+    )
     if mask_out is not None:
         reporter.say(f"  mask {mask_out}")
     reporter.result(report)
@@ -155,7 +174,9 @@ def _one(
 
     shape = (image.channels, *image.pixels.shape[2:])
     if kspace and image.channels != 1:
-        raise UnfitInput(f"{image.path}: a colour image. Expected a grey one: k-space has no colours. Convert it to grey")
+        raise UnfitInput(
+            f"{image.path}: a colour image. Expected a grey one: k-space has no colours. Convert it to grey"
+        )
     real = torch.complex64 if image.is_complex else torch.float32
     x = torch.from_numpy(image.pixels.astype(np.complex64 if image.is_complex else np.float32))
     facts: dict[str, Any] = {"kind": "identity"}
@@ -217,19 +238,17 @@ def _output_type(simulation: Simulation, image: ImageFile, out: Path) -> np.dtyp
     kind = out.suffix.lower()
     if simulation.task == "mask":
         if kind not in (".npy", ".npz"):
-            raise UsageError(f"{out}: k-space cannot be written to {kind or 'a name without suffix'!r}. Expected .npy or .npz")
+            raise UsageError(
+                f"{out}: k-space cannot be written to {kind or 'a name without suffix'!r}. Expected .npy or .npz"
+            )
         return np.dtype(np.complex64)
-    if image.is_complex:
-        dtype = np.dtype(np.complex64)
-    else:
-        dtype = np.dtype(np.float32) if kind in _EXACT else image.dtype
+    whole: Any = np.complex64 if image.is_complex else np.float32
+    dtype: np.dtype[Any] = np.dtype(whole) if kind in _EXACT else image.dtype
     as_usage(lambda: require_carry(out, image, dtype=dtype))
     return dtype
 
 
-def _write_kspace(
-    out: Path, y: Array, mask: NDArray[np.bool_], image: ImageFile, mask_out: Path | None
-) -> None:
+def _write_kspace(out: Path, y: Array, mask: NDArray[np.bool_], image: ImageFile, mask_out: Path | None) -> None:
     # one page without a page axis is (H, W); otherwise slices come first and there is one coil
     kspace = y if image.paged else y[0, 0]
     with atomic_write(out) as handle:

@@ -15,7 +15,7 @@ import iasolve
 from iasolve.cli.errors import DeviceError, UnfitInput, UsageError
 from iasolve.cli.inputs import Source
 from iasolve.cli.outputs import Outputs
-from iasolve.cli.reporting import plain
+from iasolve.cli.reporting import plain, spread
 from iasolve.cli.settings import Settings
 from iasolve.cli.task import Task
 from iasolve.files import write_image, write_json
@@ -60,8 +60,18 @@ def choose_device(name: str) -> str:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         number = int(name.partition(":")[2] or 0)
         if number >= count:
-            raise DeviceError(f"--device {name}: {count or 'no'} CUDA device(s) found. Use --device cpu, or a CUDA build of torch")
+            raise DeviceError(
+                f"--device {name}: {count or 'no'} CUDA device(s) found. Use --device cpu, or a CUDA build of torch"
+            )
     return name
+
+
+def _unit(y: Array) -> float:
+    """1; for values so large or small that their squares leave single precision, a power of two to divide by."""
+    largest = float(np.abs(y).max())
+    if largest == 0 or 1e-12 < largest < 1e12:
+        return 1.0
+    return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
 
 
 class Solver:
@@ -121,6 +131,8 @@ class Solver:
         UnfitInput, NonFiniteError, MemoryError
         """
         y, notes = self._batch(source)
+        unit = _unit(y)
+        y = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
         kind = torch.complex64 if self.prior.spectrum.is_complex else torch.float32
         settings = self.settings
         with warnings.catch_warnings(record=True) as caught:
@@ -132,7 +144,7 @@ class Solver:
                     y,
                     operator,
                     self.prior,
-                    noise=None if settings.sigma is None else GaussianNoise(settings.sigma),
+                    noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
                     recipe=settings.recipe,
                     seed=settings.seed,
                     fit=settings.fit,
@@ -142,33 +154,37 @@ class Solver:
                 )
             except ValueError as error:
                 raise UnfitInput(f"{source.like.path}: {error}") from error
-        notes += [str(w.message) for w in caught] + self._phase(source, result)
-        shape = source.y.shape
-        report = self._report(source, result, source.notes + notes)
-        return Answer(result.image.reshape(shape), None if result.std is None else result.std.reshape(shape), report)
+        notes += [str(w.message) for w in caught] + self._phase(source, np.asarray(result.sigma) * unit)
+        report = self._report(source, result, unit, source.notes + notes)
+
+        def whole(values: Array) -> Array:
+            values = values.reshape(source.y.shape)
+            return values if unit == 1.0 else values.astype(np.result_type(values, np.float64)) * unit
+
+        return Answer(whole(result.image), None if result.std is None else whole(result.std), report)
 
     def _batch(self, source: Source) -> tuple[Array, list[str]]:
         y, channels, path = source.y, self.prior.channels, source.like.path
-        single = np.complex64 if y.dtype.kind == "c" else np.float32
         if y.dtype.kind == "c" and source.mask is None and not self.prior.spectrum.is_complex:
             raise UnfitInput(
-                f"{path}: a complex image. Expected real values: prior {self.prior.name!r} is over real images. Take the "
-                "magnitude first, or give its k-space to 'iasolve reconstruct'"
+                f"{path}: a complex image. Expected real values, as prior {self.prior.name!r} has them. Take the "
+                "magnitude first, or give the k-space to 'iasolve reconstruct'"
             )
         if y.shape[1] == channels:
-            return y.astype(single), []
+            return y, []
         if channels == 1:
             note = f"prior {self.prior.name!r} is over grey images: the {y.shape[1]} colours are solved one by one"
-            return y.reshape(-1, 1, *y.shape[2:]).astype(single), [note]
+            return y.reshape(-1, 1, *y.shape[2:]), [note]
         raise UnfitInput(
-            f"{path}: {y.shape[1]} channel(s). Expected {channels}, those of prior {self.prior.name!r}. Choose another --prior"
+            f"{path}: {y.shape[1]} channel(s). Expected {channels}, as prior {self.prior.name!r} has. "
+            "Choose another --prior"
         )
 
-    def _phase(self, source: Source, result: Result) -> list[str]:
+    def _phase(self, source: Source, sigma: Array) -> list[str]:
         if source.imaginary is None or self.prior.spectrum.is_complex:
             return []
         imaginary, whole, count = source.imaginary
-        noise = count * np.asarray(result.sigma, dtype=np.float64).reshape(-1) ** 2
+        noise = count * sigma.astype(np.float64).reshape(-1) ** 2
         share = (imaginary - noise / 2).clip(0) / np.maximum(whole - noise, 1e-30 + 1e-3 * whole)
         largest = float(share.max().clip(0, 1))
         source.facts["imaginary_share"] = largest
@@ -180,7 +196,7 @@ class Solver:
             "from the centre of k-space)"
         ]
 
-    def _report(self, source: Source, result: Result, notes: list[str]) -> dict[str, Any]:
+    def _report(self, source: Source, result: Result, unit: float, notes: list[str]) -> dict[str, Any]:
         like = source.like
 
         def each(values: Any) -> list[Any]:
@@ -195,9 +211,9 @@ class Solver:
             "seconds": result.seconds,
             # per image: pages, then colours
             "shape": list(source.y.shape),
-            "sigma": each(result.sigma),
+            "sigma": each(np.asarray(result.sigma, np.float64) * unit),
             "sigma_estimated": self.settings.sigma is None,
-            "gain": each(result.gain),
+            "gain": each(np.asarray(result.gain, np.float64) * unit),
             "improved": each(result.improved),
             "likeness": each(result.likeness),
             "scales": [
@@ -236,7 +252,9 @@ class Solver:
         if outputs.figure is not None:
             from iasolve.cli.figures import draw_result
 
-            draw_result(outputs.figure, like.pixels, answer.image, answer.std, self.task.command)
+            estimated = " (estimated)" if answer.report["sigma_estimated"] else ""
+            title = f"{self.task.command} {like.path.name}: sigma {spread(answer.report['sigma'])}{estimated}"
+            draw_result(outputs.figure, like.pixels, answer.image, answer.std, title)
         report = {
             **answer.report,
             "output": outputs.image.name,

@@ -19,20 +19,18 @@ def train(
         Path | None, typer.Option(metavar="FOLDER", help="Checkpoint, log and prior.  (default: runs/NAME)")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")] = False,
-    init: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="Start from the weights of a prior.")
-    ] = None,
+    init: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Start from the weights of a prior.")] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="M", min=0.0, help="Stop after so long, if not done earlier.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")
-    ] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in a folder that holds a run.")] = False,
 ) -> None:
     """Train a prior on one's own images.
 
-    It is exported as NAME.safetensors with its card, NAME.json. On several GPUs: torchrun --nproc-per-node=N --no-python iasolve train CONFIG.toml
+    It is exported as NAME.safetensors with its card, NAME.json.
+
+    On several GPUs: torchrun --nproc-per-node=N --no-python iasolve train CONFIG.toml
     """
     import os
 
@@ -79,7 +77,9 @@ def train(
         path = run(settings, folder, resume=resume, init=first, minutes=minutes, device=chosen, report=report)
     except KeyboardInterrupt:
         kept = "the last checkpoint is intact; the same command with --resume continues from it"
-        reporter.error(f"interrupted: {kept if checkpoint.is_file() else 'before the first checkpoint, nothing is kept'}")
+        reporter.error(
+            f"interrupted: {kept if checkpoint.is_file() else 'before the first checkpoint, nothing is kept'}"
+        )
         raise typer.Exit(INTERRUPTED) from None
     except (ValueError, FileNotFoundError) as error:
         raise UnfitInput(f"{config}: {error}") from error

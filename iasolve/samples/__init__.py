@@ -18,14 +18,14 @@ class Samples(NamedTuple):
     ----------
     images : ndarray of uint8, shape ``(4, 128, 128)``
         Two axial slices, a coronal and a sagittal one.
-    index : ndarray of int32, shape ``(4,)``
+    numbers : ndarray of int32, shape ``(4,)``
         Their numbers in the original data set.
     attribution : str
         To be quoted wherever they are shown.
     """
 
     images: NDArray[np.uint8]
-    index: NDArray[np.int32]
+    numbers: NDArray[np.int32]
     attribution: str
 
 

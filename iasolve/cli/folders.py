@@ -1,0 +1,140 @@
+"""Folders of inputs: what is in them, what may be written, and one file after the other."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from iasolve.cli.errors import INTERRUPTED, SOME_FAILED, UnfitInput, UsageError, describe
+from iasolve.cli.reporting import Reporter, spread
+from iasolve.files import list_inputs, split_key
+
+__all__ = ["each_file", "is_folder", "list_folder", "make_folders", "refuse_existing"]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether an input is a folder (``file.npz:key`` is not)."""
+    return split_key(path)[0].is_dir()
+
+
+def list_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Inputs in a folder.
+
+    Raises
+    ------
+    FileError, UnfitInput
+        When it cannot be listed or holds none.
+    """
+    sources = list_inputs(folder, suffixes)
+    if not sources:
+        raise UnfitInput(f"{folder}: no inputs in this folder. Expected files that end in {', '.join(suffixes)}")
+    return sources
+
+
+def refuse_existing(paths: Sequence[Path], overwrite: bool, advice: str = "--overwrite replaces them") -> None:
+    """Refuse to replace results, before any work is done.
+
+    Raises
+    ------
+    UsageError
+    """
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]}{more} exist(s) already: {advice}")
+
+
+def make_folders(folders: Iterable[Path]) -> None:
+    """Create folders where they are missing.
+
+    Raises
+    ------
+    UsageError
+    """
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot create this folder ({error.strerror})") from None
+
+
+def each_file(
+    sources: Sequence[Path],
+    work: Callable[[Path], dict[str, Any]],
+    reporter: Reporter,
+    what: str,
+    *,
+    skipped: int = 0,
+) -> None:
+    """Work through a folder; a file that fails is reported at the end and does not stop the rest.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+    work : callable
+        Does one file and returns its report.
+    reporter : Reporter
+    what : str
+        For the progress bar.
+    skipped : int
+        Files done by an earlier run.
+
+    Raises
+    ------
+    typer.Exit
+        With code 7 if some failed, 130 if interrupted.
+    """
+    reports: list[dict[str, Any]] = []
+    failures: list[dict[str, Any]] = []
+    interrupted = False
+    try:
+        with reporter.progress(what, len(sources)) as advance:
+            for number, path in enumerate(sources):
+                advance(number, path.name)
+                try:
+                    report = work(path)
+                except Exception as error:
+                    code, message = describe(error)
+                    failures.append({"name": path.name, "exit_code": code, "error": message})
+                    if reporter.debug:
+                        traceback.print_exc(file=sys.stderr)
+                    continue
+                reports.append(report)
+                for text in report["warnings"]:
+                    reporter.warn(f"{path.name}: {text}")
+                reporter.say(f"{path.name}: {_brief(report)}")
+    except KeyboardInterrupt:
+        interrupted = True
+    earlier = f", {skipped} done before" if skipped else ""
+    reporter.say(
+        f"{len(reports)} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else "")
+    )
+    reporter.result({"files": reports, "failed": failures, "skipped": skipped, "interrupted": interrupted})
+    if failures:
+        reporter.error(f"{len(failures)} of {len(sources)} files failed:")
+        for failure in failures:
+            reporter.line(
+                f"  {failure['error']}"
+                if failure["name"] in failure["error"]
+                else f"  {failure['name']}: {failure['error']}"
+            )
+    if interrupted:
+        reporter.error(
+            f"interrupted: {len(reports)} of {len(sources)} files done{earlier}, and intact; the same command with "
+            "--resume does the rest"
+        )
+        raise typer.Exit(INTERRUPTED)
+    if failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _brief(report: Mapping[str, Any]) -> str:
+    if "scales" not in report:
+        return f"-> {report['output']}"
+    estimated = " (estimated)" if report["sigma_estimated"] else ""
+    return f"-> {report['output']}, sigma {spread(report['sigma'])}{estimated}, {report['seconds']:.1f} s"
