@@ -97,8 +97,8 @@ class Recipe:
             raise RecipeError(f"recipe key 'guess_stop' must be a scale (1, 2, 4, ..), got {self.guess_stop!r}")
         for key, low in (("step_size", 0.0), ("temperature", 0.0), ("trust", 0.0)):
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
-                raise RecipeError(f"recipe key {key!r} must be a number of at least {low:g}, got {value!r}")
+            if not _finite(value) or value < low:
+                raise RecipeError(f"recipe key {key!r} must be a number of at least {low:g}, got {_shown(value)}")
             object.__setattr__(self, key, float(value))
         if self.step_size == 0:
             raise RecipeError("recipe key 'step_size' must be positive, got 0")
@@ -197,7 +197,7 @@ class Recipe:
         """From TOML text; raises RecipeError as :meth:`from_dict`, and for text that is not TOML."""
         try:
             data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"the recipe is not valid TOML: {error}") from None
         return cls.from_dict(data)
 
@@ -206,9 +206,19 @@ def _is_scale(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
 
 
+def _finite(value: object) -> bool:
+    """Whether a value is a number that a float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _shown(value: object) -> str:
+    """A value for a message; a number of thousands of digits would not print."""
+    return repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number beyond all use"
+
+
 def _number(key: str, value: object, kind: type) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise RecipeError(f"recipe key {key!r} must be a finite number of at least 0, got {value!r}")
+    if not _finite(value) or not isinstance(value, (int, float)) or value < 0:
+        raise RecipeError(f"recipe key {key!r} must be a finite number of at least 0, got {_shown(value)}")
     if kind is int and not float(value).is_integer():
         raise RecipeError(f"recipe key {key!r} must be a whole number, got {value!r}")
     return int(value) if kind is int else float(value)

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from iasolve.spectrum import fft2, ifft2
 
-__all__ = ["LinearOperator", "centred_fft2", "centred_ifft2"]
+__all__ = ["LinearOperator", "as_tensor", "centred_fft2", "centred_ifft2"]
 
 _AXES = (-2, -1)
 _BASES = ("image", "kspace")
@@ -35,6 +36,14 @@ def centred_fft2(x: Tensor) -> Tensor:
 def centred_ifft2(y: Tensor) -> Tensor:
     """Inverse of :func:`centred_fft2`."""
     return torch.fft.fftshift(ifft2(torch.fft.ifftshift(y, dim=_AXES)), dim=_AXES)
+
+
+def as_tensor(values: Tensor | np.ndarray) -> Tensor:
+    """A tensor of an array of any layout: views, read-only and foreign byte orders are copied."""
+    if isinstance(values, Tensor):
+        return values.resolve_conj().resolve_neg()
+    array = np.asarray(values)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
 class LinearOperator(nn.Module):
@@ -314,7 +323,8 @@ class _Scaled(LinearOperator):
 
     def transfer(self) -> Tensor | None:
         d = self.operator.transfer()
-        return None if d is None else self.factor * d
+        # in double precision: the mask of a double operator may be stored in single
+        return None if d is None else self.factor * d.to(torch.promote_types(d.dtype, torch.float64))
 
 
 class _FromFunctions(LinearOperator):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, centred_fft2, centred_ifft2
+from iasolve.operators.base import LinearOperator, as_tensor, centred_fft2, centred_ifft2
 from iasolve.operators.kernels import kernel_transfer
 from iasolve.spectrum import fft2, ifft2, radius
 
@@ -72,7 +72,7 @@ class KSpaceMask(LinearOperator):
         shape = _image_shape(in_shape)
         out_dtype = torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64
         super().__init__(shape, shape, in_dtype=dtype, out_dtype=out_dtype, domain="image", codomain="kspace")
-        given = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
+        given = as_tensor(mask)
         try:
             values = torch.broadcast_to(given, shape[1:])
         except RuntimeError:
@@ -121,7 +121,7 @@ class CircularBlur(LinearOperator):
     ) -> None:
         shape = _image_shape(in_shape)
         super().__init__(shape, shape, in_dtype=dtype, domain="image", codomain="image")
-        values = torch.as_tensor(np.asarray(kernel) if not isinstance(kernel, Tensor) else kernel)
+        values = as_tensor(kernel)
         if values.ndim != 2 or values.is_complex() or not bool(torch.isfinite(values).all()):
             raise ValueError(
                 f"the kernel must be a real, finite (h, w) array, got shape {tuple(values.shape)}, {values.dtype}"
@@ -167,8 +167,6 @@ class LowPass(LinearOperator):
         super().__init__(shape, shape, in_dtype=dtype, domain="image", codomain="image")
         self.scale = scale
         kept = (radius(shape[1], shape[2]) <= scale / 2).float()
-        # an even size holds its outer frequency once: -N/2 without +N/2. It is kept or dropped as a whole, so
-        # the filter stays symmetric and a real image stays real
         self.register_buffer("kept", kept[None])
         self.kept: Tensor
 

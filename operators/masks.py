@@ -78,12 +78,14 @@ def line_mask(
     if kind not in classes:
         raise ValueError(f"kind must be one of {sorted(classes)}, got {kind!r}")
     count = shape[axis]
-    centre = round(count * centre_fraction)
+    centre = max(1, round(count * centre_fraction))
+    # fastmri rounds the fraction itself, possibly to no line at all: DC is always sampled here
+    centre_fraction = max(centre_fraction, 1 / count)
     if centre * acceleration >= count:
         # the centre alone fills the budget: fastmri would ask for a negative number of further lines
         lines = np.zeros(count, dtype=bool)
         start = (count - centre + 1) // 2
-        lines[start : start + max(centre, 1)] = True
+        lines[start : start + centre] = True
     else:
         function = getattr(_subsample(), classes[kind])([centre_fraction], [acceleration])
         drawn, _ = function((1, count, 2), None, seed)

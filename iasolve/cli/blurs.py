@@ -77,7 +77,7 @@ class Blur:
         Raises
         ------
         ValueError
-            When a kernel from a file is larger than the image.
+            When the blur is larger than the image.
         """
         from iasolve.operators import CircularBlur, LowPass, gaussian_kernel
 
@@ -85,6 +85,8 @@ class Blur:
             return LowPass(self._cutoff, shape, dtype)
         if self._kernel is not None:
             return CircularBlur(self._kernel, shape, dtype)
+        if self._width > max(shape[1:]):
+            raise ValueError(f"a blur of {self._width:g} pixels is wider than the image, {shape[1]}x{shape[2]}")
         return CircularBlur(_wrapped(gaussian_kernel(self._width).numpy(), shape[1:]), shape, dtype)
 
 

@@ -32,6 +32,9 @@ class DataModel(Protocol):
     def term(self, x0: Tensor, variance: Tensor) -> Tensor:
         """Minus log marginal likelihood of ``y`` given ``x0``, up to a constant, ``(B,)``; differentiable in ``x0``."""
 
+    def settled(self, x0: Tensor, variance: Tensor, iterations: int | None = None) -> Tensor:
+        """The same value independent of earlier calls, for comparisons; more iterations bring it closer."""
+
     def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
         """``x*``."""
 
@@ -68,6 +71,10 @@ class DiagonalData:
         """``sum_k |h_k - y^_k|^2 / (2 (1/Lambda_k + V_k))``; without the half for complex images."""
         return self.factor * self._residual(x0, variance).flatten(1).sum(1)
 
+    def settled(self, x0: Tensor, variance: Tensor, iterations: int | None = None) -> Tensor:
+        """The same as :meth:`term`."""
+        return self.term(x0, variance)
+
     def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
         """``h + g (y^ - h)`` with ``g = V / (V + 1/Lambda)``."""
         h = fft2(x0)
@@ -79,7 +86,7 @@ class DiagonalData:
     ) -> tuple[Tensor, Tensor]:
         """The mean plus a draw with variance ``V (1/Lambda) / (V + 1/Lambda)`` in each bin."""
         mean = self.posterior_mean(x0, variance)
-        white = noise(tuple(x0.shape[1:]))
+        white = _white(noise, tuple(x0.shape[1:]), self.is_complex)
         return mean, mean + self._image(self.posterior_variance(variance).sqrt() * fft2(white))
 
     def posterior_variance(self, variance: Tensor) -> Tensor:
@@ -95,6 +102,12 @@ class DiagonalData:
     def _image(self, h: Tensor) -> Tensor:
         x = ifft2(h)
         return x if self.is_complex else x.real
+
+
+def _white(noise: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], is_complex: bool) -> Tensor:
+    """Unit root mean square noise of an image's or a measurement's kind from draws of real normal values."""
+    first = noise(shape)
+    return torch.complex(first, noise(shape)) / 2**0.5 if is_complex else first
 
 
 class ConjugateGradients(NamedTuple):
@@ -224,6 +237,11 @@ class GeneralData:
             self._warm = best
         return self._value(best, x0, variance)
 
+    def settled(self, x0: Tensor, variance: Tensor, iterations: int | None = None) -> Tensor:
+        """The same from a cold start: a warm-started value would only look better for having run longer."""
+        count = 2 * self.iterations if iterations is None else iterations
+        return self._value(self._solve(x0, variance, count, x0), x0, variance)
+
     def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
         """``x*`` by up to ``iterations`` conjugate-gradient iterations."""
         return self._solve(x0, variance, iterations, x0)
@@ -233,13 +251,11 @@ class GeneralData:
     ) -> tuple[Tensor, Tensor]:
         """Perturb and solve (Papandreou and Yuille 2010): exact for a Gaussian posterior."""
         mean = self.posterior_mean(x0, variance)
-        white = noise(tuple(x0.shape[1:]))
+        white = _white(noise, tuple(x0.shape[1:]), self.is_complex)
         moved = ifft2(variance.sqrt() * fft2(white))
         x1 = x0 + (moved if self.is_complex else moved.real)
         shape = tuple(self.y.shape[1:])
-        n = noise(shape)
-        if self.y.is_complex() and not n.is_complex():
-            n = torch.complex(n, noise(shape)) / 2**0.5
+        n = _white(noise, shape, self.y.is_complex())
         sigma = self.sigma.reshape(-1, *([1] * len(shape)))
         draw = self._solve(x1, variance, 100, x1, self.y + sigma * n)
         return mean, draw

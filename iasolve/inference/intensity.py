@@ -75,13 +75,15 @@ def gain_diagonal(folded: Folded, power: Tensor, iterations: int = 40) -> Tensor
     best = folded.variance <= 4 * folded.variance.amin(dim=(-2, -1), keepdim=True)
     noise = torch.where(best, folded.variance, torch.zeros_like(folded.variance))
     energy = ((value2 - noise) * best).flatten(1).sum(1)
-    least = 1e-6 * (value2 * best).flatten(1).sum(1) + torch.finfo(value2.dtype).tiny
-    squared = torch.maximum(energy, least) / (power * best).flatten(1).sum(1)
+    # a floor for blank images, above the smallest numbers whose products would underflow
+    least = 1e-9 * (value2 * best).flatten(1).sum(1) / value2[0].numel() + 1e-20
+    squared = torch.maximum(energy / (power * best).flatten(1).sum(1), least)
     total = power.flatten(1).sum(1)
     for _ in range(iterations):
         prior = squared.reshape(-1, 1, 1, 1) * power
         rho = prior / (prior + folded.variance)
-        squared = (rho.square() * value2 + (1 - rho) * prior).flatten(1).sum(1) / total
+        found = (rho.square() * value2 + (1 - rho) * prior).flatten(1).sum(1) / total
+        squared = torch.maximum(found, least)
     return squared.sqrt()
 
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from iasolve.inference.data import DataModel
 from iasolve.inference.geometry import Geometry
 from iasolve.networks import Gaussian, kl_divergence
 from iasolve.priors import Prior
+from iasolve.priors.prior import Layer
 
-__all__ = ["DataTerm", "ImageTerm", "RingTerm", "evaluate_scale"]
+__all__ = ["DataTerm", "ImageTerm", "RingTerm", "ScaleValue", "complete", "evaluate_scale"]
 
 
 class DataTerm(Protocol):
@@ -25,6 +26,12 @@ class DataTerm(Protocol):
 
     def __call__(self, index: int, contribution: Tensor) -> Tensor:
         """``(B,)`` per image, differentiable in ``contribution`` ``(B * T, C, n_s)``."""
+
+    def settled(self, index: int, contribution: Tensor) -> Tensor:
+        """The same value for comparisons: independent of earlier calls."""
+
+    def total(self, contributions: list[Tensor], betas: list[float]) -> Tensor:
+        """Weighted data term of all contributions together, ``(B,)``."""
 
     def commit(self, index: int, contribution: Tensor) -> None:
         """Make a contribution current."""
@@ -71,6 +78,14 @@ class RingTerm:
         squared = r.real.square() + r.imag.square()
         return self.factor * (squared * self.precision[index] * self.weights[index]).flatten(1).sum(1)
 
+    def settled(self, index: int, contribution: Tensor) -> Tensor:
+        """The same."""
+        return self(index, contribution)
+
+    def total(self, contributions: list[Tensor], betas: list[float]) -> Tensor:
+        """Sum over rings."""
+        return torch.stack([b * self(i, h) for i, (h, b) in enumerate(zip(contributions, betas, strict=True))]).sum(0)
+
     def commit(self, index: int, contribution: Tensor) -> None:
         """Nothing to do: rings do not touch."""
 
@@ -112,6 +127,15 @@ class ImageTerm:
         """See :class:`DataTerm`."""
         return self.data.term(self.image(index, contribution), self.variance)
 
+    def settled(self, index: int, contribution: Tensor) -> Tensor:
+        """See :class:`DataTerm`."""
+        return self.data.settled(self.image(index, contribution), self.variance)
+
+    def total(self, contributions: list[Tensor], betas: list[float]) -> Tensor:
+        """Of the whole image, once, with the mean weight: its data term does not divide among scales."""
+        image = self.geometry.image(self.prior.spectrum.inverse(self.prior.assemble(contributions)))
+        return sum(betas) / len(betas) * self.data.settled(image, self.variance, 60)
+
     def commit(self, index: int, contribution: Tensor) -> None:
         """Make a contribution current."""
         self.current[index] = contribution
@@ -119,6 +143,26 @@ class ImageTerm:
     def misfit(self, index: int, contribution: Tensor) -> Tensor:
         """Of the whole image."""
         return self.data.misfit(self.image(index, contribution), self.variance)
+
+
+class ScaleValue(NamedTuple):
+    """``total`` and ``cost`` ``(B,)``, and the contribution ``(B * T, C, n_s)``."""
+
+    total: Tensor
+    contribution: Tensor
+    cost: Tensor
+
+
+def complete(
+    layer: Layer, context: Tensor, evidence: Tensor | None, p: Gaussian, covered: Tensor | None = None
+) -> Gaussian:
+    """A latent that is not refined: its posterior, or its prior without encoder or beyond the guess stop."""
+    if evidence is None:
+        return p
+    q = layer.posterior(context, evidence, p)
+    if covered is None:
+        return q
+    return Gaussian(torch.where(covered, q.mean, p.mean), torch.where(covered, q.log_std, p.log_std))
 
 
 def evaluate_scale(
@@ -134,8 +178,10 @@ def evaluate_scale(
     *,
     complete_after: int | None = None,
     features: list[Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Objective ``(B,)`` of a scale and its contribution.
+    covered: Tensor | None = None,
+    settled: bool = False,
+) -> ScaleValue:
+    """Objective of a scale, its cost alone, and its contribution.
 
     ``draws`` are standard normal values per layer (variational) or None (map). With ``complete_after``, latents of
     later layers are not taken from ``means`` but completed in the context at hand: from the posterior where there
@@ -146,7 +192,7 @@ def evaluate_scale(
         p, feature = layer.prior(context)
         q = Gaussian(means[number], stds[number].log())
         if complete_after is not None and number > complete_after:
-            q = p if features is None else layer.posterior(context, features[index], p)
+            q = complete(layer, context, None if features is None else features[index], p, covered)
         if draws is None:
             z = q.mean
             part = 0.5 * ((z - p.mean) / p.std).square() + p.log_std
@@ -158,5 +204,6 @@ def evaluate_scale(
         context = layer.update(context, z, feature)
     contribution = prior.contribution(index, context)
     assert cost is not None
-    total = beta * data(index, contribution) + (cost.unflatten(0, (-1, tiles)).sum(1) if tiles > 1 else cost)
-    return total, contribution.detach() if not torch.is_grad_enabled() else contribution
+    cost = cost.unflatten(0, (-1, tiles)).sum(1) if tiles > 1 else cost
+    fit = data.settled(index, contribution) if settled else data(index, contribution)
+    return ScaleValue(beta * fit + cost, contribution, cost)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iasolve.inference.objective import DataTerm, evaluate_scale
+from iasolve.inference.objective import DataTerm, ScaleValue, complete, evaluate_scale
 from iasolve.inference.topdown import Noise
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
@@ -28,6 +28,10 @@ class ScaleReport:
         Steps taken.
     before, after : Tensor
         Objective ``(B,)`` in nats, over the same fixed draws.
+    cost : Tensor
+        The latents' share of ``after``, ``(B,)``.
+    contribution : Tensor
+        ``h_s`` after refinement.
     misfit : Tensor
         Root mean square residual against what noise and decoder leave unexplained, ``(B,)``: about 1 when the
         contribution fits, before closing.
@@ -38,6 +42,8 @@ class ScaleReport:
     before: Tensor
     after: Tensor
     misfit: Tensor
+    cost: Tensor
+    contribution: Tensor
 
 
 class _Adam:
@@ -99,35 +105,40 @@ class Refiner:
         steps = self.recipe.steps_at(scale)
         context = context.detach()
         stds = [q.std for q in guess]
-        before, contribution = self._fixed(index, context, means, stds)
+        start = self._fixed(index, context, means, stds)
+        before, end = start.total, start
         if steps and bool((self.stop >= index).any()):
             if self.recipe.schedule == "joint":
                 refined, after = self._joint(index, context, means, stds, steps, before)
             else:
                 refined, after = self._sequential(index, context, guess, means, stds, steps, before)
-            _, contribution = self._fixed(index, context, refined, stds)
+            end = self._fixed(index, context, refined, stds)
         else:
             refined, after, steps = means, before, 0
-        self.data.commit(index, contribution)
-        self.reports.append(ScaleReport(scale, steps, before, after, self.data.misfit(index, contribution)))
+        self.data.commit(index, end.contribution)
+        misfit = self.data.misfit(index, end.contribution)
+        self.reports.append(ScaleReport(scale, steps, before, after, misfit, end.cost, end.contribution))
         return refined
 
     @torch.no_grad()
-    def _fixed(self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Objective over the fixed draws, and the contribution of the means themselves."""
+    def _fixed(self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor]) -> ScaleValue:
+        """Objective and cost over the fixed draws, and the contribution of the means themselves."""
         beta = self.recipe.beta_at(self.prior.spectrum.scales[index])
-        total, contribution = evaluate_scale(self.prior, index, context, means, stds, None, self.data, beta, self.tiles)
+
+        def at(draws: list[Tensor] | None) -> ScaleValue:
+            return evaluate_scale(
+                self.prior, index, context, means, stds, draws, self.data, beta, self.tiles, settled=True
+            )
+
+        centre = at(None)
         if self.recipe.objective == "map":
-            return total, contribution
+            return centre
         values = []
         for k in range(self.fixed_draws // 2):
             draws = [self.noise(tuple(m.shape[1:]), "fixed", k, index, n) for n, m in enumerate(means)]
-            for sign in (1, -1):
-                signed = [sign * d for d in draws]
-                values.append(
-                    evaluate_scale(self.prior, index, context, means, stds, signed, self.data, beta, self.tiles)[0]
-                )
-        return torch.stack(values).mean(0), contribution
+            values += [at([sign * d for d in draws]) for sign in (1, -1)]
+        total = torch.stack([v.total for v in values]).mean(0)
+        return ScaleValue(total, centre.contribution, torch.stack([v.cost for v in values]).mean(0))
 
     def _steps(
         self,
@@ -156,7 +167,7 @@ class Refiner:
                     self.noise(tuple(m.shape[1:]), "step", step, complete_after, index, n) for n, m in enumerate(means)
                 ]
             with torch.enable_grad():
-                value, _ = evaluate_scale(
+                value = evaluate_scale(
                     self.prior,
                     index,
                     context,
@@ -168,8 +179,9 @@ class Refiner:
                     self.tiles,
                     complete_after=complete_after,
                     features=self.features,
+                    covered=self.stop.reshape(-1, 1, 1, 1) >= index,
                 )
-                gradients = list(torch.autograd.grad(value.sum(), variables))
+                gradients = list(torch.autograd.grad(value.total.sum(), variables))
             rate = recipe.step_size * _decay(step, steps)
             units = [torch.ones_like(stds[n]) if raw else stds[n] for n in free]
             scaled = [g * u for g, u in zip(gradients, units, strict=True)]
@@ -191,7 +203,7 @@ class Refiner:
         """Per image the iterate with the lowest objective over the fixed draws."""
         best, lowest = iterates[0], before
         for candidate in iterates[1:]:
-            value, _ = self._fixed(index, context, candidate, stds)
+            value = self._fixed(index, context, candidate, stds).total
             better = value < lowest
             per_tile = better.repeat_interleave(self.tiles).reshape(-1, 1, 1, 1)
             best = [torch.where(per_tile, c, b) for c, b in zip(candidate, best, strict=True)]
@@ -228,8 +240,8 @@ class Refiner:
         for n, layer in enumerate(self.prior.layers(index)):
             p, feature = layer.prior(context)
             if n > number:
-                q = p if self.features is None else layer.posterior(context, self.features[index], p)
-                out[n] = q.mean
+                evidence = None if self.features is None else self.features[index]
+                out[n] = complete(layer, context, evidence, p, self.stop.reshape(-1, 1, 1, 1) >= index).mean
             context = layer.update(context, out[n], feature)
         return out
 

@@ -19,7 +19,8 @@ from iasolve.inference.objective import DataTerm, ImageTerm, RingTerm
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import Refiner, ScaleReport
 from iasolve.inference.topdown import Noise, Pass, descend
-from iasolve.operators.base import LinearOperator
+from iasolve.networks import Gaussian
+from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import GaussianNoise
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo
@@ -148,7 +149,10 @@ def solve(
         resolved = resolved.changed(samples=samples)
     resolved.check_scales(prior.spectrum.scales)
     as_numpy = isinstance(y, np.ndarray)
-    given = torch.as_tensor(y)
+    given = as_tensor(y)
+    if operator.out_dtype.is_complex and not given.is_complex():
+        # k-space that happens to be stored as real numbers carries complex noise all the same
+        given = given.to(torch.promote_types(given.dtype, torch.complex64))
     _check(given, operator, prior, fit)
     lead = given.shape[: given.ndim - len(operator.out_shape)]
     flat = given.reshape(-1, *operator.out_shape).to(prior.device)
@@ -312,7 +316,7 @@ def _solve_batch(
     likeness = image_elbo(prior, views / rms).unflatten(0, (-1, tiles)).mean(1)
     gain = problem.gain.reshape(-1, 1, 1, 1)
     image = problem.crop(gain * estimate)
-    if not bool(torch.isfinite(torch.view_as_real(image) if image.is_complex() else image).all()):
+    if not bool(torch.isfinite(image).all()):
         raise NonFiniteError(
             "the solution holds NaN or infinite values: check the measurement's range and sigma, "
             "or lower the recipe's step_size"
@@ -356,13 +360,18 @@ def _refined(
         return guess, at_guess.reports, none
     refiner = Refiner(prior, recipe, term(), draw, tiles, stop, features)
     final = descend(prior, features, batch, stop=stop, refine=refiner)
-    before = torch.stack([r.before for r in at_guess.reports]).sum(0)
-    after = torch.stack([r.after for r in refiner.reports]).sum(0)
-    improved = after < before
+    before, after = _total(at_guess, recipe), _total(refiner, recipe)
+    # a gain within rounding is none
+    improved = after < before - 1e-6 * before.abs()
     per_tile = improved.repeat_interleave(tiles)
     for kept, new in zip(guess.scales, final.scales, strict=True):
-        new.contribution = torch.where(per_tile.reshape(-1, 1, 1), new.contribution, kept.contribution)
-        new.offsets = [torch.where(per_tile.reshape(-1, 1, 1, 1), o, torch.zeros_like(o)) for o in new.offsets]
+        tile = per_tile.reshape(-1, 1, 1, 1)
+        new.contribution = torch.where(tile[..., 0], new.contribution, kept.contribution)
+        new.guess = [
+            Gaussian(torch.where(tile, n.mean, k.mean), torch.where(tile, n.log_std, k.log_std))
+            for n, k in zip(new.guess, kept.guess, strict=True)
+        ]
+        new.offsets = [torch.where(tile, o, torch.zeros_like(o)) for o in new.offsets]
     reports = []
     for old, new_report in zip(at_guess.reports, refiner.reports, strict=True):
         reports.append(
@@ -372,9 +381,21 @@ def _refined(
                 old.before,
                 torch.where(improved, new_report.after, old.before),
                 torch.where(improved, new_report.misfit, old.misfit),
+                torch.where(improved, new_report.cost, old.cost),
+                new_report.contribution,
             )
         )
     return final, reports, improved
+
+
+def _total(refiner: Refiner, recipe: Recipe) -> Tensor:
+    """Total objective of a pass, ``(B,)``."""
+    reports = refiner.reports
+    if isinstance(refiner.data, RingTerm):
+        # rings do not touch: the scales' objectives add up, draws included
+        return torch.stack([r.after for r in reports]).sum(0)
+    fit = refiner.data.total([r.contribution for r in reports], [recipe.beta_at(r.scale) for r in reports])
+    return fit + torch.stack([r.cost for r in reports]).sum(0)
 
 
 def _ring_term(problem: Problem, prior: Prior, recipe: Recipe) -> RingTerm:
@@ -443,9 +464,8 @@ def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
             "complex" if prior.spectrum.is_complex else "real",
         )
         raise ValueError(f"the operator takes {kinds[0]} images, the prior {prior.name!r} is over {kinds[1]} images")
-    values = torch.view_as_real(y) if y.is_complex() else y
-    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-        bad = int((~torch.isfinite(values)).sum())
+    if not bool(torch.isfinite(y).all()):
+        bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from iasolve.inference.objective import complete
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 
@@ -107,6 +108,7 @@ def descend(
     for index in range(len(prior.spectrum.scales)):
         start = prior.enter(index, context, batch)
         covered = (stop >= index).reshape(-1, 1, 1, 1)
+        evidence = None if features is None else features[index]
         means: list[Tensor] = []
         guess: list[Gaussian] = []
         draws: list[Tensor] = []
@@ -114,8 +116,7 @@ def descend(
         context = start
         for number, layer in enumerate(prior.layers(index)):
             p, feature = layer.prior(context)
-            q = p if features is None else layer.posterior(context, features[index], p)
-            q = Gaussian(torch.where(covered, q.mean, p.mean), torch.where(covered, q.log_std, p.log_std))
+            q = complete(layer, context, evidence, p, covered)
             shift = offsets[index][number] if offsets is not None else torch.zeros_like(q.mean)
             draw = torch.zeros_like(q.mean)
             if temperature > 0:
@@ -129,10 +130,14 @@ def descend(
             context = layer.update(context, mean + draw, feature)
         if refine is not None:
             refined = refine(index, start, guess, means)
-            moved = [(m - q.mean) / q.std for m, q in zip(refined, guess, strict=True)]
+            guess, moved = [], []
             context = start
             for layer, mean, draw in zip(prior.layers(index), refined, draws, strict=True):
-                _, feature = layer.prior(context)
+                # offsets count from the posterior in the refined context: that is where a sample adds them
+                p, feature = layer.prior(context)
+                q = complete(layer, context, evidence, p, covered)
+                guess.append(q)
+                moved.append((mean - q.mean) / q.std)
                 context = layer.update(context, mean + draw, feature)
         result.scales.append(ScalePass(guess, moved, prior.contribution(index, context)))
     return result

@@ -132,8 +132,11 @@ def load_checkpoint(path: Path) -> tuple[HVAE, dict[str, Any]]:
     card = verify(path)
     try:
         tensors = load(path.read_bytes())
-        network = HVAE(NetworkConfig.from_dict(card["architecture"]))
+        architecture = card.get("architecture")
+        if not isinstance(architecture, dict):
+            raise ValueError("the card's architecture is no table")
+        network = HVAE(NetworkConfig.from_dict(architecture))
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PriorError(f"the weights {path} do not fit their card: {error}") from None
     return network.eval(), card

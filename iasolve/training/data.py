@@ -188,9 +188,12 @@ class Augmentation:
         )
         theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
         # interpolate on a twofold Fourier-upsampled grid, or cubic interpolation eats the finest ring
-        upsampled = _upsample(images)
         grid = F.affine_grid(theta, [batch, 1, size, size], align_corners=False)
-        return F.grid_sample(upsampled, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+
+        def warp(part: Tensor) -> Tensor:
+            return F.grid_sample(_upsample(part), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+
+        return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
 
     def _field(self, batch: int, size: int, rng: np.random.Generator) -> Tensor:
         t = np.linspace(-1, 1, size, dtype=np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,15 @@ class Degradation:
         for factor in data.get("transfer", ()):
             if factor.get("kind") not in _FACTORS:
                 raise ValueError(f"unknown transfer kind {factor.get('kind')!r}; known: {sorted(_FACTORS)}")
+            parameters = signature(_FACTORS[factor["kind"]]).parameters.values()
+            known = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
+            wrong = sorted(set(factor) - {"kind"} - set(known))
+            missing = sorted(name for name, needed in known.items() if needed and name not in factor)
+            if wrong or missing:
+                raise ValueError(
+                    f"transfer {factor['kind']!r} takes {', '.join(known)}; "
+                    f"unknown: {wrong or 'none'}, missing: {missing or 'none'}"
+                )
         factors = tuple(
             {k: tuple(v) if isinstance(v, list) else v for k, v in f.items()} for f in data.get("transfer", ())
         )

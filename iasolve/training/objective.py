@@ -125,7 +125,9 @@ class Objective(nn.Module):
         sigma2 = net.sigma_x.square()
         if self.training:
             with torch.no_grad():
-                sigma2 = torch.lerp(sigma2, ring_mse.detach(), self.track)
+                # the optimizer skips a step that is not finite; its residuals must not stay behind here
+                new = ring_mse.detach()
+                sigma2 = torch.where(torch.isfinite(new), torch.lerp(sigma2, new, self.track), sigma2)
                 net.sigma_x.copy_(sigma2.sqrt())
         ring_sums = net.spectrum.ring_sums(residual)
         bins = net.spectrum.bins_per_ring.to(ring_sums.device)
