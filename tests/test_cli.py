@@ -211,7 +211,7 @@ def test_the_seed_decides_and_batches_do_not_matter(noisy, tiny, tmp_path):
 
     first = stds("a", "--seed", 1)
     np.testing.assert_allclose(stds("b", "--seed", 1, "--batch-size", 1), first, rtol=1e-4)
-    assert not np.allclose(stds("c", "--seed", 2), first, rtol=1e-3)
+    assert np.abs(stds("c", "--seed", 2) - first).max() > 0.01 * first.max()
     assert json.loads((tmp_path / "a.npy.json").read_text())["recipe"]["samples"] == 8
 
 
@@ -220,7 +220,7 @@ def test_error_bars_and_figure(noisy, tiny, tmp_path):
     options = ("--sigma", 20, "--prior", tiny, *QUICK, "--samples", 3, "--std-out", std, "--figure", figure)
     assert cli("denoise", noisy, out, *options).code == 0
     spread = tifffile.imread(std)
-    assert spread.dtype == np.float32
+    assert spread.dtype == np.float64
     assert spread.shape == np.load(out).shape
     assert (spread > 0).all()
     assert spread.max() < 60
@@ -342,7 +342,9 @@ def test_simulated_blurs_are_undone(blur, heads, tiny, tmp_path):
     gains = {"gaussian": 1, "kernel": 1, "cutoff": -0.2}
     assert psnr(tifffile.imread(out), heads[0]) > psnr(tifffile.imread(y), heads[0]) + gains[blur]
     assert done.report["recipe"]["name"] == "deblur"
-    assert done.report["operator"]["kind"] == {"gaussian": "gaussian blur", "kernel": "kernel blur"}.get(blur, "low-pass")
+    assert done.report["operator"]["kind"] == {"gaussian": "gaussian blur", "kernel": "kernel blur"}.get(
+        blur, "low-pass"
+    )
     assert ("sums to 20" in done.err) is (blur == "kernel")
 
 

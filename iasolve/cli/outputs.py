@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from iasolve.cli.errors import UsageError
 from iasolve.files import ImageFile, WriteError, can_carry, guard_output, require_carry
 
-__all__ = ["Outputs", "in_folder"]
+__all__ = ["Outputs", "as_usage", "in_folder", "std_type"]
 
 _CARRIES_ANYTHING = ".npy"
 
@@ -69,7 +70,12 @@ class Outputs:
         as_usage(lambda: require_carry(self.image, like))
         if self.std is not None:
             std = self.std
-            as_usage(lambda: require_carry(std, dtype=np.float32, pages=like.pages, channels=like.channels))
+            as_usage(lambda: require_carry(std, dtype=std_type(like), pages=like.pages, channels=like.channels))
+
+
+def std_type(like: ImageFile) -> np.dtype[Any]:
+    """Type of the standard deviation's values: single precision, double where the result has it."""
+    return np.dtype(np.float64 if like.dtype in (np.float64, np.complex128) else np.float32)
 
 
 def as_usage(check: object, existing: str = "") -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import iasolve
 from iasolve.cli.errors import DeviceError, UnfitInput, UsageError
 from iasolve.cli.inputs import Source
-from iasolve.cli.outputs import Outputs
+from iasolve.cli.outputs import Outputs, std_type
 from iasolve.cli.reporting import plain, spread
 from iasolve.cli.settings import Settings
 from iasolve.cli.task import Task
@@ -154,7 +154,7 @@ class Solver:
                 )
             except ValueError as error:
                 raise UnfitInput(f"{source.like.path}: {error}") from error
-        notes += [str(w.message) for w in caught] + self._phase(source, np.asarray(result.sigma) * unit)
+        notes += [str(w.message) for w in caught] + self._phase(source, np.asarray(result.sigma, np.float64) * unit)
         report = self._report(source, result, unit, source.notes + notes)
 
         def whole(values: Array) -> Array:
@@ -184,7 +184,7 @@ class Solver:
         if source.imaginary is None or self.prior.spectrum.is_complex:
             return []
         imaginary, whole, count = source.imaginary
-        noise = count * sigma.astype(np.float64).reshape(-1) ** 2
+        noise = count * sigma.reshape(-1) ** 2
         share = (imaginary - noise / 2).clip(0) / np.maximum(whole - noise, 1e-30 + 1e-3 * whole)
         largest = float(share.max().clip(0, 1))
         source.facts["imaginary_share"] = largest
@@ -248,7 +248,7 @@ class Solver:
         write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None)
         if outputs.std is not None:
             assert answer.std is not None
-            write_image(outputs.std, answer.std, like, dtype=np.float32)
+            write_image(outputs.std, answer.std, like, dtype=std_type(like))
         if outputs.figure is not None:
             from iasolve.cli.figures import draw_result
 
