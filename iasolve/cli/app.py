@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -76,7 +77,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
     except Exception as error:
         if "--debug" in given:
-            raise
+            traceback.print_exception(error)
         number, message = describe(error)
         context = getattr(error, "ctx", None)
         hint = f"\nTry '{context.command_path} --help'." if context is not None else ""

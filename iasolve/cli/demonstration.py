@@ -126,7 +126,8 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
             "seconds": time.perf_counter() - begun,
             "samples": {"numbers": samples.numbers, "attribution": samples.attribution},
             "tasks": results,
-        }
+        },
+        7,
     )
     table = _table(results)
     names = [out / f"iasolve-demo.{suffix}" for suffix in ("png", "md", "json")]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +68,7 @@ def make_folders(folders: Iterable[Path]) -> None:
 
 def each_file(
     sources: Sequence[Path],
-    work: Callable[[Path], dict[str, Any]],
+    work: Callable[[Path], Callable[[], dict[str, Any]]],
     reporter: Reporter,
     what: str,
     *,
@@ -77,7 +80,7 @@ def each_file(
     ----------
     sources : sequence of Path
     work : callable
-        Does one file and returns its report.
+        Does one file and returns a function that writes its result and returns the report.
     reporter : Reporter
     what : str
         For the progress bar.
@@ -97,23 +100,24 @@ def each_file(
             for number, path in enumerate(sources):
                 advance(number, path.name)
                 try:
-                    report = work(path)
+                    write = work(path)
+                    with _uninterrupted():
+                        report = write()
+                        reports.append(report)
                 except Exception as error:
                     code, message = describe(error)
                     failures.append({"name": path.name, "exit_code": code, "error": message})
                     if reporter.debug:
                         traceback.print_exc(file=sys.stderr)
                     continue
-                reports.append(report)
                 for text in report["warnings"]:
                     reporter.warn(f"{path.name}: {text}")
                 reporter.say(f"{path.name}: {_brief(report)}")
     except KeyboardInterrupt:
         interrupted = True
+    done = len(reports)
     earlier = f", {skipped} done before" if skipped else ""
-    reporter.say(
-        f"{len(reports)} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else "")
-    )
+    reporter.say(f"{done} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else ""))
     reporter.result({"files": reports, "failed": failures, "skipped": skipped, "interrupted": interrupted})
     if failures:
         reporter.error(f"{len(failures)} of {len(sources)} files failed:")
@@ -125,12 +129,33 @@ def each_file(
             )
     if interrupted:
         reporter.error(
-            f"interrupted: {len(reports)} of {len(sources)} files done{earlier}, and intact; the same command with "
+            f"interrupted: {done} of {len(sources)} files done{earlier}, and intact; the same command with "
             "--resume does the rest"
         )
         raise typer.Exit(INTERRUPTED)
     if failures:
         raise typer.Exit(SOME_FAILED)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until the body is done, so that a result and its report are written both or neither."""
+    held = False
+
+    def hold(*_: object) -> None:
+        nonlocal held
+        held = True
+
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            raise KeyboardInterrupt
 
 
 def _brief(report: Mapping[str, Any]) -> str:

@@ -86,16 +86,16 @@ class Reporter:
                 self._print = before
 
 
-def plain(value: Any) -> Any:
-    """Lists, mappings, text and numbers for JSON; NaN and infinities become null, floats keep 7 digits."""
+def plain(value: Any, digits: int = 17) -> Any:
+    """Lists, mappings, text and numbers for JSON; NaN and infinities become null."""
     if hasattr(value, "tolist"):  # an array, or a scalar of one
         value = value.tolist()
     if isinstance(value, float):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, digits) for item in value]
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 

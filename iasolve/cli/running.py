@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,10 +131,11 @@ def _solve_folder(
     todo = [path for path in sources if not (writing.resume and _is_done(names[path], solver, writing))]
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
 
-    def work(path: Path) -> dict[str, Any]:
+    def work(path: Path) -> Callable[[], dict[str, Any]]:
         source = task.read(path)
         names[path].require_carry(source.like)
-        return solver.write(solver.solve(source), source, names[path])
+        answer = solver.solve(source)
+        return lambda: solver.write(answer, source, names[path])
 
     each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))
 
@@ -164,13 +165,25 @@ def _is_done(outputs: Outputs, solver: Solver, writing: Writing) -> bool:
         found = json.loads(outputs.sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    wanted = plain(solver.identity)
-    differing = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+    wanted = plain(solver.identity, 7)
+    differing = _differences(found if isinstance(found, dict) else {}, wanted)
     if not differing:
         return True
     if writing.overwrite:
         return False
     raise UsageError(
-        f"{outputs.image} was made with another {' and '.join(differing)} than asked for now: "
-        "choose another OUT, or add --overwrite to do such files again"
+        f"{outputs.image} was made with other settings than asked for now ({', '.join(differing)}): choose another "
+        "OUT, or add --overwrite to do such files again"
     )
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What differs, with both values; of tables, which entries."""
+    out = []
+    for key, now in wanted.items():
+        then = found.get(key)
+        if isinstance(now, Mapping) and isinstance(then, Mapping):
+            out += _differences(then, now)
+        elif then != now:
+            out.append(f"{key} {then} then, {now} now")
+    return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,11 @@ def _folder(
         targets[path] = Outputs(out / (base + (".npz" if simulation.task == "mask" else ".npy")))
     refuse_existing([p for outputs in targets.values() for p in outputs.all], overwrite)
     make_folders([out])
-    each_file(sources, lambda path: _one(simulation, blur, read_image(path), targets[path], None), reporter, "simulate")
+
+    def work(path: Path) -> Callable[[], dict[str, Any]]:
+        return lambda: _one(simulation, blur, read_image(path), targets[path], None)
+
+    each_file(sources, work, reporter, "simulate")
 
 
 def _one(
@@ -227,7 +232,8 @@ def _one(
             "seed": simulation.seed,
             "seconds": time.perf_counter() - begun,
             "warnings": warnings,
-        }
+        },
+        7,
     )
     write_json(outputs.sidecar, report)
     return report

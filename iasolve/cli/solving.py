@@ -228,7 +228,7 @@ class Solver:
             ],
             "warnings": notes,
         }
-        found: dict[str, Any] = plain(report)
+        found: dict[str, Any] = plain(report, 7)
         return found
 
     def write(self, answer: Answer, source: Source, outputs: Outputs) -> dict[str, Any]:
