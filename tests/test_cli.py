@@ -1,6 +1,7 @@
 """The command line on real samples: commands, options, formats, reports and exit codes."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tifffile
 from cli_fixtures import SIZE, cli, heads, program, tiny
 from PIL import Image
 
+import iasolve
 from iasolve import __version__
 from iasolve.metrics import psnr
 from iasolve.priors import list_priors
@@ -20,6 +22,7 @@ from iasolve.priors import list_priors
 __all__ = ["heads", "tiny"]  # fixtures
 
 QUICK = ("--steps", "2")
+DEMO_PRIOR = "mri-t1-128"
 
 
 @pytest.fixture
@@ -526,6 +529,43 @@ def test_recipes_are_listed_and_shown_with_their_comments():
 def test_prior_list_is_json_even_when_it_is_empty():
     assert [p["name"] for p in cli("prior", "list", "--json").report["priors"]] == list(list_priors())
     assert cli("prior", "list").code == 0
+
+
+@pytest.mark.skipif(DEMO_PRIOR not in list_priors(), reason="this installation has no bundled prior")
+@pytest.mark.parametrize(
+    "quick",
+    [
+        True,
+        pytest.param(
+            False,
+            marks=pytest.mark.skipif("IASOLVE_SLOW_TESTS" not in os.environ, reason="set IASOLVE_SLOW_TESTS: a minute"),
+        ),
+    ],
+)
+def test_demo_solves_compares_and_draws(quick, tmp_path, monkeypatch):
+    solve = iasolve.solve
+    if quick:
+        amortized = {"recipe": "fast", "samples": 2}
+        monkeypatch.setattr(iasolve, "solve", lambda *a, **k: solve(*a, **{**k, **amortized}), raising=False)
+    monkeypatch.chdir(tmp_path)
+    done = cli("demo")
+    assert done.code == 0, done
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"iasolve-demo.{s}" for s in ("json", "md", "png")]
+    report = json.loads(Path("iasolve-demo.json").read_text())
+    assert [task["recipe"] for task in report["tasks"]] == ["denoise", "compressed-sensing", "deblur"]
+    for task in report["tasks"]:
+        mean = task["mean"]
+        assert mean["iasolve"]["psnr"] > mean["input"]["psnr"] + 2
+        assert mean["iasolve"]["ssim"] > mean["input"]["ssim"]
+        assert mean["total variation"]["psnr"] > mean["input"]["psnr"] + 2
+        for text in (done.out, Path("iasolve-demo.md").read_text()):
+            assert f"{mean['iasolve']['psnr']:.2f} / {mean['iasolve']['ssim']:.3f}" in text
+            assert "in effect" in text
+    assert "CC BY 4.0" in Path("iasolve-demo.md").read_text()
+    with Image.open("iasolve-demo.png") as figure:
+        assert min(figure.size) > 500
+    if not quick:
+        assert all(t["mean"]["iasolve"]["psnr"] > t["mean"]["total variation"]["psnr"] for t in report["tasks"])
 
 
 def test_demo_refuses_a_prior_of_another_size(tiny, tmp_path):

@@ -197,11 +197,9 @@ def test_an_image_unlike_the_priors_data_is_warned_about_with_the_number(copied,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("command", ["denoise", "demo"])
-def test_a_gpu_that_is_not_there(command, image, tiny, tmp_path):
-    if command == "denoise":
-        done = cli("denoise", image, tmp_path / "o.npy", *quick(tiny), "--device", "cuda")
-        clean_failure(done, 5, "no CUDA device", "--device cpu")
+def test_a_gpu_that_is_not_there(image, tiny, tmp_path):
+    done = cli("denoise", image, tmp_path / "o.npy", *quick(tiny), "--device", "cuda")
+    clean_failure(done, 5, "no CUDA device", "--device cpu")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Folders on the command line: names, failures, resuming, interrupting."""
 
+import contextlib
 import json
 import os
 import signal
@@ -147,6 +148,23 @@ def test_a_folder_through_simulation_reconstruction_and_evaluation(folder, tiny,
     assert all(scores["mean"]["psnr"] > 15 for scores in done.report["files"])
 
 
+def test_on_a_terminal_there_is_a_bar_and_stdout_stays_pure(folder, tiny, tmp_path):
+    terminal, end = os.openpty()
+    arguments = ["denoise", folder, tmp_path / "out", *quick(tiny), "--json"]
+    with subprocess.Popen([*program(), *map(str, arguments)], stdout=subprocess.PIPE, stderr=end) as process:
+        os.close(end)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that its other end is closed
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    os.close(terminal)
+    assert process.returncode == 0
+    assert len(json.loads(out)["files"]) == 3
+    assert b"3/3" in shown or b"2/3" in shown
+
+
 def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(heads, tiny, tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -154,7 +172,11 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(heads, tiny, tmp
         np.save(source / f"{number}.npy", heads[0] + number)
     arguments = ["denoise", source, out, "--sigma", 5, "--prior", tiny, "--steps", 25]
     process = subprocess.Popen(
-        [*program(), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*program(), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     deadline = time.monotonic() + 120
     while not (out / "0.npy.json").exists():

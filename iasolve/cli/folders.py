@@ -146,7 +146,8 @@ def _uninterrupted() -> Iterator[None]:
         nonlocal held
         held = True
 
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or not usual:  # nothing that could be held back
         yield
         return
     before = signal.signal(signal.SIGINT, hold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,11 +107,11 @@ def in_folder(sources: list[Path], out: Path, std: Path | None, figure: Path | N
     UsageError
         When two inputs would have the same output.
     """
-    stems = [path.stem for path in sources]
+    stems = Counter(path.stem for path in sources)
     outputs: dict[Path, Outputs] = {}
     for path in sources:
         # a.png and a.tif side by side: keep both names whole
-        base = path.stem if stems.count(path.stem) == 1 else path.name
+        base = path.stem if stems[path.stem] == 1 else path.name
         name = path.name if path.suffix.lower() not in (".h5", ".hdf5") else base + _CARRIES_ANYTHING
         keeps = can_carry(path.suffix, np.float32)
         outputs[path] = Outputs(

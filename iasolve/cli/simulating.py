@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,10 +153,10 @@ def _folder(
     sources = list_folder(source, IMAGE_SUFFIXES)
     if out.resolve() == source.resolve() or out.is_file():
         raise UsageError(f"OUT {out}: IN is a folder, so this must name another folder")
-    stems = [path.stem for path in sources]
+    stems = Counter(path.stem for path in sources)
     targets = {}
     for path in sources:
-        base = path.stem if stems.count(path.stem) == 1 else path.name
+        base = path.stem if stems[path.stem] == 1 else path.name
         targets[path] = Outputs(out / (base + (".npz" if simulation.task == "mask" else ".npy")))
     refuse_existing([p for outputs in targets.values() for p in outputs.all], overwrite)
     make_folders([out])

@@ -39,7 +39,8 @@ def train(
 
     if resume and init is not None:
         raise UsageError("--resume and --init: the one continues a run, the other starts one; give one of them")
-    reporter = Reporter(printing)
+    # under torchrun, the first process speaks for all
+    reporter = Reporter(printing if os.environ.get("RANK", "0") == "0" else Printing(quiet=True))
     try:
         from iasolve.training.config import load_config
 
@@ -71,8 +72,7 @@ def train(
             reporter.say(_line(dict.fromkeys(_SHOWN)))
         reporter.say(_line(row))
 
-    if int(os.environ.get("RANK", "0")) == 0:
-        reporter.say(f"training {settings.name} on {chosen}, in {folder}")
+    reporter.say(f"training {settings.name} on {chosen}, in {folder}")
     try:
         path = run(settings, folder, resume=resume, init=first, minutes=minutes, device=chosen, report=report)
     except KeyboardInterrupt:
