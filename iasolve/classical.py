@@ -351,9 +351,7 @@ def _admm(
         v = torch.lerp(d, kx, _RELAXATION)
         v += u
         # Moreau: the multiplier is the projection of v, the split variable is what is left.
-        length = torch.hypot(v[:, 0], v[:, 1]).clamp_min_(
-            tiny
-        )  # vector_norm over an axis of 2: 50 times slower
+        length = torch.hypot(v[:, 0], v[:, 1]).clamp_min_(tiny)  # vector_norm over an axis of 2: 50 times slower
         u = v * (_column(threshold) / torch.maximum(length, _column(threshold))).unsqueeze(1)
         if nonnegative:
             u[:, 2] = v[:, 2].clamp(max=0)
@@ -526,9 +524,7 @@ class RidgeFromBins:
         """
         if folded.shape[-2:] != self.bins_mask.shape or not folded.is_complex():
             grid = tuple(self.bins_mask.shape)
-            raise ValueError(
-                f"folded {tuple(folded.shape)} {folded.dtype} must be complex on the grid {grid}"
-            )
+            raise ValueError(f"folded {tuple(folded.shape)} {folded.dtype} must be complex on the grid {grid}")
         flat = folded.reshape(-1, *folded.shape[-2:]).to(torch.complex128)
         image = self._apply(_select(flat, self._bins))
         return image.reshape(folded.shape).to(folded.real.dtype)
@@ -687,9 +683,7 @@ def nonlocal_means(noisy: Tensor, sigma: float, h: float | None = None) -> Tenso
         raise ValueError(f"h must be finite and positive, got {strength}")
     out = torch.empty_like(images)
     for i, image in enumerate(images):
-        clean = denoise_nl_means(
-            image.numpy(), patch_size=5, patch_distance=6, h=strength, sigma=sigma, fast_mode=True
-        )
+        clean = denoise_nl_means(image.numpy(), patch_size=5, patch_distance=6, h=strength, sigma=sigma, fast_mode=True)
         out[i] = torch.from_numpy(clean)
     return out.reshape(noisy.shape).to(noisy)
 

@@ -38,9 +38,7 @@ def _range(reference: NDArray[Any], data_range: float | None) -> float:
         else:
             data_range = float(reference.max() - reference.min())
     if not (math.isfinite(data_range) and data_range > 0):
-        raise ValueError(
-            f"data_range must be finite and positive, got {data_range} (a constant reference has 0)"
-        )
+        raise ValueError(f"data_range must be finite and positive, got {data_range} (a constant reference has 0)")
     return data_range
 
 

@@ -45,9 +45,7 @@ def np_gradient(x):
 def np_objective(precision, folded, weight, x):
     misfit = np.abs(np.fft.fft2(x, norm="ortho") - folded) ** 2
     known = np.isfinite(precision) & (precision > 0)
-    return (
-        0.5 * (precision[known] * misfit[known]).sum() + weight * np.sqrt((np_gradient(x) ** 2).sum(0)).sum()
-    )
+    return 0.5 * (precision[known] * misfit[known]).sum() + weight * np.sqrt((np_gradient(x) ** 2).sum(0)).sum()
 
 
 def primal_dual(precision, folded, weight, iterations=3000, nonnegative=False):
@@ -103,9 +101,7 @@ def test_wiener_limits():
     lam[0, 0], lam[1, 0], lam[-1, 0] = math.inf, 4.0, 4.0
     power = torch.ones(8, 6, dtype=torch.float64)
     power[0, 0] = 0  # 0 / 0 where it matters: exact data win
-    folded = torch.where(
-        lam > 0, folded, complex(math.nan, 0)
-    )  # what folding leaves where nothing is measured
+    folded = torch.where(lam > 0, folded, complex(math.nan, 0))  # what folding leaves where nothing is measured
     h = fft2(wiener(lam, folded, power))
     assert torch.allclose(h[0, 0], folded[0, 0])
     assert torch.allclose(h[1, 0], 0.8 * folded[1, 0])
@@ -148,9 +144,7 @@ def test_step_shrinks_by_the_known_amount(shape, weight):
     jump = float(expected.max() - expected.min())
     misfit = lam / 2 * float((expected - x).square().sum())
     assert float(result.objective) == pytest.approx(misfit + weight * 2 * height * jump, rel=1e-6)
-    flipped = total_variation(
-        torch.full(shape, lam).T, fft2(x.T), weight, tolerance=1e-8, max_iterations=5000
-    )
+    flipped = total_variation(torch.full(shape, lam).T, fft2(x.T), weight, tolerance=1e-8, max_iterations=5000)
     assert torch.allclose(flipped.image, expected.T, atol=1e-6)
 
 
@@ -161,9 +155,7 @@ def test_diagonal_stripes_feel_the_isotropic_gradient():
     level = (index < n // 2).double()
     shift = math.sqrt(2) * 2 * weight / (lam * n / 2)
     expected = level + torch.where(level > 0, -shift, shift)
-    result = total_variation(
-        torch.full((n, n), lam), fft2(level), weight, tolerance=1e-8, max_iterations=5000
-    )
+    result = total_variation(torch.full((n, n), lam), fft2(level), weight, tolerance=1e-8, max_iterations=5000)
     assert torch.allclose(result.image, expected, atol=1e-6)
 
 
@@ -339,9 +331,7 @@ def test_equivariance():
 def test_unmeasured_values_do_not_leak():
     precision, folded = mask_case()
     garbage = torch.where(precision > 0, folded, complex(math.nan, math.inf))
-    assert torch.equal(
-        total_variation(precision, garbage, 1.0).image, total_variation(precision, folded, 1.0).image
-    )
+    assert torch.equal(total_variation(precision, garbage, 1.0).image, total_variation(precision, folded, 1.0).image)
 
 
 def test_inputs_are_left_alone():
@@ -421,9 +411,7 @@ def smooth_images(count, height=16, width=12, seed=0):
     """Correlated Gaussian images whose coarse bins tell something about the fine ones."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.randn(20, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
-    return 1.0 + torch.einsum(
-        "nk,khw->nhw", torch.randn(count, 20, dtype=torch.float64, generator=generator), basis
-    )
+    return 1.0 + torch.einsum("nk,khw->nhw", torch.randn(count, 20, dtype=torch.float64, generator=generator), basis)
 
 
 def test_ridge_is_least_squares_on_noisy_copies():
@@ -436,9 +424,7 @@ def test_ridge_is_least_squares_on_noisy_copies():
     noise = sigma * torch.randn(copies, 40, 8, 6, dtype=torch.float64, generator=generator)
     h = fft2(images + noise).flatten(0, 1)
     features = torch.cat([h[:, mask].real, h[:, mask].imag, torch.ones(len(h), 1)], dim=1)
-    solution = np.linalg.lstsq(features.numpy(), images.repeat(copies, 1, 1).flatten(1).numpy(), rcond=1e-10)[
-        0
-    ]
+    solution = np.linalg.lstsq(features.numpy(), images.repeat(copies, 1, 1).flatten(1).numpy(), rcond=1e-10)[0]
     test = fft2(smooth_images(5, 8, 6, seed=7))
     f = torch.cat([test[:, mask].real, test[:, mask].imag, torch.ones(5, 1)], dim=1)
     expected = (f @ torch.from_numpy(solution)).reshape(5, 8, 6)
@@ -536,9 +522,7 @@ def test_ridge_refuses_bad_arguments():
 
 DENOISERS = [
     nonlocal_means,
-    pytest.param(
-        wavelet_denoise, marks=pytest.mark.skipif(find_spec("pywt") is None, reason="needs PyWavelets")
-    ),
+    pytest.param(wavelet_denoise, marks=pytest.mark.skipif(find_spec("pywt") is None, reason="needs PyWavelets")),
 ]
 
 
@@ -580,11 +564,7 @@ def test_nonlocal_means_strength():
 @pytest.mark.skipif(find_spec("pywt") is None, reason="needs PyWavelets")
 def test_cycle_spinning_averages_shifts():
     noisy = torch.fft.ifft2(noise_case(16, 16, sigma=0.2)[1], norm="ortho").real
-    shifted = [
-        wavelet_denoise(noisy.roll((a, b), (0, 1)), 0.2).roll((-a, -b), (0, 1))
-        for a in (0, 1)
-        for b in (0, 1)
-    ]
+    shifted = [wavelet_denoise(noisy.roll((a, b), (0, 1)), 0.2).roll((-a, -b), (0, 1)) for a in (0, 1) for b in (0, 1)]
     assert torch.allclose(wavelet_denoise(noisy, 0.2, shifts=2), torch.stack(shifted).mean(0))
     with pytest.raises(ValueError, match="shifts"):
         wavelet_denoise(noisy, 0.2, shifts=0)

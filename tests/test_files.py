@@ -86,11 +86,7 @@ ROUND_TRIPS = [
     *[(suffix, dtype) for suffix in LOSSLESS for dtype in ("uint8", "uint16")],
     *[(".tif", dtype) for dtype in ("int8", "int16", "int32", "uint32", "int64", "float16", "float32")],
     *[(".tif", dtype) for dtype in ("float64", "complex64", "complex128")],
-    *[
-        (s, dtype)
-        for s in (".npy", ".npz")
-        for dtype in ("bool", "int64", ">i2", "float16", ">f4", "float64")
-    ],
+    *[(s, dtype) for s in (".npy", ".npz") for dtype in ("bool", "int64", ">i2", "float16", ">f4", "float64")],
     *[(s, dtype) for s in (".npy", ".npz") for dtype in ("complex64", "complex128")],
 ]
 
@@ -168,9 +164,7 @@ def test_array_shapes_that_are_no_image_are_refused(tmp_path, shape):
 
 @settings(FUZZ, max_examples=40)
 @given(
-    data=hnp.arrays(
-        st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)
-    ),
+    data=hnp.arrays(st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)),
     suffix=st.sampled_from(LOSSLESS),
 )
 def test_random_integers_round_trip(tmp_path, data, suffix):
@@ -324,9 +318,7 @@ def test_orientation_is_applied(tmp_path, orientation):
 
 
 def test_damaged_camera_notes_do_not_matter(tmp_path):
-    Image.fromarray(np.full((8, 8), 90, np.uint8)).save(
-        tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"
-    )
+    Image.fromarray(np.full((8, 8), 90, np.uint8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert files.read_image(tmp_path / "a.jpg").pixels.mean() == pytest.approx(90, abs=2)
 
 
@@ -361,9 +353,7 @@ def test_tiff_compressions_of_other_programs(tmp_path, rng, compression):
         pages = [rng.integers(0, 200, shape).astype(dtype) for _ in range(3)]
         pictures = [Image.fromarray(page) for page in pages]
         assert pictures[0].mode == mode
-        pictures[0].save(
-            tmp_path / "a.tif", compression=compression, save_all=True, append_images=pictures[1:]
-        )
+        pictures[0].save(tmp_path / "a.tif", compression=compression, save_all=True, append_images=pictures[1:])
         image = files.read_image(tmp_path / "a.tif")
         assert (image.dtype, image.lead) == (dtype, (3,))
         expected = np.stack(pages).reshape(3, 12, 10, -1)
@@ -373,9 +363,7 @@ def test_tiff_compressions_of_other_programs(tmp_path, rng, compression):
 def test_tiff_variants(tmp_path, rng):
     grey = rng.integers(0, 256, (6, 8), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "white.tif", grey, photometric="miniswhite")
-    np.testing.assert_array_equal(
-        files.read_image(tmp_path / "white.tif").pixels[0, 0], 255 - grey.astype(int)
-    )
+    np.testing.assert_array_equal(files.read_image(tmp_path / "white.tif").pixels[0, 0], 255 - grey.astype(int))
     tifffile.imwrite(tmp_path / "bits.tif", grey > 99)
     np.testing.assert_array_equal(files.read_image(tmp_path / "bits.tif").pixels[0, 0], 255 * (grey > 99))
     planar = rng.integers(0, 256, (3, 6, 8), dtype=np.uint8)
@@ -646,9 +634,7 @@ def test_files_that_declare_far_too_much(tmp_path):
         png_bytes(np.zeros((1, 1), np.uint8), 8, 0)[:16] + struct.pack(">II", 60000, 60000) + b"\x08\0\0\0\0"
     )
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
     (tmp_path / "a.npy").write_bytes(header.getvalue())
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint8))
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tif:
@@ -711,16 +697,12 @@ def write_fastmri(path, *, coils=None, slices=3, test=False):
     kspace = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
     mask = np.arange(16) % 4 == 0
     with h5py.File(path, "w") as file:
-        file.create_dataset(
-            "ismrmrd_header", data="<ismrmrdHeader>é</ismrmrdHeader>", dtype=h5py.string_dtype()
-        )
+        file.create_dataset("ismrmrd_header", data="<ismrmrdHeader>é</ismrmrdHeader>", dtype=h5py.string_dtype())
         file.create_dataset("kspace", data=kspace * mask if test else kspace)
         if test:
             file.create_dataset("mask", data=mask.astype(np.uint8))
         else:
-            file.create_dataset(
-                "reconstruction_esc", data=np.abs(kspace.reshape(slices, -1, 20, 16)[:, 0, 2:18])
-            )
+            file.create_dataset("reconstruction_esc", data=np.abs(kspace.reshape(slices, -1, 20, 16)[:, 0, 2:18]))
         file.attrs["acquisition"] = "CORPDFS_FBK"
         file.attrs["patient_id"] = "0123abcd"
         if test:

@@ -67,9 +67,7 @@ def load_array(path: Path, key: str | None = None, prefer: tuple[str, ...] = ())
     if path.suffix.lower() == ".npz":
         key = _choose(path, key, prefer)
     elif key is not None:
-        raise UnfitData(
-            path, f"the key {key!r} was given", "no key: an .npy file holds one array", "Leave the key out"
-        )
+        raise UnfitData(path, f"the key {key!r} was given", "no key: an .npy file holds one array", "Leave the key out")
     try:
         with decoding(path, f"a {path.suffix.lower()} file as NumPy writes it"):
             array = _load(path, key)
@@ -92,9 +90,7 @@ def _load(path: Path, key: str | None) -> Array:
         if key is None:
             stream: IO[bytes] = stack.enter_context(path.open("rb"))
             if stream.read(2) == b"PK":
-                raise UnreadableFile(
-                    path, "an .npz archive", "a single .npy array", "Rename the file to .npz"
-                )
+                raise UnreadableFile(path, "an .npz archive", "a single .npy array", "Rename the file to .npz")
             stream.seek(0)
         else:
             archive = stack.enter_context(zipfile.ZipFile(path))

@@ -49,9 +49,7 @@ def atomic_write(path: PathInput) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     # Replacing a device or a pipe (/dev/null, /dev/stdout) by a file would damage the system.
     if target.exists() and not target.is_file():
-        raise WriteError(
-            path, "this is a folder or a device", "the name of a file", "Choose another output path"
-        )
+        raise WriteError(path, "this is a folder or a device", "the name of a file", "Choose another output path")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         # A plain exclusive open follows the umask; the tempfile module leaves 0600, unreadable to a group.
@@ -91,9 +89,7 @@ def _write_error(path: PathInput, folder: Path, error: OSError | ValueError) -> 
     code = getattr(error, "errno", None)
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
     if not folder.is_dir():
-        return WriteError(
-            path, f"the folder {folder} does not exist", "an existing folder", "Create it first"
-        )
+        return WriteError(path, f"the folder {folder} does not exist", "an existing folder", "Create it first")
     if code in (errno.ENOSPC, errno.EDQUOT):
         return WriteError(
             path,

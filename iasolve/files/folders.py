@@ -83,11 +83,7 @@ def guard_output(path: PathInput, overwrite: bool = False) -> Path:
             f"Create it first: mkdir -p {parent}",
         )
     if target.exists() and not overwrite:
-        raise WriteError(
-            target, "the file exists already", "a new name", "Choose another name, or allow overwriting"
-        )
+        raise WriteError(target, "the file exists already", "a new name", "Choose another name, or allow overwriting")
     if not os.access(parent, os.W_OK):
-        raise WriteError(
-            target, f"the folder {parent} is not writable", "a writable folder", "Choose another one"
-        )
+        raise WriteError(target, f"the folder {parent} is not writable", "a writable folder", "Choose another one")
     return target

@@ -112,9 +112,7 @@ def read_image(path: PathInput, key: str | None = None) -> ImageFile:
     """
     source, kind, key = locate(path, IMAGE_SUFFIXES, key)
     if key is not None and kind not in (".npy", ".npz"):
-        raise UnfitData(
-            source, f"the key {key!r} was given", "a key for .npz files only", "Leave the key out"
-        )
+        raise UnfitData(source, f"the key {key!r} was given", "a key for .npz files only", "Leave the key out")
     decoded, key = decode_any(source, kind, key)
     samples = decoded.samples
     require_numeric(samples, source)

@@ -144,9 +144,7 @@ def _read_h5(source: Path, kind: str, key: str, slices: slice | None) -> KSpaceF
     return KSpaceFile(source, kind, kspace, fitting, attributes, True, coiled, text, key)
 
 
-def _require_kspace(
-    shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, layouts: tuple[str, ...]
-) -> None:
+def _require_kspace(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, layouts: tuple[str, ...]) -> None:
     wanted = " or ".join(f"({layout})" for layout in layouts)
     if dtype.kind != "c":
         advice = "If this is an image, give it as an image: k-space is made from it by the measurement"
@@ -157,9 +155,7 @@ def _require_kspace(
             )
         raise UnfitData(path, f"values of type {dtype}, shape {shape}", f"complex k-space, {wanted}", advice)
     if len(shape) not in [layout.count(",") + 1 for layout in layouts]:
-        raise UnfitData(
-            path, f"k-space of shape {shape}", wanted, "Reshape it to one of these and save it again"
-        )
+        raise UnfitData(path, f"k-space of shape {shape}", wanted, "Reshape it to one of these and save it again")
 
 
 def _native(kspace: Array, path: Path) -> Array:

@@ -32,9 +32,7 @@ def split_key(path: PathInput) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def locate(
-    path: PathInput, suffixes: tuple[str, ...], key: str | None = None
-) -> tuple[Path, str, str | None]:
+def locate(path: PathInput, suffixes: tuple[str, ...], key: str | None = None) -> tuple[Path, str, str | None]:
     """Check that ``path`` is a non-empty regular file with one of ``suffixes``.
 
     Parameters
@@ -69,9 +67,7 @@ def locate(
     if not exists:
         parent = source.parent
         where = "" if parent.is_dir() else f" (the folder {parent} does not exist either)"
-        raise UnreadableFile(
-            source, f"no such file{where}", "an existing file", "Check the spelling of the path"
-        )
+        raise UnreadableFile(source, f"no such file{where}", "an existing file", "Check the spelling of the path")
     if not is_file:
         found = "this is a folder" if source.is_dir() else "this is not a regular file"
         raise UnreadableFile(source, found, f"one file ({known})", "Name a file inside it")
@@ -83,7 +79,5 @@ def locate(
             "Convert the file, or give it the suffix of what it holds",
         )
     if size == 0:
-        raise UnreadableFile(
-            source, "the file is empty (0 bytes)", f"a {kind} file", "Copy or export it again"
-        )
+        raise UnreadableFile(source, "the file is empty (0 bytes)", f"a {kind} file", "Copy or export it again")
     return source, kind, key if key is not None else own_key

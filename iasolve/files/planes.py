@@ -69,9 +69,7 @@ def mask_from(array: Array, path: PathInput) -> NDArray[np.bool_]:
         For other values or another number of axes.
     """
     if array.ndim not in (1, 2):
-        raise UnfitData(
-            path, f"a mask of shape {array.shape}", "(H, W), or (W,) for columns", "Save one plane of it"
-        )
+        raise UnfitData(path, f"a mask of shape {array.shape}", "(H, W), or (W,) for columns", "Save one plane of it")
     values = np.unique(array)
     nonzero = values[values != 0]
     if nonzero.size > 1 or (nonzero.size == 1 and nonzero[0] not in (1, 255)):
@@ -138,9 +136,7 @@ def _read_plane(path: PathInput, key: str | None, name: str) -> tuple[Path, Arra
         opacity, samples = samples[..., -1], samples[..., :-1]
         # A floating-point file has no fixed value for "opaque"; a constant one hides nothing either way.
         if opacity.min() != opacity.max():
-            raise UnfitData(
-                source, f"a {name} with transparent parts", "an opaque image", "Flatten the image"
-            )
+            raise UnfitData(source, f"a {name} with transparent parts", "an opaque image", "Flatten the image")
     # Paint programs save black and white as RGB.
     if not bool((samples == samples[..., :1]).all()):
         raise UnfitData(source, f"a {name} in colour", "a grey image", "Convert it to greyscale")

@@ -114,9 +114,7 @@ def _decode(path: Path) -> Decoded | None:
     with tifffile.TiffFile(path) as tif:
         series = [one for one in tif.series if not one.keyframe.is_reduced] or list(tif.series)
         if not series:
-            raise UnreadableFile(
-                path, "it holds no image", "a complete TIFF image", "Copy or export it again"
-            )
+            raise UnreadableFile(path, "it holds no image", "a complete TIFF image", "Copy or export it again")
         if len(series) != 1:
             shapes = ", ".join(str(one.shape) for one in series[:8])
             raise UnfitData(

@@ -26,9 +26,7 @@ TIFF_TYPES = frozenset(
 )
 
 
-def can_carry(
-    suffix: str, dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: bool = False
-) -> bool:
+def can_carry(suffix: str, dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: bool = False) -> bool:
     """Whether files with this suffix can hold such data without loss of type, pages or channels.
 
     Parameters
@@ -50,9 +48,7 @@ def can_carry(
     return _obstacle(suffix.lower(), np.dtype(dtype), pages, channels, alpha) is None
 
 
-def suffixes_for(
-    dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: bool = False
-) -> tuple[str, ...]:
+def suffixes_for(dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: bool = False) -> tuple[str, ...]:
     """Suffixes that can hold such data.
 
     Parameters
@@ -66,9 +62,7 @@ def suffixes_for(
         With their dots.
     """
     return tuple(
-        suffix
-        for suffix in IMAGE_SUFFIXES
-        if can_carry(suffix, dtype, pages=pages, channels=channels, alpha=alpha)
+        suffix for suffix in IMAGE_SUFFIXES if can_carry(suffix, dtype, pages=pages, channels=channels, alpha=alpha)
     )
 
 
@@ -97,9 +91,7 @@ def require_carry(
     WriteError
         With the suffixes that would do.
     """
-    target = (
-        np.dtype(dtype) if dtype is not None else like.dtype if like is not None else np.dtype(np.float32)
-    )
+    target = np.dtype(dtype) if dtype is not None else like.dtype if like is not None else np.dtype(np.float32)
     pages = pages if pages is not None else like.pages if like is not None else 1
     channels = channels if channels is not None else like.channels if like is not None else 1
     alpha = like is not None and _keeps_alpha(like, target, pages)
@@ -110,9 +102,7 @@ def require_carry(
         hint = ""
         if suffix in (".png", ".jpg", ".jpeg") and target.kind == "f":
             hint = ", or scale the image to 0..255 and save it as uint8 first"
-        raise WriteError(
-            path, obstacle, f"one of {', '.join(fitting)}", f"Change the suffix of the output{hint}"
-        )
+        raise WriteError(path, obstacle, f"one of {', '.join(fitting)}", f"Change the suffix of the output{hint}")
 
 
 def _keeps_alpha(like: ImageFile, dtype: np.dtype[Any], pages: int) -> bool:
