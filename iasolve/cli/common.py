@@ -89,7 +89,7 @@ class Solving:
         int | None,
         typer.Option(metavar="K", min=0, help="Posterior samples, for error bars."),
     ] = None
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of all random draws.")] = 0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of all random draws.")] = 0
     fit: Annotated[
         str,
         typer.Option(

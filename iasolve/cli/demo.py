@@ -17,7 +17,7 @@ def demo(
     running: Running,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where figure and table go.")] = Path(),
     prior: Annotated[str, typer.Option(metavar="NAME|PATH", help="Prior to solve with.")] = "mri-t1-128",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of noise, mask and samples.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of noise, mask and samples.")] = 0,
 ) -> None:
     """Solve bundled MR samples and compare, in a minute.
 

@@ -27,7 +27,7 @@ def simulate(
         float,
         typer.Option(metavar="S", min=0.0, help="Noise added: root mean square of a noise value, in the file's units."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of noise and mask.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of noise and mask.")] = 0,
     width: Annotated[float | None, typer.Option(metavar="PIXELS", help="gaussian: standard deviation.")] = None,
     kernel: Annotated[Path | None, typer.Option(metavar="FILE", help="kernel: its file; scaled to sum to 1.")] = None,
     cutoff: Annotated[float | None, typer.Option(metavar="SCALE", help="cutoff: the finest scale kept.")] = None,
