@@ -23,7 +23,7 @@ from iasolve.networks import Gaussian
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import GaussianNoise
 from iasolve.priors import Prior
-from iasolve.priors.likeness import image_elbo
+from iasolve.priors.likeness import image_elbo, ring_distance
 from iasolve.recipe import Recipe, load_recipe
 
 __all__ = ["NonFiniteError", "Result", "UnlikePriorWarning", "solve"]
@@ -62,7 +62,7 @@ class Result:
         Whether refinement ended with a better total objective than the guess, per image; where not, the guess
         is returned.
     likeness : array
-        ELBO of the image under the prior in nats per dimension (nan where the image has another size).
+        ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
     recipe : Recipe
         As resolved.
     seed : int
@@ -198,7 +198,7 @@ def solve(
         scales.append(row)
     likeness = gather("likeness")
     if warn:
-        _warn_unlike(torch.cat([p.likeness for p in parts]), prior)
+        _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior)
     sigma_out = sigma.cpu().reshape(lead)
     return Result(
         image=gather("image"),
@@ -224,6 +224,7 @@ class _Part:
     gain: Tensor
     improved: Tensor
     likeness: Tensor
+    distance: Tensor
 
 
 @torch.no_grad()
@@ -310,10 +311,10 @@ def _solve_batch(
         std = _error_bar(problem, torch.stack(means), torch.stack(draws), estimate)
         samples = torch.stack(draws)
 
-    likeness = torch.full((len(y),), torch.nan, device=y.device, dtype=y.real.dtype)
     views = problem.geometry.cut(estimate)
     rms = views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
     likeness = image_elbo(prior, views / rms).unflatten(0, (-1, tiles)).mean(1)
+    distance = ring_distance(prior, views / rms).unflatten(0, (-1, tiles)).mean(1)
     gain = problem.gain.reshape(-1, 1, 1, 1)
     image = problem.crop(gain * estimate)
     if not bool(torch.isfinite(image).all()):
@@ -329,6 +330,7 @@ def _solve_batch(
         problem.gain,
         improved,
         likeness,
+        distance,
     )
 
 
@@ -474,18 +476,26 @@ def _precision(y: Tensor, prior: Prior) -> torch.dtype:
     return torch.promote_types(real, torch.complex32) if y.is_complex() else real
 
 
-def _warn_unlike(likeness: Tensor, prior: Prior) -> None:
-    lowest = prior.card.get("validation", {}).get("elbo_lowest")
-    if lowest is None:
-        return
-    found = float(likeness.min())
-    # validation images are a sample: leave room below the lowest of them
-    limit = float(lowest) - 0.5
-    if found < limit:
+def _warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior) -> None:
+    validation = prior.card.get("validation", {})
+    findings = []
+    lowest = validation.get("elbo_lowest")
+    # validation images are a sample: leave room beyond the most unusual of them
+    if lowest is not None and float(likeness.min()) < float(lowest) - 0.5:
+        findings.append(
+            f"its evidence lower bound is {float(likeness.min()):.2f} nats per pixel, the lowest of the validation "
+            f"images is {float(lowest):.2f}"
+        )
+    usual = validation.get("coarse_rings", {}).get("largest_distance")
+    if usual is not None and float(distance.max()) > 1.25 * float(usual):
+        findings.append(
+            f"the power of its coarse scales lies {float(distance.max()):.1f} standard deviations off, the farthest of "
+            f"the validation images {float(usual):.1f}"
+        )
+    if findings:
         warnings.warn(
-            f"the image is unlike the data of prior {prior.name!r}: its evidence lower bound is {found:.2f} nats per "
-            f"pixel, the lowest of the validation images is {float(lowest):.2f}; the result may be worse than a "
-            "classical method's",
+            f"the image is unlike the data of prior {prior.name!r}: {'; '.join(findings)}. "
+            "The result may be worse than a classical method's",
             UnlikePriorWarning,
             stacklevel=3,
         )

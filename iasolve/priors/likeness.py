@@ -1,14 +1,21 @@
-"""How like its training data a prior finds an image: the evidence lower bound."""
+"""How like its training data a prior finds an image: the evidence lower bound, and the power of coarse rings.
+
+The bound alone is one-sided: a smooth photograph is easy to encode and gets a high one. What gives it away is how
+its energy is shared among the coarse rings (a head stands before air; a photograph fills its frame).
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from iasolve.networks import kl_divergence
 from iasolve.priors.prior import Prior
+from iasolve.spectrum import Spectrum
 
-__all__ = ["image_elbo"]
+__all__ = ["image_elbo", "ring_distance", "ring_statistics"]
 
 
 @torch.no_grad()
@@ -47,3 +54,37 @@ def image_elbo(prior: Prior, images: Tensor) -> Tensor:
     factor = 1.0 if images.is_complex() else 0.5
     distortion = factor * (spectrum.ring_sums(residual) / variance + bins * variance.log()).sum((-2, -1))
     return -(cost + distortion) / dims
+
+
+def _ring_log_power(spectrum: Spectrum, images: Tensor) -> Tensor:
+    """Log power of the coarse rings, up to an eighth of the size, ``(B, R)``: noise and blur hardly reach them."""
+    power = spectrum.ring_means(spectrum.transform(images).abs().square()).mean(dim=1)
+    coarse = [i for i, s in enumerate(spectrum.scales) if s <= max(4, spectrum.size // 8)]
+    return torch.log(power[:, coarse] + 1e-12)
+
+
+def ring_statistics(spectrum: Spectrum, images: Tensor) -> dict[str, Any]:
+    """Mean and standard deviation of the coarse rings' log power over validation images, and their largest distance.
+
+    For the card. ``images`` are ``(n, C, N, N)`` in the prior's units.
+    """
+    values = _ring_log_power(spectrum, images)
+    mean, std = values.mean(0), values.std(0).clamp_min(1e-3)
+    return {
+        "mean": [round(float(v), 5) for v in mean],
+        "std": [round(float(v), 5) for v in std],
+        "largest_distance": round(float(((values - mean) / std).abs().max()), 4),
+    }
+
+
+def ring_distance(prior: Prior, images: Tensor) -> Tensor:
+    """Largest distance of an image's coarse rings from the validation images', in their standard deviations, ``(B,)``.
+
+    NaN for a prior whose card does not have the statistics.
+    """
+    known = prior.card.get("validation", {}).get("coarse_rings")
+    if known is None:
+        return torch.full((len(images),), torch.nan, device=images.device, dtype=images.real.dtype)
+    values = _ring_log_power(prior.spectrum, images)
+    mean, std = (torch.tensor(known[k], device=values.device, dtype=values.dtype) for k in ("mean", "std"))
+    return ((values - mean) / std).abs().amax(-1)

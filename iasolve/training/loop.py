@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from iasolve.evidence import Folded
 from iasolve.networks import HVAE
 from iasolve.priors.checkpoint import load_checkpoint, save_checkpoint
-from iasolve.priors.likeness import image_elbo
+from iasolve.priors.likeness import image_elbo, ring_statistics
 from iasolve.priors.prior import HVAEPrior
 from iasolve.training.config import TrainingConfig
 from iasolve.training.data import Split, load_split, normalise
@@ -243,7 +243,10 @@ class Trainer:
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },
-            "validation": {k: round(v, 6) for k, v in validation.items()},
+            "validation": {
+                **{k: round(v, 6) for k, v in validation.items()},
+                "coarse_rings": ring_statistics(spectrum, normalise(self.split.validation)),
+            },
             "sigma_x": [[round(float(v), 6) for v in row] for row in net.sigma_x],
             "ring_power": [
                 [round(float(v), 6) for v in row] for row in spectrum.ring_means(spectrum.half(net.power.cpu()))

@@ -1,0 +1,44 @@
+"""How like its training data a prior finds an image."""
+
+import pytest
+import torch
+from tiny import images, tiny_prior
+
+import iasolve
+from iasolve.operators import GaussianNoise, Identity
+from iasolve.priors import HVAEPrior
+from iasolve.priors.likeness import image_elbo, ring_distance, ring_statistics
+from iasolve.training.data import normalise
+
+
+def prior_with_statistics():
+    plain = tiny_prior(torch.float64)  # shared among tests: leave it as it is
+    usual = normalise(images(40, 0, dtype=torch.float64))
+    card = {"validation": {"coarse_rings": ring_statistics(plain.spectrum, usual)}}
+    return HVAEPrior(plain.network, plain.name, card), usual
+
+
+def test_distance_is_in_standard_deviations_of_the_validation_images():
+    prior, usual = prior_with_statistics()
+    distance = ring_distance(prior, usual)
+    known = prior.card["validation"]["coarse_rings"]
+    assert float(distance.max()) == pytest.approx(known["largest_distance"], rel=1e-2)
+    assert float(distance.median()) < 3
+
+
+def test_a_frame_filling_image_is_warned_about_with_the_number():
+    prior, usual = prior_with_statistics()
+    flat = torch.ones(1, 1, 32, 32, dtype=torch.float64) + 0.01 * usual[:1]
+    solve = {"noise": GaussianNoise(0.01), "recipe": "fast"}
+    with pytest.warns(iasolve.UnlikePriorWarning, match="coarse scales lies .* standard deviations off"):
+        iasolve.solve(flat, Identity((1, 32, 32), torch.float64), prior, **solve)
+
+
+def test_a_card_without_statistics_says_nothing():
+    prior = tiny_prior(torch.float64)
+    assert torch.isnan(ring_distance(prior, normalise(images(2, 0, dtype=torch.float64)))).all()
+
+
+def test_the_bound_of_an_image_does_not_depend_on_its_neighbours():
+    prior, usual = prior_with_statistics()
+    torch.testing.assert_close(image_elbo(prior, usual[:3])[1:2], image_elbo(prior, usual[1:2]))
