@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,8 @@ def decoding(path: Path, expected: str) -> Iterator[None]:
             path, "it does not fit in memory", expected, "Use a smaller file, or check that it is not corrupt"
         ) from error
     except Exception as error:  # on damaged input the libraries raise nearly every type there is
-        reason = " ".join(str(error).split())[:200]
+        # an address in memory tells a user nothing
+        reason = " ".join(re.sub(r"<_io\.BytesIO[^>]*>", path.name, str(error)).split())[:200]
         raise UnreadableFile(
             path,
             f"cannot be decoded: truncated, corrupt or of another kind ({type(error).__name__}: {reason})",
