@@ -68,6 +68,8 @@ class Trainer:
         self.rng = np.random.default_rng(o.seed)
         self.progress = Progress()
         self.started_from: str | None = None
+        # of the code that runs, not of what the folder holds when the run ends
+        self.commit = _commit()
         self.objective = Objective(
             self.network,
             amortization_weight=o.amortization_weight,
@@ -238,7 +240,7 @@ class Trainer:
                 "skipped_steps": self.progress.skipped,
                 "seed": o.seed,
                 "batch": o.batch,
-                "commit": _commit(),
+                "commit": self.commit,
                 "started_from_sha256": self.started_from,
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
