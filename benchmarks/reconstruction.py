@@ -59,7 +59,10 @@ class Baselines:
         self.settings: dict[str, Any] = {}
         self.power = torch.fft.fft2(train, norm="ortho").abs().square().mean(0)
         start = TV_GRID.get(task.name, 20.0)
-        for name, nonnegative in (("total variation", False), ("total variation, x >= 0", True)):
+        # of 81 bins total variation makes little (19.1 dB against ridge's 19.5 on validation) in thousands of steps
+        self.reference = "ridge" if task.kind == "low-pass" else "total variation"
+        kinds = (("total variation", False), ("total variation, x >= 0", True))
+        for name, nonnegative in kinds if task.kind != "low-pass" else ():
 
             def score(weight: float, nonnegative: bool = nonnegative) -> float:
                 return float(common.psnr(self._tv(folded, weight, nonnegative), validation).mean())
@@ -96,7 +99,7 @@ class Baselines:
             "input": lambda: operator.adjoint(y),
             "Wiener": lambda: classical.wiener(1 / folded.variance, folded.value, self.power),
         }
-        for name in ("total variation", "total variation, x >= 0"):
+        for name in [n for n in self.settings if n.startswith("total variation")]:
             weight = self.settings[name]["weight"]
             methods[name] = lambda w=weight, n=name: self._tv(folded, w, n.endswith("0"))
         if self.task.kind == "denoise":
@@ -228,7 +231,7 @@ def main(
         ours, extra = iasolve_estimates(task, operator, y, loaded, seed, samples)
         estimates |= ours
         scores = {n: (common.psnr(e, references), common.ssim(e, references), s) for n, (e, s) in estimates.items()}
-        tv = scores["total variation"][0]
+        reference = scores[baselines.reference][0]
         covered = coverage(extra["result"], references)
         rows = []
         entry: dict[str, Any] = {
@@ -238,7 +241,7 @@ def main(
             "methods": {},
         }
         for method, (p, s, seconds) in scores.items():
-            gain, low, high = mean_interval(p - tv)
+            gain, low, high = mean_interval(p - reference)
             rows.append(
                 [
                     method,
@@ -251,7 +254,7 @@ def main(
             entry["methods"][method] = {
                 "psnr": float(p.mean()),
                 "ssim": float(s.mean()),
-                "psnr_over_tv": [gain, low, high],
+                "psnr_over_reference": [gain, low, high],
                 "seconds": seconds,
             }
         change, low, high = mean_interval(scores["iasolve refined"][0] - scores["iasolve amortized"][0])
@@ -263,8 +266,10 @@ def main(
             f"Coverage of the 90 % interval: {100 * covered:.1f} %. "
             f"Refined over amortized: {change:+.2f} dB ({low:+.2f} to {high:+.2f}).\n"
         )
-        lines.append(common.table(["method", "PSNR dB", "SSIM", "over total variation, dB (95 %)", "s / image"], rows))
-        picked = {n: estimates[n][0] for n in ("input", "total variation", "iasolve amortized", "iasolve refined")}
+        lines.append(
+            common.table(["method", "PSNR dB", "SSIM", f"over {baselines.reference}, dB (95 %)", "s / image"], rows)
+        )
+        picked = {n: estimates[n][0] for n in ("input", baselines.reference, "iasolve amortized", "iasolve refined")}
         panel(task, references, picked, out / f"{name}-{task.name.replace(' ', '-')}.png")
         common.write(name, report, "\n".join(lines), out)
     typer.echo("\n".join(lines))
