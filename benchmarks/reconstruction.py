@@ -269,7 +269,8 @@ def main(
         lines.append(
             common.table(["method", "PSNR dB", "SSIM", f"over {baselines.reference}, dB (95 %)", "s / image"], rows)
         )
-        picked = {n: estimates[n][0] for n in ("input", baselines.reference, "iasolve amortized", "iasolve refined")}
+        names = ("input", baselines.reference, "iasolve amortized", "iasolve refined")
+        picked = {n: estimates[n][0] for n in names}
         panel(task, references, picked, out / f"{name}-{task.name.replace(' ', '-')}.png")
         common.write(name, report, "\n".join(lines), out)
     typer.echo("\n".join(lines))
