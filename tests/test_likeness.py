@@ -42,3 +42,7 @@ def test_a_card_without_statistics_says_nothing():
 def test_the_bound_of_an_image_does_not_depend_on_its_neighbours():
     prior, usual = prior_with_statistics()
     torch.testing.assert_close(image_elbo(prior, usual[:3])[1:2], image_elbo(prior, usual[1:2]))
+
+
+def test_too_few_images_give_no_statistics():
+    assert ring_statistics(tiny_prior().spectrum, images(9)) is None

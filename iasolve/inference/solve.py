@@ -486,7 +486,7 @@ def _warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior) -> None:
             f"its evidence lower bound is {float(likeness.min()):.2f} nats per pixel, the lowest of the validation "
             f"images is {float(lowest):.2f}"
         )
-    usual = validation.get("coarse_rings", {}).get("largest_distance")
+    usual = (validation.get("coarse_rings") or {}).get("largest_distance")
     if usual is not None and float(distance.max()) > 1.25 * float(usual):
         findings.append(
             f"the power of its coarse scales lies {float(distance.max()):.1f} standard deviations off, the farthest of "

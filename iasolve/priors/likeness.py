@@ -63,11 +63,13 @@ def _ring_log_power(spectrum: Spectrum, images: Tensor) -> Tensor:
     return torch.log(power[:, coarse] + 1e-12)
 
 
-def ring_statistics(spectrum: Spectrum, images: Tensor) -> dict[str, Any]:
+def ring_statistics(spectrum: Spectrum, images: Tensor) -> dict[str, Any] | None:
     """Mean and standard deviation of the coarse rings' log power over validation images, and their largest distance.
 
-    For the card. ``images`` are ``(n, C, N, N)`` in the prior's units.
+    For the card. ``images`` are ``(n, C, N, N)`` in the prior's units; fewer than ten say nothing of a spread: None.
     """
+    if len(images) < 10:
+        return None
     values = _ring_log_power(spectrum, images)
     mean, std = values.mean(0), values.std(0).clamp_min(1e-3)
     return {
