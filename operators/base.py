@@ -1,19 +1,29 @@
-"""The forward-operator interface and its algebra.
+"""The forward-operator interface.
 
 A measurement is ``y = A x + noise``; noise stays outside the operator (:mod:`iasolve.operators.noise`).
 Image tensors are ``(..., C, H, W)`` with any leading batch dimensions; ``in_shape = (C, H, W)``.
 
-Diagonality. With ``B`` the orthonormal inverse Fourier transform, an operator is *diagonal* when
-``A = W_out D B^H`` with ``D`` a multiplication on the unshifted full frequency grid and ``W_out`` the isometry of
-its codomain's basis: ``"image"`` (``W = B``) or ``"kspace"`` (centred k-space as ``fastmri.fft2c`` orders it).
-An operator that names its bases keeps diagonality through ``A @ B``, ``A + B``, ``c * A``, ``A.H`` and ``A.gram``.
+Diagonality. An operator is *diagonal* when ``A = W_out D W_in^H`` with ``D`` a multiplication on the unshifted full
+frequency grid and ``W`` the isometry from that grid to the values on either side, which the *basis* names:
+
+``"image"``
+    ``W = B``, the orthonormal inverse Fourier transform: pixels.
+``"kspace"``
+    Centred k-space, as ``fastmri.fft2c`` orders it (DC in the middle, phases relative to the middle of the image).
+``"spectrum"``
+    ``W = 1``: k-space as ``torch.fft.fft2`` orders it (DC at index 0).
+
+An operator that names its bases keeps diagonality through the algebra (:mod:`iasolve.operators.algebra`).
 
 Dtypes. An operator is declared real or complex; the precision follows the input (double in, double out).
-Operators are immutable: parameters are set once, in ``__init__``.
+Operators are immutable: parameters are set once, in ``__init__``. Only ``.to(device)`` moves them.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+import numbers
 from collections.abc import Callable
 
 import numpy as np
@@ -22,10 +32,19 @@ from torch import Tensor, nn
 
 from iasolve.spectrum import fft2, ifft2
 
-__all__ = ["LinearOperator", "as_tensor", "centred_fft2", "centred_ifft2"]
+__all__ = [
+    "LinearOperator",
+    "as_declared",
+    "as_tensor",
+    "centred_fft2",
+    "centred_ifft2",
+    "image_shape",
+    "on_grid",
+    "power_iteration",
+]
 
 _AXES = (-2, -1)
-_BASES = ("image", "kspace")
+_BASES = ("image", "kspace", "spectrum")
 
 
 def centred_fft2(x: Tensor) -> Tensor:
@@ -38,6 +57,17 @@ def centred_ifft2(y: Tensor) -> Tensor:
     return torch.fft.fftshift(ifft2(torch.fft.ifftshift(y, dim=_AXES)), dim=_AXES)
 
 
+def on_grid(values: Tensor, basis: str | None) -> Tensor:
+    """``W^H values``: values in one of the named bases brought to the unshifted full frequency grid, complex."""
+    if basis == "image":
+        return fft2(values)
+    if basis == "kspace":
+        return fft2(centred_ifft2(values))
+    if basis == "spectrum":
+        return values.to(torch.promote_types(values.dtype, torch.complex32))
+    raise ValueError(f"no place on the frequency grid for values in the basis {basis!r}: expected one of {_BASES}")
+
+
 def as_tensor(values: Tensor | np.ndarray) -> Tensor:
     """A tensor of an array of any layout: views, read-only and foreign byte orders are copied."""
     if isinstance(values, Tensor):
@@ -46,11 +76,27 @@ def as_tensor(values: Tensor | np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
+def as_declared(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The real part of ``x`` where ``dtype`` declares real values, else ``x``: the adjoint of reals into complexes."""
+    return x.real if x.is_complex() and not dtype.is_complex else x
+
+
+def image_shape(in_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """``in_shape`` if it is ``(C, H, W)`` with positive sizes, else raise ValueError."""
+    shape = tuple(int(n) for n in in_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(
+            f"in_shape must be (C, H, W) with positive sizes, got {tuple(in_shape)}; a grey image has C = 1, "
+            "and batch dimensions are not part of it"
+        )
+    return shape[0], shape[1], shape[2]
+
+
 class LinearOperator(nn.Module):
     """A linear map between tensors of fixed shape, with any leading batch dimensions.
 
     Subclasses call ``super().__init__`` and define :meth:`forward` and :meth:`adjoint`; a diagonal one also
-    :meth:`transfer`, and names its codomain's basis.
+    :meth:`transfer`, and names the bases on both sides.
 
     Parameters
     ----------
@@ -58,9 +104,31 @@ class LinearOperator(nn.Module):
         Without batch dimensions.
     in_dtype, out_dtype : torch.dtype
         Declare real or complex; inputs of another precision are taken as they are.
-    domain, codomain : {"image", "kspace", None}
+    domain, codomain : {"image", "kspace", "spectrum", None}
         Bases on either side, for diagonality; None where there is none.
+
+    Examples
+    --------
+    >>> class Flip(LinearOperator):
+    ...     def __init__(self, in_shape):
+    ...         super().__init__(in_shape, in_shape)
+    ...
+    ...     def forward(self, x):
+    ...         return self.check_in(x).flip(-1)
+    ...
+    ...     def adjoint(self, y):
+    ...         return self.check_out(y).flip(-1)
+    >>> A = Flip((1, 4, 6))
+    >>> A(torch.ones(8, 1, 4, 6)).shape
+    torch.Size([8, 1, 4, 6])
+    >>> A
+    Flip((1, 4, 6) torch.float32 -> (1, 4, 6) torch.float32)
+    >>> round(A.norm(), 4)
+    1.0
     """
+
+    # numpy must leave ``np.float64(2) * A`` to this class instead of looking for elements
+    __array_ufunc__ = None
 
     def __init__(
         self,
@@ -106,11 +174,18 @@ class LinearOperator(nn.Module):
         ValueError
             If the operator is not diagonal.
         """
-        if self.codomain == "image":
-            return fft2(y)
-        if self.codomain == "kspace":
-            return fft2(centred_ifft2(y))
-        raise ValueError(f"{type(self).__name__} is not diagonal in Fourier space: it has no codomain basis")
+        if self.codomain is None:
+            raise ValueError(f"{type(self).__name__} is not diagonal in Fourier space: it has no codomain basis")
+        return on_grid(y, self.codomain)
+
+    def norm(self, iterations: int = 100, seed: int = 0) -> float:
+        """Largest singular value: exact for a diagonal operator, else by :func:`power_iteration`, from below.
+
+        For a diagonal operator it is ``max |D|``; on real images, whose bins ``k`` and ``-k`` carry the same number,
+        ``max sqrt((|D_k|^2 + |D_-k|^2) / 2)``.
+        """
+        d = self.gram.transfer()
+        return power_iteration(self, iterations, seed) if d is None else math.sqrt(float(d.abs().max()))
 
     @property
     def is_complex(self) -> bool:
@@ -118,27 +193,43 @@ class LinearOperator(nn.Module):
         return self.in_dtype.is_complex
 
     @property
+    def device(self) -> torch.device:
+        """Where the operator's tensors are; the CPU if it has none."""
+        tensors = itertools.chain(self.buffers(), self.parameters())
+        return next((t.device for t in tensors), torch.device("cpu"))
+
+    @property
     def H(self) -> LinearOperator:  # noqa: N802
         """The adjoint as an operator."""
-        return _Adjoint(self)
+        from iasolve.operators.algebra import Adjoint
+
+        return Adjoint(self)
 
     @property
     def gram(self) -> LinearOperator:
         """``A^H A`` as an operator."""
-        return _Composition(self.H, self)
+        return self.H @ self
 
     def __matmul__(self, other: LinearOperator) -> LinearOperator:
-        if not isinstance(other, LinearOperator):
-            return NotImplemented
-        return _Composition(self, other)
+        from iasolve.operators.algebra import Composition
+
+        return Composition(self, other) if isinstance(other, LinearOperator) else NotImplemented
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
-        if not isinstance(other, LinearOperator):
-            return NotImplemented
-        return _Sum(self, other)
+        from iasolve.operators.algebra import Sum
+
+        return Sum(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        return self + -1 * other if isinstance(other, LinearOperator) else NotImplemented
+
+    def __neg__(self) -> LinearOperator:
+        return -1 * self
 
     def __rmul__(self, factor: complex) -> LinearOperator:
-        return _Scaled(self, factor)
+        from iasolve.operators.algebra import Scaled
+
+        return Scaled(self, factor) if isinstance(factor, numbers.Complex) else NotImplemented
 
     def check_in(self, x: Tensor) -> Tensor:
         """Return ``x`` if it fits :attr:`in_shape` and the declared kind, else raise ValueError naming both."""
@@ -156,6 +247,7 @@ class LinearOperator(nn.Module):
         in_shape: tuple[int, ...],
         dtype: torch.dtype = torch.float32,
         batched: bool = True,
+        device: torch.device | str = "cpu",
     ) -> LinearOperator:
         """An operator from the user's own functions.
 
@@ -172,205 +264,64 @@ class LinearOperator(nn.Module):
             Of the input: a complex one declares the operator complex-linear.
         batched : bool
             Whether the functions take leading batch dimensions; if not, they are called item by item.
+        device : torch.device or str
+            Where the functions expect their input: ``forward`` is tried once, on zeros, to learn its output's shape.
 
         Raises
         ------
         ValueError
             When ``forward`` does not accept zeros of ``in_shape`` or returns no tensor.
+
+        Examples
+        --------
+        >>> A = LinearOperator.from_functions(lambda x: x.diff(dim=-1), in_shape=(1, 4, 6))
+        >>> A.out_shape
+        (1, 4, 5)
+        >>> A.adjoint(torch.ones(1, 4, 5))[0, 0]
+        tensor([-1.,  0.,  0.,  0.,  0.,  1.])
         """
-        return _FromFunctions(forward, adjoint, in_shape, dtype, batched)
+        from iasolve.operators.functions import FunctionOperator
+
+        return FunctionOperator(forward, adjoint, in_shape, dtype, batched, torch.device(device))
 
 
 def _check(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, where: str) -> Tensor:
-    if tuple(x.shape[x.ndim - len(shape) :]) != shape or x.ndim < len(shape):
+    if x.ndim < len(shape) or tuple(x.shape[x.ndim - len(shape) :]) != shape:
         raise ValueError(
-            f"{where} got a tensor of shape {tuple(x.shape)}, expected (..., {', '.join(map(str, shape))})"
+            f"{where} got a tensor of shape {tuple(x.shape)}, expected (..., {', '.join(map(str, shape))}), "
+            "batch dimensions first"
         )
     if x.is_complex() and not dtype.is_complex:
         raise ValueError(
-            f"{where} got complex values ({x.dtype}), expected real ones: the operator is declared {dtype}"
+            f"{where} got complex values ({x.dtype}), expected real ones: the operator is declared {dtype}; "
+            "take the real part, or build the operator for a complex dtype"
         )
     return x
 
 
-class _Adjoint(LinearOperator):
-    def __init__(self, operator: LinearOperator) -> None:
-        super().__init__(
-            operator.out_shape,
-            operator.in_shape,
-            in_dtype=operator.out_dtype,
-            out_dtype=operator.in_dtype,
-            domain=operator.codomain,
-            codomain=operator.domain,
-        )
-        self.operator = operator
+@torch.no_grad()
+def power_iteration(operator: LinearOperator, iterations: int = 100, seed: int = 0) -> float:
+    """Largest singular value by power iteration on ``A^H A``, from below; 0 for an operator that vanishes.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operator.adjoint(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.operator(y)
-
-    def transfer(self) -> Tensor | None:
-        d = self.operator.transfer()
-        # the adjoint on real images takes the real part, which is not a multiplication in Fourier space
-        # unless its input is the spectrum of a real image: true for image-to-image operators only
-        if d is None or (not self.operator.is_complex and self.operator.codomain != "image"):
-            return None
-        return d.conj()
-
-    @property
-    def H(self) -> LinearOperator:  # noqa: N802
-        return self.operator
+    Stops early when an iteration changes the value by less than one part in 10^8.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(operator.in_shape, dtype=operator.in_dtype, generator=generator).to(operator.device)
+    norm = 0.0
+    for _ in range(iterations):
+        # normalised after each half, so that no square of a very small or large norm vanishes or overflows
+        y = _unit(operator(_unit(x)[0]))[0]
+        x, last = operator.adjoint(y), norm
+        norm = _unit(x)[1]
+        if abs(norm - last) <= 1e-8 * norm:
+            break
+    return norm
 
 
-class _Composition(LinearOperator):
-    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
-        if inner.out_shape != outer.in_shape:
-            raise ValueError(
-                f"cannot compose: the inner operator puts out {inner.out_shape}, the outer one takes {outer.in_shape}"
-            )
-        if inner.out_dtype.is_complex and not outer.in_dtype.is_complex:
-            raise ValueError(
-                f"cannot compose: the inner operator puts out {inner.out_dtype}, the outer one takes {outer.in_dtype}"
-            )
-        super().__init__(
-            inner.in_shape,
-            outer.out_shape,
-            in_dtype=inner.in_dtype,
-            out_dtype=outer.out_dtype,
-            domain=inner.domain,
-            codomain=outer.codomain,
-        )
-        self.outer, self.inner = outer, inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.outer(self.inner(x))
-        return out
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        back = self.outer.adjoint(y)
-        if back.is_complex() and not self.inner.out_dtype.is_complex:
-            back = back.real
-        return self.inner.adjoint(back)
-
-    def transfer(self) -> Tensor | None:
-        outer, inner = self.outer.transfer(), self.inner.transfer()
-        if outer is None or inner is None or self.inner.codomain != self.outer.domain:
-            return None
-        return outer * inner
-
-
-class _Sum(LinearOperator):
-    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
-        if (first.in_shape, first.out_shape) != (second.in_shape, second.out_shape):
-            raise ValueError(
-                f"cannot add operators {first.in_shape} -> {first.out_shape} "
-                f"and {second.in_shape} -> {second.out_shape}"
-            )
-        same = (first.domain, first.codomain) == (second.domain, second.codomain)
-        super().__init__(
-            first.in_shape,
-            first.out_shape,
-            in_dtype=first.in_dtype,
-            out_dtype=torch.promote_types(first.out_dtype, second.out_dtype),
-            domain=first.domain if same else None,
-            codomain=first.codomain if same else None,
-        )
-        self.first, self.second = first, second
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.first(x) + self.second(x)
-        return out
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        parts = [
-            op.adjoint(y.real if y.is_complex() and not op.out_dtype.is_complex else y)
-            for op in (self.first, self.second)
-        ]
-        return parts[0] + parts[1]
-
-    def transfer(self) -> Tensor | None:
-        first, second = self.first.transfer(), self.second.transfer()
-        if first is None or second is None or self.codomain is None:
-            return None
-        return first + second
-
-
-class _Scaled(LinearOperator):
-    def __init__(self, operator: LinearOperator, factor: complex) -> None:
-        if isinstance(factor, complex) and not operator.out_dtype.is_complex:
-            raise ValueError(
-                f"cannot scale an operator with real output ({operator.out_dtype}) by the complex {factor}"
-            )
-        super().__init__(
-            operator.in_shape,
-            operator.out_shape,
-            in_dtype=operator.in_dtype,
-            out_dtype=operator.out_dtype,
-            domain=operator.domain,
-            codomain=operator.codomain,
-        )
-        self.operator, self.factor = operator, factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.factor * self.operator(x)
-        return out
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        # the factor goes in first: on real images the operator's adjoint takes a real part
-        return self.operator.adjoint(self.factor.conjugate() * y)
-
-    def transfer(self) -> Tensor | None:
-        d = self.operator.transfer()
-        # in double precision: the mask of a double operator may be stored in single
-        return None if d is None else self.factor * d.to(torch.promote_types(d.dtype, torch.float64))
-
-
-class _FromFunctions(LinearOperator):
-    def __init__(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        adjoint: Callable[[Tensor], Tensor] | None,
-        in_shape: tuple[int, ...],
-        dtype: torch.dtype,
-        batched: bool,
-    ) -> None:
-        try:
-            out = forward(torch.zeros(in_shape, dtype=dtype))
-        except Exception as error:
-            raise ValueError(
-                f"the forward function fails on zeros of shape {tuple(in_shape)}, dtype {dtype}: {error}"
-            ) from error
-        if not isinstance(out, Tensor):
-            raise ValueError(f"the forward function must return a tensor, got {type(out).__name__}")
-        super().__init__(in_shape, tuple(out.shape), in_dtype=dtype, out_dtype=out.dtype)
-        self._forward_function, self._adjoint_function, self._batched = forward, adjoint, batched
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._each(self._forward_function, self.check_in(x), self.in_shape)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self._each(self._adjoint_function or self._vjp, self.check_out(y), self.out_shape)
-
-    def _each(self, function: Callable[[Tensor], Tensor], x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        lead = x.shape[: x.ndim - len(shape)]
-        if self._batched or not lead:
-            return function(x)
-        items = [function(item) for item in x.reshape(-1, *shape)]
-        return torch.stack(items).reshape(*lead, *items[0].shape)
-
-    def _vjp(self, y: Tensor) -> Tensor:
-        lead = y.shape[: y.ndim - len(self.out_shape)]
-        real = y.real.dtype
-        dtype = torch.promote_types(real, torch.complex32) if self.is_complex else real
-        with torch.enable_grad():
-            x = torch.zeros((*lead, *self.in_shape), dtype=dtype, device=y.device, requires_grad=True)
-            out = self._forward_function(x)
-            if not out.requires_grad:
-                raise ValueError(
-                    "the forward function is not differentiable by torch (it leaves torch or detaches): "
-                    "pass its adjoint to from_functions"
-                )
-            (gradient,) = torch.autograd.grad(out, x, y.to(out.dtype))
-        return gradient
+def _unit(x: Tensor) -> tuple[Tensor, float]:
+    peak = float(x.abs().max())
+    if peak == 0:
+        return x, 0.0
+    x = x / peak
+    length = float(torch.linalg.vector_norm(x))
+    return x / length, peak * length

@@ -1,4 +1,4 @@
-"""Sampling masks for k-space, drawn by ``fastmri.data.subsample``, centred (DC in the middle).
+"""Sampling masks: k-space masks drawn by ``fastmri.data.subsample``, centred (DC in the middle), and their checks.
 
 A mask asked for an acceleration rarely has it exactly: :func:`acceleration` reports what really came out.
 """
@@ -6,13 +6,39 @@ A mask asked for an acceleration rarely has it exactly: :func:`acceleration` rep
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["acceleration", "line_mask", "point_mask"]
+from iasolve.operators.base import as_tensor
+
+__all__ = ["acceleration", "as_mask", "line_mask", "mask_from_fastmri", "point_mask"]
+
+
+def as_mask(mask: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """A float32 copy of ``mask``, broadcast to ``shape``.
+
+    Raises
+    ------
+    ValueError
+        When it does not broadcast, holds other values than 0 and 1, or samples nothing.
+    """
+    given = as_tensor(mask)
+    try:
+        values = torch.broadcast_to(given, shape)
+    except RuntimeError:
+        raise ValueError(f"the mask has shape {tuple(given.shape)}, expected one broadcastable to {shape}") from None
+    if not bool(((values == 0) | (values == 1)).all()):
+        raise ValueError(
+            "the mask must hold only 0 and 1 (or False and True); use mask != 0 if it marks samples otherwise"
+        )
+    if not bool(values.any()):
+        raise ValueError("the mask samples nothing: at least one entry must be 1")
+    # a copy, so that what happens to the caller's mask later does not change the operator
+    return values.to(torch.float32, copy=True).contiguous()
 
 
 def acceleration(mask: Tensor) -> float:
@@ -29,6 +55,46 @@ def _subsample() -> Any:
         warnings.simplefilter("ignore")
         from fastmri.data import subsample
     return subsample
+
+
+def mask_from_fastmri(function: Callable[..., Any], shape: tuple[int, int], seed: int | None = 0) -> Tensor:
+    """The mask that one of fastmri's mask functions draws for k-space of a shape.
+
+    Parameters
+    ----------
+    function : callable
+        A ``fastmri.data.subsample.MaskFunc``, from ``create_mask_for_mask_type`` or of one's own: called as
+        ``function((H, W, 2), None, seed)``, it returns a mask broadcastable to ``(H, W, 1)``, and a count.
+    shape : (int, int)
+        ``(H, W)`` of the k-space.
+    seed : int, optional
+        Seed of the draw; None goes on with the function's own random state.
+
+    Returns
+    -------
+    Tensor
+        Boolean ``(H, W)``, centred.
+
+    Raises
+    ------
+    ValueError
+        When what the function returns does not broadcast to ``(H, W, 1)``.
+
+    Examples
+    --------
+    >>> from fastmri.data.subsample import RandomMaskFunc
+    >>> mask = mask_from_fastmri(RandomMaskFunc([0.08], [4]), (64, 128), seed=1)
+    >>> mask.shape, round(acceleration(mask), 2)
+    (torch.Size([64, 128]), 3.28)
+    """
+    drawn, _ = function((*shape, 2), None, seed)
+    try:
+        mask = torch.broadcast_to(as_tensor(drawn), (*shape, 1))
+    except RuntimeError:
+        raise ValueError(
+            f"the mask function drew a mask of shape {tuple(drawn.shape)}, expected one broadcastable to {(*shape, 1)}"
+        ) from None
+    return (mask[..., 0] > 0).contiguous()
 
 
 def line_mask(
@@ -67,6 +133,12 @@ def line_mask(
     ------
     ValueError
         For an impossible acceleration, centre fraction, kind or axis.
+
+    Examples
+    --------
+    >>> mask = line_mask((64, 128), acceleration=4, centre_fraction=0.08)
+    >>> mask.shape, bool((mask == mask[0]).all())
+    (torch.Size([64, 128]), True)
     """
     if acceleration < 1:
         raise ValueError(f"acceleration must be at least 1, got {acceleration}")
@@ -83,15 +155,13 @@ def line_mask(
     centre_fraction = max(centre_fraction, 1 / count)
     if centre * acceleration >= count:
         # the centre alone fills the budget: fastmri would ask for a negative number of further lines
-        lines = np.zeros(count, dtype=bool)
+        lines = torch.zeros(count, dtype=torch.bool)
         start = (count - centre + 1) // 2
         lines[start : start + centre] = True
     else:
         function = getattr(_subsample(), classes[kind])([centre_fraction], [acceleration])
-        drawn, _ = function((1, count, 2), None, seed)
-        lines = drawn.reshape(count).numpy() > 0
-    mask = torch.from_numpy(lines)
-    return (mask[None, :] if axis == -1 else mask[:, None]).expand(shape).contiguous()
+        lines = mask_from_fastmri(function, (1, count), seed)[0]
+    return (lines[None, :] if axis == -1 else lines[:, None]).expand(shape).contiguous()
 
 
 def point_mask(shape: tuple[int, int], acceleration: float, centre_fraction: float, *, seed: int = 0) -> Tensor:

@@ -1,31 +1,46 @@
-"""Operators against explicit sums and fastmri, their algebra, the user's own, masks, noise, and the check."""
+"""The contract of every operator; those diagonal in Fourier space, the user's own, masks, noise, and the check."""
 
+import doctest
+import importlib
+import math
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage, stats
-from tiny import dense, relative
+from tiny import dense, relative, stacked
 
 from iasolve.operators import (
+    BlockAverage,
+    BlurDownsample,
     CircularBlur,
+    Convolution,
+    Downsample,
+    FourierTransform,
     GaussianNoise,
     Identity,
     KSpaceMask,
     LinearOperator,
     LowPass,
+    PixelMask,
+    SampleKSpace,
     acceleration,
     centred_fft2,
     centred_ifft2,
     check_operator,
+    disk_kernel,
     gaussian_kernel,
     line_mask,
+    mask_from_fastmri,
     motion_kernel,
     point_mask,
+    vstack,
 )
 from iasolve.operators.kernels import gaussian_transfer, kernel_transfer
-from iasolve.spectrum import fft2, radius
+from iasolve.spectrum import fft2, ifft2, radius
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -51,24 +66,50 @@ def kernel():
 
 
 def catalogue(size, dtype):
-    shape = (2, *size)
+    """Every operator of this package but those of multi-coil, Radon and non-uniform sampling, and their algebra."""
+    shape, height = (2, *size), size[0]
     mask, blur = KSpaceMask(half_mask(*size), shape, dtype), CircularBlur(kernel(), shape, dtype)
-    low = LowPass(4, shape, dtype)
+    low, fourier = LowPass(4, shape, dtype), FourierTransform(shape, dtype)
+    sample = SampleKSpace(half_mask(*size), shape, fourier.out_dtype)
+    pixels = PixelMask(half_mask(*size), shape, dtype)
+    valid = Convolution(kernel(), shape, dtype, boundary="valid")
     return {
         "identity": Identity(shape, dtype),
         "mask": mask,
         "blur": blur,
         "low-pass": low,
+        "fourier": fourier,
+        "uncentred fourier": FourierTransform(shape, dtype, centred=False),
+        "sample k-space": sample,
+        "sample uncentred k-space": SampleKSpace(half_mask(*size), shape, fourier.out_dtype, centred=False),
+        "valid": valid,
+        "reflect": Convolution(kernel(), shape, dtype, boundary="reflect"),
+        "pixels": pixels,
+        "blocks": BlockAverage((height, 1), shape, dtype),
+        "stride": Downsample((2, 3), shape, dtype),
+        "super-resolution": BlurDownsample(kernel(), 2, shape, dtype),
+        "circular super-resolution": BlurDownsample(kernel(), (3, 2), shape, dtype, boundary="circular"),
+        "own": LinearOperator.from_functions(lambda x: 2 * x.diff(dim=-1), in_shape=shape, dtype=dtype),
         "mask @ blur": mask @ blur,
+        "sample @ fourier @ blur": sample @ fourier @ blur,
         "blur @ blur": blur @ blur,
         "blur + low-pass": blur + low,
+        "blur - pixels": blur - pixels,
+        "blur + mask": blur + mask,
         "0.3 * blur": 0.3 * blur,
         "(2 - 1j) * mask": (2 - 1j) * mask,
         "mask + mask @ blur": mask + mask @ blur,
         "blur.H": blur.H,
         "blur.gram": blur.gram,
+        "mask.H": mask.H,
         "mask.gram": mask.gram,
-    } | ({"mask.H": mask.H} if dtype.is_complex else {})
+        "stack of equals": vstack(mask, fourier @ blur),
+        "stack of kinds": vstack(blur, mask),
+        "stack of shapes": vstack(0.5 * blur, valid, mask),
+    }
+
+
+NAMES = tuple(catalogue((8, 8), torch.complex64))
 
 
 # ------------------------------------------------------------------------------------------- the catalogue
@@ -76,14 +117,32 @@ def catalogue(size, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", catalogue((8, 8), torch.complex64))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_operator_passes_the_check(name, size, dtype):
-    operators = catalogue(size, dtype)
-    if name not in operators:
-        pytest.skip("the adjoint of a transform of real images takes a real part: linear over the reals only")
-    report = check_operator(operators[name])
+    report = check_operator(catalogue(size, dtype)[name])
     assert report.ok, str(report)
     assert "adjoint on the pair y = Ax" in str(report)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_every_adjoint_is_the_adjoint(size, dtype, batch):
+    """Independently of the check: on random pairs and on ``y = A x``, relative to the lengths, item by item."""
+    for name, operator in catalogue(size, dtype).items():
+        x = random((*batch, *operator.in_shape), operator.in_dtype)
+        Ax = operator(x)
+        assert Ax.shape == (*batch, *operator.out_shape), name
+        assert Ax.dtype == operator.out_dtype, name
+        for y in (random(Ax.shape, Ax.dtype, seed=2), Ax):
+            back = operator.adjoint(y)
+            assert back.shape == x.shape, name
+            assert back.dtype == x.dtype, name
+            left = (y.conj() * Ax).flatten(len(batch)).sum(-1)
+            right = (back.conj() * x).flatten(len(batch)).sum(-1)
+            gap = (left - right).abs() if Ax.is_complex() and x.is_complex() else (left - right).real.abs()
+            sizes = [t.flatten(len(batch)).abs().square().sum(-1).sqrt() for t in (Ax, y, x, back)]
+            assert bool((gap <= 1e-10 * (sizes[0] * sizes[1] + sizes[2] * sizes[3])).all()), name
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -91,53 +150,86 @@ def test_transfer_functions_describe_the_operators(size):
     """``to_grid(A x) = D fft2(x)``, for every operator that claims to be diagonal."""
     for dtype in (torch.float64, torch.complex128):
         x = random((3, 2, *size), dtype)
+        found = set()
         for name, operator in catalogue(size, dtype).items():
             d = operator.transfer()
-            if operator.domain != "image":
-                continue
-            if name == "mask.gram" and not dtype.is_complex:
-                assert d is None  # the real part in the adjoint mixes k and -k
-                continue
-            assert d is not None, name
-            assert relative(operator.to_grid(operator(x)), d * fft2(x)) < 1e-9, name
+            if d is not None and operator.domain == "image":
+                found.add(name)
+                assert relative(operator.to_grid(operator(x)), d * fft2(x)) < 1e-9, name
+        assert {"identity", "fourier", "sample @ fourier @ blur", "mask.gram", "blur.H", "stack of equals"} < found
+        assert ("stack of kinds" in found) == dtype.is_complex
+        assert not found & {"valid", "reflect", "pixels", "blocks", "stride", "own", "blur - pixels", "stack of shapes"}
 
 
-def test_scaling_keeps_double_precision_in_the_transfer_function():
-    operator = 0.1 * KSpaceMask(torch.ones(6, 6), (1, 6, 6), torch.float64)
-    assert float((operator.transfer().double() - 0.1).abs().max()) < 1e-15
-    assert check_operator(operator).ok
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_norms_are_the_largest_singular_values(dtype):
+    for name, operator in catalogue((6, 9), dtype).items():
+        if name == "mask.H" and not dtype.is_complex:
+            continue  # linear over the reals only: no matrix of complex numbers
+        expected = float(torch.linalg.matrix_norm(stacked(dense(operator, operator.in_dtype)), 2))
+        if operator.is_complex:
+            expected = float(torch.linalg.matrix_norm(dense(operator, operator.in_dtype), 2))
+        exact = operator.transfer() is not None or name in ("pixels", "blocks", "stride")
+        assert operator.norm() == pytest.approx(expected, rel=1e-9 if exact else 1e-3), name
+        assert operator.norm(300, seed=3) == pytest.approx(expected, rel=1e-9 if exact else 1e-4), name
+        assert isinstance(operator.norm(), float)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_algebra_is_that_of_matrices(size):
-    shape = (1, *size)
-    A = CircularBlur(kernel(), shape, torch.complex128)
-    B = KSpaceMask(half_mask(*size), shape, torch.complex128)
-    a, b = (dense(op, torch.complex128) for op in (A, B))
-    for operator, matrix in (
-        (B @ A, b @ a),
-        (A + A.H, a + a.mH),
-        ((1 - 2j) * B, (1 - 2j) * b),
-        (2 * A, 2 * a),
-        (A.H, a.mH),
-        (B.H, b.mH),
-        (A.gram, a.mH @ a),
-        ((B @ A).gram, a.mH @ b.mH @ b @ a),
-        (((1j * B) @ A).H, -1j * a.mH @ b.mH),
-    ):
-        torch.testing.assert_close(dense(operator, torch.complex128), matrix, rtol=1e-10, atol=1e-12)
-    assert A.H.H is A
+def test_norms_of_any_size():
+    for norm in (1e-30, 1e30):
+        scale = norm * torch.tensor([1.0, 0.5, 0.25])
+        operator = LinearOperator.from_functions(lambda x, s=scale: s * x, lambda y, s=scale: s * y, in_shape=(3,))
+        assert operator.norm() == pytest.approx(norm, rel=1e-5)
+    assert LinearOperator.from_functions(lambda x: 0 * x, in_shape=(3,)).norm() == 0
 
 
-def test_composition_of_a_real_blur_with_a_complex_transform_of_it():
-    shape = (1, 6, 7)
-    blur = CircularBlur(kernel(), shape, torch.float64)
-    mask = KSpaceMask(half_mask(6, 7), shape, torch.complex128)
-    both = mask @ blur
-    assert check_operator(both).ok
-    assert both.transfer() is not None
-    with pytest.raises(ValueError, match=r"complex128.*float64"):
-        blur @ mask
+def test_double_in_double_out():
+    for name, operator in catalogue((6, 9), torch.float32).items():
+        x = random((2, *operator.in_shape), torch.promote_types(operator.in_dtype, torch.float64))
+        exact = catalogue((6, 9), torch.float64)[name]
+        assert torch.equal(operator(x), exact(x)) or relative(operator(x), exact(x)) < 1e-14, name
+        y = operator(x)
+        assert y.dtype == exact.out_dtype, name
+        assert relative(operator.adjoint(y), exact.adjoint(y)) < 1e-14, name
+
+
+def test_operators_move_with_to():
+    """On the meta device nothing is computed, but a tensor left behind on the CPU is an error."""
+    for name, operator in catalogue((6, 9), torch.float32).items():
+        moved = operator.to("meta")
+        x = torch.empty(2, *operator.in_shape, dtype=operator.in_dtype, device="meta")
+        y = moved(x)
+        assert y.device.type == moved.adjoint(y).device.type == "meta", name
+        d = moved.transfer()
+        if d is not None:
+            assert d.device.type == moved.device.type == moved.to_grid(y).device.type == "meta", name
+
+
+def test_what_happens_to_the_callers_mask_later_is_none_of_the_operators_business():
+    mask = torch.ones(1, 4, 6)
+    operators = [PixelMask(mask, (1, 4, 6)), KSpaceMask(mask[0], (1, 4, 6)), SampleKSpace(mask[0], (1, 4, 6))]
+    mask.zero_()
+    assert all(bool((operator.mask == 1).all()) for operator in operators)
+
+
+MODULES = ("algebra", "base", "blur", "check", "fourier", "functions", "kernels", "masks", "sampling")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name):
+    module = importlib.import_module(f"iasolve.operators.{name}")
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.failed == 0
+    assert result.attempted > 0 or name == "functions"
+
+
+def test_examples_in_the_documentation_run():
+    text = (Path(__file__).parents[1] / "docs" / "operators.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names = {}
+    exec("\n".join(blocks), names)
+    assert check_operator(names["A"]).ok
+    assert check_operator(names["Flip"]((1, 4, 6))).ok
 
 
 # ------------------------------------------------------------------------------------------- k-space
@@ -165,6 +257,41 @@ def test_k_space_mask_is_the_masked_fastmri_transform(size):
     # DC, the sum over the root of the number of pixels, stands in the middle
     dc = operator(torch.ones(1, *size, dtype=torch.float64))[0, size[0] // 2, size[1] // 2]
     assert complex(dc) == pytest.approx((size[0] * size[1]) ** 0.5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fourier_transforms_are_torchs_and_fastmris(size):
+    x = random((3, 1, *size))
+    uncentred = FourierTransform((1, *size), torch.float64, centred=False)
+    torch.testing.assert_close(uncentred(x), torch.fft.fft2(x, norm="ortho"))
+    torch.testing.assert_close(FourierTransform((1, *size), torch.float64)(x), centred_fft2(x))
+    for operator in (uncentred, FourierTransform((1, *size), torch.float64)):
+        torch.testing.assert_close(operator.adjoint(operator(x)), x)
+        assert operator.codomain == ("spectrum" if operator is uncentred else "kspace")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_sampling_a_fourier_transform_is_the_k_space_mask(dtype):
+    shape, mask = (2, 6, 9), half_mask(6, 9)
+    one = KSpaceMask(mask, shape, dtype)
+    two = SampleKSpace(mask, shape, torch.complex128) @ FourierTransform(shape, dtype)
+    x = random((3, *shape), dtype)
+    assert torch.equal(one(x), two(x))
+    assert torch.equal(one.adjoint(one(x)), two.adjoint(one(x)))
+    assert torch.equal(one.transfer(), two.transfer().float())
+    # the same bins, with the mask and the k-space in the other order
+    three = SampleKSpace(torch.fft.ifftshift(mask), shape, torch.complex128, centred=False)
+    three = three @ FourierTransform(shape, dtype, centred=False)
+    assert torch.equal(three.transfer(), two.transfer())
+    torch.testing.assert_close(three.gram(x), two.gram(x))
+
+
+def test_k_space_of_two_orders_does_not_mix_unseen():
+    """A centred mask on an uncentred transform is a legitimate matrix, but not a diagonal one."""
+    shape = (1, 6, 9)
+    operator = SampleKSpace(half_mask(6, 9), shape) @ FourierTransform(shape, centred=False)
+    assert operator.transfer() is None
+    assert check_operator(operator).ok
 
 
 def test_masks_broadcast_and_are_checked():
@@ -199,6 +326,14 @@ def test_masks_broadcast_and_are_checked():
         (lambda: KSpaceMask(torch.ones(4, 6), (1, 4, 6)).adjoint(torch.ones(3, 1, 6, 4)), ("(3, 1, 6, 4)", "1, 4, 6")),
         (lambda: Identity((1, 4, 6)).H.adjoint(torch.ones(6)), ("(6,)", "1, 4, 6")),
         (lambda: LinearOperator((1,), (1,), domain="wavelet"), ("wavelet",)),
+        (lambda: LinearOperator((1,), (1,)).to_grid(torch.ones(1)), ("not diagonal",)),
+        (lambda: SampleKSpace(torch.ones(4, 6), (1, 4, 6), torch.float32), ("float32", "complex64")),
+        (lambda: SampleKSpace(torch.ones(5, 6), (1, 4, 6)), ("(5, 6)", "(4, 6)")),
+        (lambda: PixelMask(torch.ones(2, 4, 6), (1, 4, 6)), ("(2, 4, 6)", "(1, 4, 6)")),
+        (lambda: PixelMask(torch.zeros(4, 6), (1, 4, 6)), ("samples nothing",)),
+        (lambda: FourierTransform((4, 6)), ("(4, 6)", "(C, H, W)")),
+        (lambda: float("nan") * Identity((1, 4, 6)), ("nan", "finite")),
+        (lambda: disk_kernel(0), ("positive", "0")),
     ],
 )
 def test_errors_name_what_was_found_and_expected(build, words):
@@ -213,6 +348,12 @@ def test_a_sum_or_product_with_something_else_is_a_type_error():
         Identity((1, 4, 4)) + 3
     with pytest.raises(TypeError):
         Identity((1, 4, 4)) @ torch.ones(4, 4)
+    with pytest.raises(TypeError):
+        "2" * Identity((1, 4, 4))
+    with pytest.raises(TypeError):
+        np.ones(2) * Identity((1, 4, 4))
+    with pytest.raises(TypeError):
+        Identity((1, 4, 4)) - 1
 
 
 # ------------------------------------------------------------------------------------------- blur, low-pass
@@ -265,6 +406,32 @@ def test_gaussian_and_motion_kernels():
     for wrong in (lambda: gaussian_kernel(0), lambda: motion_kernel(-1, 0)):
         with pytest.raises(ValueError, match="positive"):
             wrong()
+
+
+@pytest.mark.parametrize("radius_", [0.3, 0.5, 1.0, 2.5, 3.7])
+def test_a_disk_weighs_areas(radius_):
+    found = disk_kernel(radius_)
+    assert found.dtype == torch.float64
+    assert found.shape[0] == found.shape[1] == 2 * math.ceil(radius_ - 0.5) + 1
+    assert float(found.sum()) == pytest.approx(1.0)
+    for same in (found.T, found.flip(0), found.flip(1)):
+        torch.testing.assert_close(found, same, rtol=0, atol=1e-14)
+    # by counting subpixels
+    half, fine = found.shape[0] // 2, 200
+    t = (torch.arange(found.shape[0] * fine, dtype=torch.float64) + 0.5) / fine - half - 0.5
+    inside = (t[:, None] ** 2 + t[None, :] ** 2 <= radius_**2).double()
+    counted = inside.unflatten(0, (-1, fine)).unflatten(2, (-1, fine)).mean(dim=(1, 3))
+    torch.testing.assert_close(found * math.pi * radius_**2, counted, rtol=0, atol=2e-3)
+
+
+def test_a_disk_reaches_where_its_radius_says():
+    kernel_ = disk_kernel(1.0)
+    # one pixel inside, four cut by the circle, four corners: areas known in closed form
+    area = math.pi * kernel_
+    corner = (math.pi / 3 + 1 - math.sqrt(3)) / 4
+    assert float(area[1, 1]) == pytest.approx(1.0)
+    assert float(area[0, 0]) == pytest.approx(corner)
+    assert float(area[0, 1]) == pytest.approx((math.pi - 1 - 4 * corner) / 4)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -379,6 +546,8 @@ def bad_operators():
     c = random((6, 6), torch.complex64)
     kinds = {"in_dtype": torch.complex64}
     kspace = {"out_dtype": torch.complex64, "codomain": "kspace"}
+    spectrum = {"out_dtype": torch.complex64, "codomain": "spectrum"}
+    nowhere = {"codomain": None}
     good = KSpaceMask(mask, (1, 6, 7))
 
     def changes(x):
@@ -413,7 +582,36 @@ def bad_operators():
         "wrong dtype": Broken(lambda x: x.double(), lambda y: y),
         "not finite": Broken(lambda x: x / 0, lambda y: y),
         "raises": Broken(lambda x: x @ torch.ones(2, 2), lambda y: y),
+        "mixes two batch dimensions only": Broken(lambda x: x.roll(1, 0) if x.ndim > 4 else x, lambda y: y),
+        "one batch dimension at most": Broken(lambda x: x.reshape(-1, 1, 6, 7) if x.ndim > 3 else x, lambda y: y),
+        "changes a batch only": Broken(lambda x: changes(x) if x.ndim > 3 else 2 * x, lambda y: 2 * y),
+        "clips far out": Broken(lambda x: x.clamp(-1000, 1000), lambda y: y),
+        "thresholds": Broken(lambda x: torch.where(x.abs() > 0.01, x, 0), lambda y: y),
+        "affine adjoint": Broken(lambda x: x, lambda y: y + 1e-4),
+        "random": Broken(lambda x: x + 1e-3 * torch.randn_like(x), lambda y: y),
+        "transfer of another shape": Broken(lambda x: x, lambda y: y, transfer=torch.ones(1, 5, 7)),
+        "transfer without a basis": Broken(lambda x: x, lambda y: y, transfer=torch.ones(1, 6, 7), **nowhere),
+        "transfer without its conjugate": Broken(
+            lambda x: fft2(x) * 1j, lambda y: (ifft2(y) * -1j).real, transfer=torch.tensor(-1j), **spectrum
+        ),
+        "not an isometry on the grid": OtherGrid(lambda x: 2 * x, lambda y: 2 * y, transfer=torch.ones(1, 6, 7)),
+        "norm too small": OtherNorm(lambda x: 2 * x, lambda y: 2 * y),
+        "ignores strides": Broken(lambda x: x.as_strided((1, 6, 7), (42, 7, 1)) if x.ndim == 3 else x, lambda y: y),
     }
+
+
+class OtherGrid(Broken):
+    """``A = (2 W) D B^H`` with ``D = 1``: right for ``A x``, but ``2 W`` is no isometry."""
+
+    def to_grid(self, y):
+        return super().to_grid(y) / 2
+
+
+class OtherNorm(Broken):
+    """Says a norm of its own."""
+
+    def norm(self, iterations=100, seed=0):
+        return 1.0
 
 
 @pytest.mark.parametrize("name", bad_operators())
@@ -424,6 +622,67 @@ def test_the_check_finds(name, seed):
     assert report.failures
     assert "NOT ok" in str(report)
     assert all(len(sentence) > 10 for sentence in report.failures)
+
+
+@pytest.mark.parametrize("norm", [1e4, 1.0, 1e-6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.float64])
+@pytest.mark.parametrize("wrong", ["a thousandth off", "transpose", "another"])
+def test_wrong_adjoints_are_found_at_any_norm(norm, dtype, wrong):
+    matrix, other = (norm * random((20, 20), dtype, seed) for seed in (0, 1))
+    back = {"a thousandth off": 1.001 * matrix.conj(), "transpose": matrix, "another": other}[wrong]
+    if wrong == "transpose" and not dtype.is_complex:
+        back = matrix.T
+    operator = LinearOperator.from_functions(lambda x: x @ matrix.T, lambda y: y @ back, in_shape=(20,), dtype=dtype)
+    assert not check_operator(operator).ok
+
+
+@pytest.mark.parametrize("where", ["adjoint", "transfer"])
+def test_one_wrong_entry_of_a_large_mask_is_found(where):
+    """In single precision one sample in 16,384 is close to rounding; the operator is checked in double as well."""
+    mask = (random((128, 128)) > 0).float()
+    wrong = mask.clone()
+    wrong[70, 60] = 1 - wrong[70, 60]
+    good, bad = (KSpaceMask(m, (1, 128, 128), torch.complex64) for m in (mask, wrong))
+    kinds = {"shape": (1, 128, 128), "in_dtype": torch.complex64, "codomain": "kspace"}
+    operator = Broken(
+        good.forward,
+        bad.adjoint if where == "adjoint" else good.adjoint,
+        transfer=bad.transfer() if where == "transfer" else good.transfer(),
+        **kinds,
+    )
+    for seed in range(3):
+        assert not check_operator(operator, seed).ok
+    right = Broken(good.forward, good.adjoint, transfer=good.transfer(), **kinds)
+    assert check_operator(right).ok
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_operators_in_single_precision_only_pass(cast):
+    """Whether they refuse double input or answer it in double after computing in single."""
+    matrix = random((300, 300), torch.float32)
+
+    def kind(x):
+        return x.float() if cast else x
+
+    operator = LinearOperator.from_functions(
+        lambda x: (kind(x) @ matrix.T).to(x.dtype), lambda y: (kind(y) @ matrix).to(y.dtype), in_shape=(300,)
+    )
+    report = check_operator(operator)
+    assert report.ok, str(report)
+    assert "single precision only" in str(report)
+    assert report.tolerance == 2e-5
+
+
+def test_operators_that_want_contiguous_tensors_pass_with_a_note():
+    operator = LinearOperator.from_functions(
+        lambda x: x.view(*x.shape[:-2], 12) * 2, lambda y: 2 * y.view(*y.shape[:-1], 3, 4), in_shape=(3, 4)
+    )
+    assert check_operator(operator).ok
+    strict = LinearOperator.from_functions(
+        lambda x: x.view(torch.int32).view(torch.float32) * 2, lambda y: 2 * y, in_shape=(3, 4), batched=False
+    )
+    report = check_operator(strict)
+    assert report.ok, str(report)
 
 
 def test_the_check_says_what_is_wrong():
@@ -441,6 +700,16 @@ def test_the_check_says_what_is_wrong():
         "not finite": "NaN",
         "raises": "RuntimeError",
         "shifted mask in the transfer": "transfer",
+        "one batch dimension at most": "batch",
+        "changes a batch only": "forward changed its input",
+        "clips far out": "c = 4096",
+        "thresholds": "c = 0.000244141",
+        "affine adjoint": "A^H(0) is not 0",
+        "transfer of another shape": "(1, 5, 7)",
+        "transfer without a basis": "basis",
+        "not an isometry on the grid": "conjugate transfer",
+        "norm too small": "norm() says 1,",
+        "ignores strides": "not contiguous",
     }.items():
         assert word in found[name], (name, found[name])
 
@@ -502,6 +771,30 @@ def test_line_masks_are_fastmris(width, accel, centre, kind, function):
         start = (width - count + 1) // 2
         assert ours[:, start : start + count].all()
         assert ours[:, width // 2].all()
+
+
+def test_masks_from_fastmris_functions():
+    for build in (subsample.RandomMaskFunc, subsample.EquiSpacedMaskFunc, subsample.EquispacedMaskFractionFunc):
+        function = build([0.08], [4])
+        for seed in range(3):
+            theirs, _ = function((40, 64, 2), None, seed)
+            ours = mask_from_fastmri(function, (40, 64), seed)
+            assert ours.dtype == torch.bool
+            assert torch.equal(ours, (theirs[..., 0] > 0).expand(40, 64))
+        mask = mask_from_fastmri(function, (40, 64), 0)
+        assert KSpaceMask(mask, (1, 40, 64)).transfer() is not None
+        assert 1 < acceleration(mask) < 8
+
+    class Points(subsample.MaskFunc):
+        """A mask function of one's own, over both axes."""
+
+        def __call__(self, shape, offset=None, seed=None):
+            return (random(shape[:-1], seed=seed) > 0)[..., None].float(), 0
+
+    points = mask_from_fastmri(Points([0.1], [4]), (40, 64), 5)
+    assert torch.equal(points, random((40, 64), seed=5) > 0)
+    with pytest.raises(ValueError, match=r"\(3,\).*\(4, 6, 1\)"):
+        mask_from_fastmri(lambda shape, offset, seed: (torch.ones(3), 0), (4, 6))
 
 
 def test_acceleration_is_what_came_out():

@@ -1,0 +1,204 @@
+"""Multi-coil k-space: sensitivity encoding, its maps in simulation, and root-sum-of-squares.
+
+Coil tensors are ``(..., coils, H, W)`` where an image has ``(..., 1, H, W)``; k-space is centred and orthonormal,
+as everywhere. For maps of measured data see :mod:`iasolve.operators.espirit`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iasolve.operators.base import LinearOperator, as_tensor, centred_fft2, centred_ifft2
+
+__all__ = ["SensitivityEncoding", "birdcage_maps", "root_sum_of_squares"]
+
+
+class SensitivityEncoding(LinearOperator):
+    """What each receive coil measures of one image: ``y_c = mask * fft2c(phase * maps_c * x)``.
+
+    SENSE encoding (Pruessmann et al. 1999, Magn. Reson. Med. 42:952) on a Cartesian grid. ``(..., 1, H, W)`` to
+    ``(..., coils, H, W)`` complex, unsampled entries 0. The adjoint is
+    ``sum_c conj(phase * maps_c) * ifft2c(mask * y_c)``, its real part for real images. Not diagonal in Fourier space:
+    the maps mix frequencies.
+
+    Parameters
+    ----------
+    maps : Tensor or array
+        ``(coils, H, W)``, complex or real; they also fix the image's size.
+    mask : Tensor or array, optional
+        Broadcastable to ``(H, W)``, or ``(coils, H, W)``; boolean or 0/1, DC in the middle. Fully sampled without.
+    dtype : torch.dtype
+        Of the image: complex by default, real for a prior over real images.
+    phase : Tensor or array, optional
+        ``(H, W)``, complex of magnitude 1: the image's phase where ``x`` is to be its real part, e.g. from
+        :func:`iasolve.operators.phase.estimate_phase`.
+
+    Attributes
+    ----------
+    maps : Tensor
+        ``(coils, H, W)``, the phase included.
+    mask : Tensor
+        ``(H, W)`` or ``(coils, H, W)``, float32.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, maps that are not finite or zero everywhere, a mask with other values than 0 and 1
+        or without samples, or a phase whose magnitude is not 1.
+    """
+
+    def __init__(
+        self,
+        maps: Tensor | np.ndarray,
+        mask: Tensor | np.ndarray | None = None,
+        dtype: torch.dtype = torch.complex64,
+        *,
+        phase: Tensor | np.ndarray | None = None,
+    ) -> None:
+        values = _checked_maps(maps)
+        coils, height, width = values.shape
+        super().__init__(
+            (1, height, width),
+            (coils, height, width),
+            in_dtype=dtype,
+            out_dtype=torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64,
+            domain="image",
+            codomain="kspace",
+        )
+        if phase is not None:
+            values = _checked_phase(phase, (height, width)) * values
+        self.register_buffer("maps", values.contiguous())
+        self.register_buffer("mask", _checked_mask(mask, (coils, height, width)))
+        self.maps: Tensor
+        self.mask: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``mask * fft2c(maps * x)``, ``(..., coils, H, W)`` complex."""
+        x = self.check_in(x)
+        return self.mask * centred_fft2(self._maps_like(x) * x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``sum_c conj(maps_c) * ifft2c(mask * y_c)``, ``(..., 1, H, W)``; its real part for real images."""
+        y = self.check_out(y)
+        x = (self._maps_like(y).conj() * centred_ifft2(self.mask * y)).sum(-3, keepdim=True)
+        return x if self.is_complex else x.real
+
+    @property
+    def common_mask(self) -> bool:
+        """Whether all coils are sampled at the same places, so that a mixture of coils is k-space too."""
+        return self.mask.ndim == 2
+
+    def mixed(self, matrix: Tensor | np.ndarray) -> SensitivityEncoding:
+        """The operator of mixed coils, ``y'_d = sum_c matrix_dc y_c``: the same with the maps mixed.
+
+        Parameters
+        ----------
+        matrix : Tensor or array
+            ``(new coils, coils)``: a compression matrix, or one that whitens the coils' noise.
+
+        Raises
+        ------
+        ValueError
+            When the matrix does not fit, or every coil has its own mask.
+        """
+        weights = as_tensor(matrix)
+        if weights.ndim != 2 or weights.shape[1] != self.out_shape[0]:
+            raise ValueError(
+                f"the mixing matrix has shape {tuple(weights.shape)}, expected (new coils, {self.out_shape[0]})"
+            )
+        if not self.common_mask:
+            raise ValueError(
+                "cannot mix coils that are sampled at different places: a mixture would be known nowhere where one "
+                "of them is missing; give all coils one (H, W) mask"
+            )
+        wide = torch.promote_types(weights.dtype, self.maps.dtype)
+        maps = torch.einsum("dc,chw->dhw", weights.to(self.maps.device, wide), self.maps.to(wide))
+        return SensitivityEncoding(maps, self.mask, self.in_dtype)
+
+    def _maps_like(self, values: Tensor) -> Tensor:
+        # maps kept in double must not lift single-precision data to double
+        return self.maps.to(torch.promote_types(values.dtype, torch.complex32))
+
+
+def birdcage_maps(shape: tuple[int, int], coils: int, *, radius: float = 1.5) -> Tensor:
+    """Simulated sensitivities of straight conductors, evenly spaced on a circle around the field of view.
+
+    A long straight wire through ``p`` has a transverse field ``1 / (p - z)`` at ``z = x + i y`` (Biot-Savart, in
+    complex notation). Coil ``c`` sits at ``p_c = radius exp(2 pi i c / coils)``; the field of view is the square
+    ``[-1, 1]^2``. The maps are divided by their root-sum-of-squares.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        ``(H, W)``.
+    coils : int
+        Number of coils, at least 1.
+    radius : float
+        Distance of the coils from the centre, in half widths of the field of view; beyond its corners.
+
+    Returns
+    -------
+    Tensor
+        ``(coils, H, W)`` complex128 with ``sum_c |maps_c|^2 = 1``.
+    """
+    if coils < 1:
+        raise ValueError(f"the number of coils must be at least 1, got {coils}")
+    if not radius > math.sqrt(2):
+        raise ValueError(f"radius must exceed sqrt(2), where the corners of the field of view lie, got {radius}")
+    y, x = (2 * (torch.arange(n, dtype=torch.float64) - n // 2) / n for n in shape)
+    z = torch.complex(*torch.broadcast_tensors(x[None, :], y[:, None]))
+    angle = 2 * math.pi * torch.arange(coils, dtype=torch.float64) / coils
+    position = torch.polar(torch.full_like(angle, radius), angle)
+    maps = 1 / (position[:, None, None] - z)
+    return maps / root_sum_of_squares(maps)
+
+
+def root_sum_of_squares(images: Tensor) -> Tensor:
+    """``sqrt(sum_c |x_c|^2)``: coil images ``(..., coils, H, W)`` to a magnitude image ``(..., 1, H, W)``."""
+    return torch.linalg.vector_norm(images, dim=-3, keepdim=True)
+
+
+def _checked_maps(maps: Tensor | np.ndarray) -> Tensor:
+    values = as_tensor(maps)
+    if values.ndim != 3 or 0 in values.shape:
+        raise ValueError(f"sensitivity maps must be (coils, H, W), got shape {tuple(values.shape)}")
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("the sensitivity maps hold NaN or infinite values: set them to 0 where they are unknown")
+    if not bool((values != 0).any()):
+        raise ValueError("the sensitivity maps are zero everywhere: the measurement would hold nothing")
+    return values.to(torch.promote_types(values.dtype, torch.complex64))
+
+
+def _checked_mask(mask: Tensor | np.ndarray | None, shape: tuple[int, int, int]) -> Tensor:
+    if mask is None:
+        return torch.ones(shape[1:])
+    given = as_tensor(mask)
+    target = shape if given.ndim == 3 and given.shape[0] != 1 else shape[1:]
+    try:
+        values = torch.broadcast_to(given.squeeze(0) if given.ndim == 3 and given.shape[0] == 1 else given, target)
+    except RuntimeError:
+        raise ValueError(
+            f"the mask has shape {tuple(given.shape)}, expected one broadcastable to {shape[1:]}, or {shape}"
+        ) from None
+    if not bool(((values == 0) | (values == 1)).all()):
+        raise ValueError(
+            "the mask must hold only 0 and 1 (or False and True); use mask != 0 if it marks samples otherwise"
+        )
+    if not bool(values.any()):
+        raise ValueError("the mask samples nothing: at least one entry must be 1")
+    return values.to(torch.float32).contiguous()
+
+
+def _checked_phase(phase: Tensor | np.ndarray, shape: tuple[int, int]) -> Tensor:
+    values = as_tensor(phase)
+    if tuple(values.shape) != shape:
+        raise ValueError(f"the phase has shape {tuple(values.shape)}, expected {shape}")
+    if not values.is_complex():
+        raise ValueError(f"the phase must be complex of magnitude 1, got {values.dtype}: pass torch.exp(1j * angle)")
+    if not bool(((values.abs() - 1).abs() < 1e-4).all()):
+        raise ValueError("the phase must have magnitude 1 everywhere: divide it by its magnitude, 1 where that is 0")
+    return values
