@@ -110,8 +110,8 @@ class Solving:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write each pixel's standard deviation (npy, npz, tif); 8 samples unless --samples says otherwise. "
-            "With a folder as input, a folder.",
+            help="Write each pixel's standard deviation (npy, npz, tif, nii, ..); 8 samples unless --samples says "
+            "otherwise. With a folder as input, a folder.",
         ),
     ] = None
     figure: Annotated[

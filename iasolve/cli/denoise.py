@@ -23,8 +23,9 @@ def denoise(
 ) -> None:
     """Remove white Gaussian noise from images.
 
-    Reads png, jpg, tif, npy and npz. What comes out has the input's type and range; pages and colours are kept.
-    OUT.json beside it says what was done.
+    Reads png, jpg, tif, npy, npz, mat, fastMRI's h5, BART's cfl, and with the extras nifti and dicom also nii, nii.gz
+    and dcm. What comes out has the input's type and range; slices, pages and colours are kept. OUT.json beside it says
+    what was done.
     """
     from iasolve.cli.inputs import image_source
     from iasolve.cli.running import run

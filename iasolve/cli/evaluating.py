@@ -7,7 +7,7 @@ from typing import Any
 
 from iasolve.cli.errors import UnfitInput, UsageError
 from iasolve.cli.folders import is_folder, list_folder
-from iasolve.files import IMAGE_SUFFIXES, read_image
+from iasolve.files import IMAGE_SUFFIXES, read_image, stem_of
 from iasolve.metrics import evaluate
 
 __all__ = ["compare_files"]
@@ -41,7 +41,9 @@ def compare_files(estimate: Path, reference: Path, data_range: float | None) -> 
     found: dict[str, dict[str, Any]] = {}
     for path in estimates:
         # the same name, or the same stem where that is unmistakable: results of k-space have another suffix
-        namesakes = [r for r in references if r.name == path.name] or [r for r in references if r.stem == path.stem]
+        namesakes = [r for r in references if r.name == path.name] or [
+            r for r in references if stem_of(r) == stem_of(path)
+        ]
         if len(namesakes) != 1:
             raise UnfitInput(
                 f"{path}: {len(namesakes)} images of that name in {reference}. Expected one. Give the files one by one"

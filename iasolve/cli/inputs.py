@@ -113,7 +113,12 @@ def kspace_source(path: Path, mask: str) -> Source:
     zero_filled = centred_ifft2(y)
     real = np.dtype(np.float64 if file.dtype == np.complex128 else np.float32)
     like = ImageFile(
-        file.path, ".npy", np.abs(zero_filled).astype(np.float64), real, lead=(file.slices,) if file.sliced else ()
+        file.path,
+        ".npy",
+        np.abs(zero_filled).astype(np.float64),
+        real,
+        lead=(file.slices,) if file.sliced else (),
+        slice_axis=file.slice_axis,
     )
     facts = {
         "kind": "k-space mask",

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from iasolve.cli.errors import UsageError
-from iasolve.files import ImageFile, WriteError, can_carry, guard_output, require_carry
+from iasolve.files import ImageFile, WriteError, can_carry, companions, guard_output, require_carry, stem_of, suffix_of
 
 __all__ = ["Outputs", "as_usage", "in_folder", "std_type"]
 
 _CARRIES_ANYTHING = ".npy"
+# Their results in a folder become arrays: acquisitions are no images, and fastMRI's layout holds no complex ones.
+_TO_ARRAYS = (".h5", ".hdf5", ".mrd")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Outputs:
     @property
     def all(self) -> list[Path]:
         """Every file that will be written."""
-        return [p for p in (self.image, self.sidecar, self.std, self.figure) if p is not None]
+        named = [p for p in (self.image, self.sidecar, self.std, self.figure) if p is not None]
+        return [*named, *(beside for path in named for beside in companions(path))]
 
     def guard(self, inputs: Iterable[Path], overwrite: bool) -> None:
         """Refuse outputs that cannot be written, collide, or would replace something.
@@ -107,13 +110,14 @@ def in_folder(sources: list[Path], out: Path, std: Path | None, figure: Path | N
     UsageError
         When two inputs would have the same output.
     """
-    stems = Counter(path.stem for path in sources)
+    stems = Counter(stem_of(path) for path in sources)
     outputs: dict[Path, Outputs] = {}
     for path in sources:
         # a.png and a.tif side by side: keep both names whole
-        base = path.stem if stems[path.stem] == 1 else path.name
-        name = path.name if path.suffix.lower() not in (".h5", ".hdf5") else base + _CARRIES_ANYTHING
-        keeps = can_carry(path.suffix, np.float32)
+        base = stem_of(path) if stems[stem_of(path)] == 1 else path.name
+        suffix = suffix_of(path)
+        name = path.name if suffix not in _TO_ARRAYS else base + _CARRIES_ANYTHING
+        keeps = can_carry(suffix, np.float32) and suffix not in _TO_ARRAYS
         outputs[path] = Outputs(
             out / name,
             None if std is None else std / (path.name if keeps else base + _CARRIES_ANYTHING),

@@ -17,7 +17,10 @@ __all__ = ["reconstruct"]
 
 def reconstruct(
     source: Annotated[Path, typer.Argument(metavar="IN", help="K-space, or a folder of such files.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Image (npy, npz, tif), or a folder for the images.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="Image (npy, npz, tif, h5, mat, cfl, nii), or a folder for the images."),
+    ],
     *,
     mask: Annotated[
         str,
@@ -33,9 +36,9 @@ def reconstruct(
 ) -> None:
     """Reconstruct images from undersampled k-space.
 
-    Reads single-coil k-space from npy, npz and fastMRI's h5: centred (DC in the middle) and orthonormal, as fastMRI has
-    it, of shape (H, W), (1, H, W) or (slices, 1, H, W). Slices are solved as a batch. Bundled priors are over real
-    images: phase is lost, and warned about.
+    Reads single-coil k-space from npy, npz, mat, fastMRI's h5, ISMRMRD (h5, mrd) and BART's cfl: centred (DC in the
+    middle) and orthonormal, as fastMRI has it, of shape (H, W), (1, H, W) or (slices, 1, H, W). Slices are solved as a
+    batch. Bundled priors are over real images: phase is lost, and warned about.
     """
     from iasolve.cli.inputs import kspace_source
     from iasolve.cli.running import run

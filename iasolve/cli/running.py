@@ -16,7 +16,7 @@ from iasolve.cli.outputs import Outputs, in_folder
 from iasolve.cli.reporting import Reporter, plain, spread
 from iasolve.cli.settings import Settings, resolve
 from iasolve.cli.task import Task
-from iasolve.files import split_key
+from iasolve.files import IMAGE_SUFFIXES, KSPACE_SUFFIXES, split_key, suffix_of
 
 if TYPE_CHECKING:
     from iasolve.cli.solving import Solver
@@ -141,14 +141,14 @@ def _solve_folder(
 
 
 def _check_folder(option: str, target: Path, source: Path) -> None:
-    if target.is_file() or (target.suffix and not target.is_dir() and target.suffix.lower() in _FILE_SUFFIXES):
+    if target.is_file() or (target.suffix and not target.is_dir() and suffix_of(target) in _FILE_SUFFIXES):
         raise UsageError(f"{option} {target}: IN is a folder, so this must name a folder too, not a file")
     if target.resolve() == source.resolve():
         raise UsageError(f"{option} {target}: this is the input folder; results go to a folder of their own")
 
 
 _ADVICE = "--resume does only what is missing, --overwrite replaces them"
-_FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".npz", ".h5", ".hdf5")
+_FILE_SUFFIXES = {*IMAGE_SUFFIXES, *KSPACE_SUFFIXES}
 
 
 def _is_done(outputs: Outputs, solver: Solver, writing: Writing) -> bool:

@@ -49,7 +49,8 @@ def simulate(
 ) -> None:
     """Make the measurements that the other commands read.
 
-    Values go to npy, npz and tif as they are (float32); a png or jpg keeps the input's type, rounded and clipped.
+    Values go to npy, npz, tif, mat and nii as they are (float32); a png, jpg or dcm keeps the input's type, rounded and
+    clipped.
     Of --task mask, k-space goes to npy, or with its mask to npz. The boundary of a blur is circular.
     """
     from iasolve.cli.simulating import Simulation, simulate_files

@@ -25,10 +25,13 @@ from iasolve.files import (
     IMAGE_SUFFIXES,
     ImageFile,
     atomic_write,
+    can_carry,
     guard_output,
     read_image,
     require_carry,
     split_key,
+    stem_of,
+    suffix_of,
     write_image,
     write_json,
 )
@@ -39,7 +42,6 @@ Array = NDArray[Any]
 
 _TASKS = ("denoise", "gaussian", "kernel", "cutoff", "mask")
 _KINDS = ("random", "equispaced", "points")
-_EXACT = (".npy", ".npz", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,10 @@ def _folder(
     sources = list_folder(source, IMAGE_SUFFIXES)
     if out.resolve() == source.resolve() or out.is_file():
         raise UsageError(f"OUT {out}: IN is a folder, so this must name another folder")
-    stems = Counter(path.stem for path in sources)
+    stems = Counter(stem_of(path) for path in sources)
     targets = {}
     for path in sources:
-        base = path.stem if stems[path.stem] == 1 else path.name
+        base = stem_of(path) if stems[stem_of(path)] == 1 else path.name
         targets[path] = Outputs(out / (base + (".npz" if simulation.task == "mask" else ".npy")))
     refuse_existing([p for outputs in targets.values() for p in outputs.all], overwrite)
     make_folders([out])
@@ -172,7 +174,7 @@ def _one(
 ) -> dict[str, Any]:
     begun = time.perf_counter()
     kspace = simulation.task == "mask"
-    kind = outputs.image.suffix.lower()
+    kind = suffix_of(outputs.image)
     dtype = _output_type(simulation, image, outputs.image)
     import torch
 
@@ -212,21 +214,23 @@ def _one(
     else:
         values = y.numpy()
         if dtype.kind in "ui":
-            limits = np.iinfo(dtype)
-            clipped = float(((values < limits.min) | (values > limits.max)).mean())
+            scaling = image.scaling if image.same_format(kind) else None
+            stored = values if scaling is None else scaling.stored(values)
+            low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if scaling is None else (scaling.low, scaling.high)
+            clipped = float(((stored < low) | (stored > high)).mean())
             if clipped:
                 warnings.append(
-                    f"{clipped:.1%} of the values were clipped to {limits.min} .. {limits.max}, so the noise is no "
+                    f"{clipped:.1%} of the values were clipped to {low} .. {high}, so the noise is no "
                     f"longer Gaussian: write to .npy or .tif to keep all ({kind} holds {dtype})"
                 )
-        write_image(outputs.image, values, image, dtype=dtype)
+        write_image(outputs.image, values, image, dtype=dtype, note=f"simulated by iasolve {iasolve.__version__}")
     options = {k: v for k, v in asdict(simulation).items() if v is not None}
     report: dict[str, Any] = plain(
         {
             "iasolve": iasolve.__version__,
             "command": "simulate",
             "asked": options,
-            "input": {"name": image.path.name, "type": str(image.dtype)},
+            "input": {"name": image.path.name, "type": str(image.dtype), "slice_axis": image.slice_axis},
             "output": outputs.image.name,
             "operator": facts,
             "sigma": simulation.sigma,
@@ -242,7 +246,7 @@ def _one(
 
 def _output_type(simulation: Simulation, image: ImageFile, out: Path) -> np.dtype[Any]:
     """Type of the values in OUT; refuses, before any work, what OUT cannot hold."""
-    kind = out.suffix.lower()
+    kind = suffix_of(out)
     if simulation.task == "mask":
         if kind not in (".npy", ".npz"):
             raise UsageError(
@@ -250,7 +254,7 @@ def _output_type(simulation: Simulation, image: ImageFile, out: Path) -> np.dtyp
             )
         return np.dtype(np.complex64)
     whole: Any = np.complex64 if image.is_complex else np.float32
-    dtype: np.dtype[Any] = np.dtype(whole) if kind in _EXACT else image.dtype
+    dtype: np.dtype[Any] = np.dtype(whole) if can_carry(kind, whole) else image.type_in(kind)
     as_usage(lambda: require_carry(out, image, dtype=dtype))
     return dtype
 

@@ -205,7 +205,11 @@ class Solver:
         report = {
             "iasolve": iasolve.__version__,
             **self.identity,
-            "input": {"name": like.path.name, "type": str(source.y.dtype if source.mask is not None else like.dtype)},
+            "input": {
+                "name": like.path.name,
+                "type": str(source.y.dtype if source.mask is not None else like.dtype),
+                "slice_axis": like.slice_axis,
+            },
             "operator": source.facts,
             "device": self.device,
             "seconds": result.seconds,
@@ -245,7 +249,11 @@ class Solver:
         """
         like = source.like
         complex_result = np.iscomplexobj(answer.image) and not like.is_complex
-        write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None)
+        note = (
+            f"iasolve {iasolve.__version__} {self.task.command}, prior {self.prior.name}, recipe "
+            f"{answer.report['recipe']['name']}, seed {self.settings.seed}; not for clinical use"
+        )
+        write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None, note=note)
         if outputs.std is not None:
             assert answer.std is not None
             write_image(outputs.std, answer.std, like, dtype=std_type(like))

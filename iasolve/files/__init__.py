@@ -1,14 +1,16 @@
 """Files in and out: images, k-space, masks and kernels, with errors a person can act on.
 
 Nothing here rescales or normalises: what a file holds is what the caller gets, and a result is written back
-with the input's own type, range and layout. Every error is a :class:`FileError`.
+with the input's own type, range and layout. Every error is a :class:`FileError`. The formats are registered in
+``formats.py``, each with a module of its own.
 """
 
 from .atomic import atomic_write, write_json
 from .errors import FileError, UnfitData, UnreadableFile, WriteError
 from .folders import guard_output, list_inputs
-from .images import IMAGE_SUFFIXES, ImageFile, read_image
-from .kspace import KSPACE_SUFFIXES, KSpaceFile, read_kspace
+from .formats import IMAGE_SUFFIXES, KSPACE_SUFFIXES, companions, stem_of, suffix_of
+from .images import ImageFile, read_image
+from .kspace import KSpaceFile, read_kspace
 from .locating import split_key
 from .planes import PLANE_SUFFIXES, read_kernel, read_mask
 from .source import require_finite
@@ -26,6 +28,7 @@ __all__ = [
     "WriteError",
     "atomic_write",
     "can_carry",
+    "companions",
     "guard_output",
     "list_inputs",
     "read_image",
@@ -35,6 +38,8 @@ __all__ = [
     "require_carry",
     "require_finite",
     "split_key",
+    "stem_of",
+    "suffix_of",
     "suffixes_for",
     "write_image",
     "write_json",

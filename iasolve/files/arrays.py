@@ -10,15 +10,16 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .contents import Measured, Picture
 from .errors import UnfitData, UnreadableFile
-from .source import Decoded, decoding, require_numeric
+from .source import decoding, require_kspace, require_numeric
 
-__all__ = ["decode_array", "load_array", "npz_keys", "save_array"]
+__all__ = ["decode_array", "decode_kspace", "encode_array", "load_array"]
 
 Array = NDArray[Any]
 
 
-def npz_keys(path: Path) -> tuple[str, ...]:
+def _npz_keys(path: Path) -> tuple[str, ...]:
     """Names of the arrays in an ``.npz`` archive.
 
     Parameters
@@ -48,7 +49,7 @@ def load_array(path: Path, key: str | None = None, prefer: tuple[str, ...] = ())
     path : Path
         An existing file; the suffix decides the kind.
     key : str, optional
-        Name of the array in an ``.npz`` file. Not for ``.npy``.
+        Name of the array in an ``.npz`` file.
     prefer : tuple of str
         Names to look for, in this order, in an ``.npz`` with several arrays and no ``key``.
 
@@ -66,8 +67,6 @@ def load_array(path: Path, key: str | None = None, prefer: tuple[str, ...] = ())
     """
     if path.suffix.lower() == ".npz":
         key = _choose(path, key, prefer)
-    elif key is not None:
-        raise UnfitData(path, f"the key {key!r} was given", "no key: an .npy file holds one array", "Leave the key out")
     try:
         with decoding(path, f"a {path.suffix.lower()} file as NumPy writes it"):
             array = _load(path, key)
@@ -103,7 +102,7 @@ def _load(path: Path, key: str | None) -> Array:
 
 
 def _choose(path: Path, key: str | None, prefer: tuple[str, ...]) -> str:
-    keys = npz_keys(path)
+    keys = _npz_keys(path)
     listing = ", ".join(keys) or "none"
     if key is not None:
         if key not in keys:
@@ -127,32 +126,32 @@ def _choose(path: Path, key: str | None, prefer: tuple[str, ...]) -> str:
     )
 
 
-def save_array(handle: BinaryIO, array: Array, kind: str, key: str | None) -> None:
-    """Write one array to an open file.
+def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:
+    """Write images as one array: ``(H, W)``, with pages first and colours last. Opacity is left out by the caller.
 
     Parameters
     ----------
     handle : BinaryIO
         Open for binary writing, seekable.
-    array : ndarray
-        Any shape and numeric dtype.
-    kind : str
-        ``".npy"`` or ``".npz"`` (written compressed).
-    key : str or None
-        Name in the archive; ``"image"`` if None.
+    picture : Picture
+        Any numeric dtype. Its key is the name in an ``.npz`` archive, ``image`` if it has none.
+    path : Path
+        ``.npy``, or ``.npz`` (written compressed).
     """
-    if kind == ".npy":
+    samples = picture.samples
+    array = np.ascontiguousarray(samples if samples.shape[-1] > 1 else samples[..., 0])
+    if path.suffix.lower() == ".npy":
         np.save(handle, array, allow_pickle=False)
         return
     # By hand rather than with numpy.savez_compressed, where a key named "file" clashes with a parameter.
     with (
         zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open(f"{key or 'image'}.npy", "w", force_zip64=True) as member,
+        archive.open(f"{picture.key or 'image'}.npy", "w", force_zip64=True) as member,
     ):
-        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def decode_array(path: Path, key: str | None) -> tuple[Decoded, str | None]:
+def decode_array(path: Path, key: str | None) -> Picture:
     """Read an image, a stack of images or a colour image from an ``.npy`` or ``.npz`` file.
 
     Parameters
@@ -164,9 +163,9 @@ def decode_array(path: Path, key: str | None) -> tuple[Decoded, str | None]:
 
     Returns
     -------
-    tuple of (Decoded, str or None)
+    Picture
         From ``(H, W)``, ``(pages, H, W)``, and for real data ``(H, W, 3)`` and ``(pages, H, W, 3)``, which
-        are taken for colour; and the name the array was found under.
+        are taken for colour.
 
     Raises
     ------
@@ -178,7 +177,7 @@ def decode_array(path: Path, key: str | None) -> tuple[Decoded, str | None]:
     # An image 2, 3 or 4 pixels wide is no image; an array that ends in such an axis is interleaved samples.
     interleaved = array.ndim >= 3 and min(shape[-3:-1]) > 4 and array.dtype.kind != "c"
     if array.ndim in (3, 4) and interleaved and shape[-1] == 3:
-        return Decoded(array, shape[:-3]), key
+        return Picture(array, shape[:-3], key=key, slice_axis="first axis" if shape[:-3] else None)
     if array.ndim == 3 and interleaved and shape[-1] in (2, 4):
         raise UnfitData(
             path,
@@ -188,10 +187,48 @@ def decode_array(path: Path, key: str | None) -> tuple[Decoded, str | None]:
             "(a[..., 0] + 1j * a[..., 1]), or move pages first (numpy.moveaxis(a, -1, 0))",
         )
     if array.ndim in (2, 3):
-        return Decoded(array[..., np.newaxis], shape[:-2]), key
+        return Picture(array[..., np.newaxis], shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None)
     raise UnfitData(
         path,
         f"an array of shape {shape}",
         "(H, W), (pages, H, W), or colour as (H, W, 3) or (pages, H, W, 3)",
         "Reshape it, with pages on the first axis and colours on the last",
+    )
+
+
+def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:
+    """Read k-space from an ``.npy`` or ``.npz`` file, with the array named ``mask`` next to one named ``kspace``.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    key : str or None
+        Name of the array in an ``.npz`` file; ``kspace`` or the only one by default.
+    slices : slice or None
+        What is wanted.
+
+    Returns
+    -------
+    Measured
+        From ``(H, W)``, ``(coils, H, W)`` or ``(slices, coils, H, W)``.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        As :func:`load_array`; and for real values or other shapes.
+    """
+    array, found = load_array(path, key, prefer=("kspace",))
+    require_kspace(array.shape, array.dtype, path, "H, W", "coils, H, W", "slices, coils, H, W")
+    mask = None
+    if found == "kspace" and "mask" in _npz_keys(path):
+        mask = load_array(path, "mask")[0]
+    sliced = array.ndim == 4
+    return Measured(
+        array[(np.newaxis,) * (4 - array.ndim)][slices or slice(None)],
+        sliced=sliced,
+        coiled=array.ndim >= 3,
+        mask=mask,
+        key=found,
+        slice_axis="first axis" if sliced else None,
     )

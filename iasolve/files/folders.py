@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import PathInput, UnreadableFile, WriteError
-from .images import IMAGE_SUFFIXES
+from .formats import IMAGE_SUFFIXES, companions, suffix_of
 
 __all__ = ["guard_output", "list_inputs"]
 
@@ -45,9 +45,7 @@ def list_inputs(folder: PathInput, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> 
             root, f"cannot be listed ({error})", "a readable folder", "Check its permissions"
         ) from error
     return [
-        entry
-        for entry in entries
-        if not entry.name.startswith(".") and entry.suffix.lower() in wanted and entry.is_file()
+        entry for entry in entries if not entry.name.startswith(".") and suffix_of(entry) in wanted and entry.is_file()
     ]
 
 
@@ -82,8 +80,9 @@ def guard_output(path: PathInput, overwrite: bool = False) -> Path:
             "an existing folder",
             f"Create it first: mkdir -p {parent}",
         )
-    if target.exists() and not overwrite:
-        raise WriteError(target, "the file exists already", "a new name", "Choose another name, or allow overwriting")
+    for file in (target, *companions(target)):
+        if file.exists() and not overwrite:
+            raise WriteError(file, "the file exists already", "a new name", "Choose another name, or allow overwriting")
     if not os.access(parent, os.W_OK):
         raise WriteError(target, f"the folder {parent} is not writable", "a writable folder", "Choose another one")
     return target

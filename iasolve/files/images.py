@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import decode_array
+from .contents import Scaling
 from .errors import PathInput, UnfitData
+from .formats import IMAGE_READERS, IMAGE_SUFFIXES, format_of
 from .locating import locate
-from .raster import decode_raster
-from .source import Decoded, require_finite, require_numeric
-from .tiff import decode_tiff
+from .source import require_finite, require_numeric
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFile", "read_image"]
+__all__ = ["ImageFile", "read_image"]
 
 Array = NDArray[Any]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".npz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +31,8 @@ class ImageFile:
     kind : str
         Its suffix, lower case, with the dot.
     pixels : ndarray, shape ``(pages, channels, H, W)``
-        float64, or complex128 for complex files, in the file's own numeric range (uint8 stays 0..255).
+        float64, or complex128 for complex files, in the file's own numeric range (uint8 stays 0..255), with the
+        scaling that the file declares applied.
         ``channels`` is 1 (grey) or 3 (red, green, blue); opacity is not among them.
     dtype : numpy.dtype
         Type of the values in the file.
@@ -45,7 +43,13 @@ class ImageFile:
     icc : bytes or None
         Colour profile, carried through.
     key : str or None
-        Name of the array in an ``.npz`` file.
+        Name of the array in the file, where it has one.
+    slice_axis : str or None
+        What the pages run along; None where there is a single image.
+    scaling : Scaling or None
+        How the file's integers became pixels.
+    header : object
+        What the file's own format needs to write a result alike (affine, patient).
     """
 
     path: Path
@@ -56,6 +60,9 @@ class ImageFile:
     alpha: Array | None = None
     icc: bytes | None = None
     key: str | None = None
+    slice_axis: str | None = None
+    scaling: Scaling | None = None
+    header: Any = None
 
     @property
     def paged(self) -> bool:
@@ -82,18 +89,33 @@ class ImageFile:
         """Whether the file holds complex values."""
         return self.dtype.kind == "c"
 
+    def same_format(self, suffix: str) -> bool:
+        """Whether files with this suffix are of the format of this file."""
+        return format_of(suffix) is not None and format_of(suffix) is format_of(self.kind)
+
+    def type_in(self, suffix: str) -> np.dtype[Any]:
+        """Type in which a result like this is written to files with this suffix.
+
+        The file's own, unless its integers are scaled and the other format has no place for the scaling: then
+        float32, or values between 0 and 1 would be rounded to integers.
+        """
+        scaled = self.scaling is not None and not self.scaling.identity
+        return np.dtype(np.float32) if scaled and not self.same_format(suffix) else self.dtype
+
 
 def read_image(path: PathInput, key: str | None = None) -> ImageFile:
     """Read an image file.
 
-    PNG, JPEG, TIFF (pages, 8- to 64-bit integers, floats, complex), ``.npy`` and ``.npz``. Arrays are
-    ``(H, W)`` or ``(pages, H, W)``, real or complex, or ``(..., H, W, 3)`` for colour. What a viewer applies
-    is applied: palettes, orientation, 1-bit images as 0 and 255. Nothing is rescaled.
+    PNG, JPEG, TIFF (pages, 8- to 64-bit integers, floats, complex), ``.npy`` and ``.npz``; NIfTI and DICOM (with
+    their extras), MATLAB's ``.mat``, BART's ``.cfl`` and fastMRI's ``.h5``. Arrays are ``(H, W)`` or
+    ``(pages, H, W)``, real or complex, or ``(..., H, W, 3)`` for colour. What a viewer applies is applied: palettes,
+    orientation, 1-bit images as 0 and 255, slopes and intercepts. Nothing else is rescaled.
 
     Parameters
     ----------
     path : str or os.PathLike[str]
-        The file; ``"file.npz:key"`` names one array of several.
+        The file; ``"file.npz:key"`` names one array of several (``.npz``, ``.mat``, ``.h5``), and
+        ``"file.nii.gz:x"`` the axis that the slices run along.
     key : str, optional
         The same key, apart from the path.
 
@@ -111,54 +133,30 @@ def read_image(path: PathInput, key: str | None = None) -> ImageFile:
         integers that float64 cannot hold exactly.
     """
     source, kind, key = locate(path, IMAGE_SUFFIXES, key)
-    if key is not None and kind not in (".npy", ".npz"):
-        raise UnfitData(source, f"the key {key!r} was given", "a key for .npz files only", "Leave the key out")
-    decoded, key = decode_any(source, kind, key)
-    samples = decoded.samples
+    picture = IMAGE_READERS[kind](source, key)
+    samples = picture.samples
     require_numeric(samples, source)
-    require_finite(samples, source)
     _require_exact(samples, source)
+    values = samples if picture.scaling is None else picture.scaling.values(samples)
+    require_finite(values, source)
     height, width, count = samples.shape[-3:]
-    planes = np.moveaxis(samples.reshape(-1, height, width, count), -1, 1)
-    colours = count - decoded.alpha
+    colours = count - picture.alpha
+    planes = np.moveaxis(values.reshape(-1, height, width, count), -1, 1)
+    opacity = np.moveaxis(samples.reshape(-1, height, width, count), -1, 1)[:, colours:]
     wide = np.complex128 if samples.dtype.kind == "c" else np.float64
     return ImageFile(
         path=source,
         kind=kind,
         pixels=np.ascontiguousarray(planes[:, :colours], dtype=wide),
         dtype=samples.dtype,
-        lead=decoded.lead,
-        alpha=np.ascontiguousarray(planes[:, colours:]) if decoded.alpha else None,
-        icc=decoded.icc,
-        key=key,
+        lead=picture.lead,
+        alpha=np.ascontiguousarray(opacity) if picture.alpha else None,
+        icc=picture.icc,
+        key=picture.key,
+        slice_axis=picture.slice_axis,
+        scaling=picture.scaling,
+        header=picture.header,
     )
-
-
-def decode_any(source: Path, kind: str, key: str | None) -> tuple[Decoded, str | None]:
-    """Decode an image file by its suffix.
-
-    Parameters
-    ----------
-    source : Path
-        An existing file.
-    kind : str
-        Its suffix, one of :data:`IMAGE_SUFFIXES`.
-    key : str or None
-        Name of the array in an ``.npz`` file.
-
-    Returns
-    -------
-    tuple of (Decoded, str or None)
-        Samples in the file's dtype, and the name an array was found under.
-
-    Raises
-    ------
-    UnreadableFile, UnfitData
-        From the decoder.
-    """
-    if kind in (".npy", ".npz"):
-        return decode_array(source, key)
-    return (decode_tiff(source) if kind in (".tif", ".tiff") else decode_raster(source)), None
 
 
 def _require_exact(samples: Array, path: Path) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import PathInput, UnreadableFile
+from .errors import PathInput, UnfitData, UnreadableFile
+from .formats import KEYED_SUFFIXES, suffix_of
 
 __all__ = ["locate", "split_key"]
 
-KEYED_SUFFIXES = (".npz", ".h5", ".hdf5")
-
 
 def split_key(path: PathInput) -> tuple[Path, str | None]:
-    """Split ``"file.npz:key"`` (also ``.h5``, ``.hdf5``) into the file and the key.
+    """Split ``"file.npz:key"`` (all of :data:`KEYED_SUFFIXES`) into the file and the key.
 
     Parameters
     ----------
@@ -53,9 +52,12 @@ def locate(path: PathInput, suffixes: tuple[str, ...], key: str | None = None) -
     ------
     UnreadableFile
         Missing, a folder, empty, not accessible, or of another kind.
+    UnfitData
+        If a key is given for a kind of file that has none.
     """
     source, own_key = split_key(path)
-    kind = source.suffix.lower()
+    key = own_key if key is None else key
+    kind = suffix_of(source)
     known = ", ".join(suffixes)
     try:
         exists, is_file = source.exists(), source.is_file()
@@ -80,4 +82,7 @@ def locate(path: PathInput, suffixes: tuple[str, ...], key: str | None = None) -
         )
     if size == 0:
         raise UnreadableFile(source, "the file is empty (0 bytes)", f"a {kind} file", "Copy or export it again")
-    return source, kind, key if key is not None else own_key
+    if key is not None and kind not in KEYED_SUFFIXES:
+        keyed = ", ".join(suffix for suffix in suffixes if suffix in KEYED_SUFFIXES)
+        raise UnfitData(source, f"the key {key!r} was given", f"a key for {keyed} files only", "Leave the key out")
+    return source, kind, key

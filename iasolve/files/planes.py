@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .arrays import load_array
 from .errors import PathInput, UnfitData
-from .images import decode_any
+from .formats import IMAGE_READERS
 from .locating import locate
 from .source import require_finite
 
@@ -130,9 +130,9 @@ def _read_plane(path: PathInput, key: str | None, name: str) -> tuple[Path, Arra
     source, kind, key = locate(path, PLANE_SUFFIXES, key)
     if kind in (".npy", ".npz"):
         return source, load_array(source, key, prefer=(name,))[0]
-    decoded, _ = decode_any(source, kind, None)
-    samples = decoded.samples
-    if decoded.alpha:
+    picture = IMAGE_READERS[kind](source, None)
+    samples = picture.samples
+    if picture.alpha:
         opacity, samples = samples[..., -1], samples[..., :-1]
         # A floating-point file has no fixed value for "opaque"; a constant one hides nothing either way.
         if opacity.min() != opacity.max():

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .contents import Picture, Wanted
 from .errors import UnfitData
-from .source import Decoded, decoding
+from .source import decoding
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["decode_raster", "encode_raster", "samples_of"]
+__all__ = ["decode_raster", "encode_raster", "raster_obstacle", "samples_of"]
 
 Array = NDArray[Any]
 
 JPEG_QUALITY = 95
 
 
-def decode_raster(path: Path) -> Decoded:
+def decode_raster(path: Path, key: str | None = None) -> Picture:
     """Decode a PNG or JPEG file.
 
     Palettes are looked up, 1-, 2- and 4-bit greys are spread over 0..255 as every viewer does, and the
@@ -33,10 +34,12 @@ def decode_raster(path: Path) -> Decoded:
     ----------
     path : Path
         An existing file; its content, not its suffix, decides which of the two it is.
+    key : None
+        Such files have none.
 
     Returns
     -------
-    Decoded
+    Picture
         uint8, or uint16 for a 16-bit grey PNG; no page axes.
 
     Raises
@@ -63,7 +66,7 @@ def decode_raster(path: Path) -> Decoded:
             icc = image.info.get("icc_profile")
             _set_upright(image)
             samples, alpha = samples_of(image, path)
-        return Decoded(samples, (), alpha, icc if isinstance(icc, bytes) else None)
+        return Picture(samples, (), alpha, icc if isinstance(icc, bytes) else None)
 
 
 def _require_still(path: Path, frames: int) -> None:
@@ -142,27 +145,51 @@ def samples_of(image: Image.Image, path: Path) -> tuple[Array, bool]:
     return samples, alpha
 
 
-def encode_raster(handle: BinaryIO, samples: Array, kind: str, icc: bytes | None) -> None:
+def raster_obstacle(wanted: Wanted) -> str | None:
+    """Why a PNG or JPEG cannot hold what is wanted, or None if it can.
+
+    Parameters
+    ----------
+    wanted : Wanted
+        8 bits, or 16 as a grey PNG; one page; opacity in a PNG only.
+
+    Returns
+    -------
+    str or None
+        A clause for a message.
+    """
+    suffix, name, jpeg = wanted.suffix, wanted.dtype.name, wanted.suffix != ".png"
+    if name != "uint8" and (jpeg or name != "uint16"):
+        return f"a {suffix} file cannot hold {name} values"
+    if wanted.pages > 1:
+        return f"a {suffix} file cannot hold {wanted.pages} pages"
+    if jpeg and wanted.alpha:
+        return f"a {suffix} file cannot hold the transparency of the input"
+    if name == "uint16" and (wanted.channels > 1 or wanted.alpha):
+        return f"a {suffix} file with colour or transparency cannot be written in 16 bits"
+    return None
+
+
+def encode_raster(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write one image as PNG, or as JPEG at quality 95 without chroma subsampling.
 
     Parameters
     ----------
     handle : BinaryIO
         Open for binary writing.
-    samples : ndarray, shape ``(H, W, S)``
-        uint8 with ``S`` in 1..4, or uint16 with ``S = 1``; JPEG takes uint8 with ``S`` 1 or 3.
-    kind : str
-        ``".png"``, ``".jpg"`` or ``".jpeg"``.
-    icc : bytes or None
-        Colour profile to embed.
+    picture : Picture
+        One page; uint8 with ``S`` in 1..4, or uint16 with ``S = 1``; JPEG takes uint8 with ``S`` 1 or 3.
+    path : Path
+        Its suffix says which of the two.
     """
     from PIL import Image
 
+    samples: Array = picture.samples.reshape(picture.samples.shape[-3:])
     if samples.shape[-1] == 1:
         samples = samples[..., 0]
     image = Image.fromarray(np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("=")))
-    profile: dict[str, Any] = {"icc_profile": icc} if icc else {}
-    if kind == ".png":
+    profile: dict[str, Any] = {"icc_profile": picture.icc} if picture.icc else {}
+    if path.suffix.lower() == ".png":
         image.save(handle, "PNG", **profile)
     else:
         image.save(handle, "JPEG", quality=JPEG_QUALITY, subsampling=0, **profile)

@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +14,12 @@ from numpy.typing import NDArray
 
 from .errors import FileError, PathInput, UnfitData, UnreadableFile
 
-__all__ = ["Decoded", "decoding", "require_finite", "require_numeric", "require_plausible"]
+__all__ = ["decoding", "require_finite", "require_kspace", "require_numeric", "require_plausible"]
 
 Array = NDArray[Any]
 
 # Deflate, the densest codec in common use here, cannot pack tighter than about 1032:1.
 MAX_COMPRESSION = 1100
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Samples as a decoder found them, brought to one layout.
-
-    Attributes
-    ----------
-    samples : ndarray, shape ``lead + (H, W, S)``
-        In the file's own dtype. ``S`` is 1 (grey) or 3 (red, green, blue), plus 1 where ``alpha`` is true.
-    lead : tuple of int
-        Lengths of the page axes; empty where the file has none.
-    alpha : bool
-        Whether the last sample is opacity.
-    icc : bytes or None
-        Colour profile, carried through unread.
-    """
-
-    samples: Array
-    lead: tuple[int, ...]
-    alpha: bool = False
-    icc: bytes | None = None
 
 
 @contextmanager
@@ -167,3 +144,33 @@ def require_finite(array: Array, path: PathInput) -> None:
         "finite values only",
         "Replace them (numpy.nan_to_num), or leave the pixels out of the measurement with a mask",
     )
+
+
+def require_kspace(shape: tuple[int, ...], dtype: np.dtype[Any], path: PathInput, *layouts: str) -> None:
+    """Refuse what is no k-space: real values, or another number of axes.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the array.
+    path : str or os.PathLike[str]
+        Its file, for the message.
+    *layouts : str
+        The axes it may have, as in ``"coils, H, W"``.
+
+    Raises
+    ------
+    UnfitData
+        With what should be done about it.
+    """
+    wanted = " or ".join(f"({layout})" for layout in layouts)
+    if dtype.kind != "c":
+        advice = "If this is an image, give it as an image: k-space is made from it by the measurement"
+        if shape and shape[-1] == 2:
+            advice = (
+                "Its last axis of 2 looks like real and imaginary parts: join them with "
+                "a[..., 0] + 1j * a[..., 1] and save that"
+            )
+        raise UnfitData(path, f"values of type {dtype}, shape {shape}", f"complex k-space, {wanted}", advice)
+    if len(shape) not in [layout.count(",") + 1 for layout in layouts]:
+        raise UnfitData(path, f"k-space of shape {shape}", wanted, "Reshape it to one of these and save it again")

@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .contents import Picture, Wanted
 from .errors import UnfitData, UnreadableFile
 from .raster import samples_of
-from .source import Decoded, decoding, require_plausible
+from .source import decoding, require_plausible
 
-__all__ = ["decode_tiff", "encode_tiff"]
+__all__ = ["decode_tiff", "encode_tiff", "tiff_obstacle"]
 
 Array = NDArray[Any]
 
@@ -28,8 +29,13 @@ ORIENTATION_TAG = 274
 BIGTIFF = 43
 ICC_TAG, UNDEFINED_BYTES = 34675, 7
 
+TYPES = (
+    *(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+)
 
-def decode_tiff(path: Path) -> Decoded:
+
+def decode_tiff(path: Path, key: str | None = None) -> Picture:
     """Decode a TIFF file of one image or of equal pages.
 
     Every axis but height, width and colour is a page axis: planes, times and the channels of a microscope
@@ -40,10 +46,12 @@ def decode_tiff(path: Path) -> Decoded:
     ----------
     path : Path
         An existing file.
+    key : None
+        Such files have none.
 
     Returns
     -------
-    Decoded
+    Picture
         In the file's dtype and native byte order.
 
     Raises
@@ -107,7 +115,7 @@ def _quiet() -> Iterator[None]:
             logger.removeFilter(drop)
 
 
-def _decode(path: Path) -> Decoded | None:
+def _decode(path: Path) -> Picture | None:
     """Decode with tifffile, or return None where the compression is beyond it."""
     import tifffile
 
@@ -146,7 +154,7 @@ def _decode(path: Path) -> Decoded | None:
     alpha = _has_alpha(samples.shape[-1], photometric, extras, path)
     samples = _upright(samples, int(tag.value) if tag is not None else 1)
     icc = profile.value if profile is not None and isinstance(profile.value, bytes) else None
-    return Decoded(samples, lead, alpha, icc)
+    return Picture(samples, lead, alpha, icc, slice_axis="page" if lead else None)
 
 
 def _arrange(samples: Array, axes: str, path: Path) -> tuple[Array, tuple[int, ...]]:
@@ -198,7 +206,7 @@ def _upright(samples: Array, orientation: int) -> Array:
     return samples
 
 
-def _decode_with_pillow(path: Path) -> Decoded:
+def _decode_with_pillow(path: Path) -> Picture:
     from PIL import Image, ImageOps, ImageSequence
 
     with Image.open(path, formats=("TIFF",)) as image:
@@ -208,30 +216,36 @@ def _decode_with_pillow(path: Path) -> Decoded:
     if len({(samples.shape, samples.dtype) for samples, _ in frames}) > 1:
         raise UnfitData(path, "pages of different sizes", "pages of one size and type", "Save each as a file")
     samples = np.stack([samples for samples, _ in frames]) if len(frames) > 1 else frames[0][0]
-    return Decoded(samples, samples.shape[:-3], alpha, icc if isinstance(icc, bytes) else None)
+    lead = samples.shape[:-3]
+    profile = icc if isinstance(icc, bytes) else None
+    return Picture(samples, lead, alpha, profile, slice_axis="page" if lead else None)
 
 
-def encode_tiff(handle: BinaryIO, samples: Array, alpha: bool, icc: bytes | None) -> None:
+def tiff_obstacle(wanted: Wanted) -> str | None:
+    """Why a TIFF cannot hold what is wanted (booleans), or None if it can."""
+    return wanted.lacking(*TYPES)
+
+
+def encode_tiff(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write images as the pages of an uncompressed TIFF.
 
     Parameters
     ----------
     handle : BinaryIO
         Open for binary reading and writing, seekable.
-    samples : ndarray, shape ``lead + (H, W, S)``
-        ``S`` is 1 or 3, plus 1 for opacity.
-    alpha : bool
-        Whether the last sample is (straight) opacity.
-    icc : bytes or None
-        Colour profile to embed.
+    picture : Picture
+        Grey or RGB, with or without (straight) opacity.
+    path : Path
+        Its name.
     """
     import tifffile
 
+    samples, icc = picture.samples, picture.icc
     count = samples.shape[-1]
     # Named axes, since images of width 1 are otherwise read back lying down.
     axes = "Q" * (samples.ndim - 3) + "YX" + ("S" if count > 1 else "")
     layout: dict[str, Any] = {"planarconfig": "contig"} if count > 1 else {}
-    if alpha:
+    if picture.alpha:
         layout["extrasamples"] = ["unassalpha"]
     tifffile.imwrite(
         handle,  # type: ignore[arg-type]

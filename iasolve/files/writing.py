@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .arrays import save_array
 from .atomic import atomic_write
-from .errors import PathInput, WriteError
-from .images import IMAGE_SUFFIXES, ImageFile
-from .raster import encode_raster
-from .tiff import encode_tiff
+from .contents import Picture, Scaling, Wanted
+from .errors import FileError, PathInput, WriteError
+from .formats import FORMATS, format_of, suffix_of
+from .images import ImageFile
 
 __all__ = ["can_carry", "require_carry", "suffixes_for", "write_image"]
 
 Array = NDArray[Any]
 
-# By name, since the byte order of an array does not matter here.
-TIFF_TYPES = frozenset(
-    [f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)]
-    + ["float16", "float32", "float64", "complex64", "complex128"]
-)
+WRITABLE = tuple(suffix for entry in FORMATS if entry.write for suffix in entry.suffixes)
 
 
 def can_carry(suffix: str, dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: bool = False) -> bool:
@@ -43,9 +41,9 @@ def can_carry(suffix: str, dtype: DTypeLike, *, pages: int = 1, channels: int = 
     Returns
     -------
     bool
-        False for unknown suffixes.
+        False for unknown suffixes, and for DICOM, which needs the DICOM file that the data come from.
     """
-    return _obstacle(suffix.lower(), np.dtype(dtype), pages, channels, alpha) is None
+    return _obstacle(Wanted(suffix.lower(), np.dtype(dtype), pages, channels, alpha)) is None
 
 
 def suffixes_for(dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: bool = False) -> tuple[str, ...]:
@@ -61,9 +59,7 @@ def suffixes_for(dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: 
     tuple of str
         With their dots.
     """
-    return tuple(
-        suffix for suffix in IMAGE_SUFFIXES if can_carry(suffix, dtype, pages=pages, channels=channels, alpha=alpha)
-    )
+    return tuple(suffix for suffix in WRITABLE if can_carry(suffix, dtype, pages=pages, channels=channels, alpha=alpha))
 
 
 def require_carry(
@@ -89,55 +85,54 @@ def require_carry(
     Raises
     ------
     WriteError
-        With the suffixes that would do.
+        With the suffixes that would do; or with how to install what such files need.
     """
-    target = np.dtype(dtype) if dtype is not None else like.dtype if like is not None else np.dtype(np.float32)
+    suffix = suffix_of(path)
+    target = _type(suffix, like, dtype)
     pages = pages if pages is not None else like.pages if like is not None else 1
     channels = channels if channels is not None else like.channels if like is not None else 1
     alpha = like is not None and _keeps_alpha(like, target, pages)
-    suffix = Path(path).suffix.lower()
-    obstacle = _obstacle(suffix, target, pages, channels, alpha)
+    own = like.dtype if like is not None and like.same_format(suffix) else None
+    obstacle = _obstacle(Wanted(suffix, target, pages, channels, alpha, own))
     if obstacle is not None:
         fitting = suffixes_for(target, pages=pages, channels=channels, alpha=alpha)
         hint = ""
         if suffix in (".png", ".jpg", ".jpeg") and target.kind == "f":
             hint = ", or scale the image to 0..255 and save it as uint8 first"
         raise WriteError(path, obstacle, f"one of {', '.join(fitting)}", f"Change the suffix of the output{hint}")
+    entry = format_of(suffix)
+    if entry is not None and entry.extra is not None:
+        entry.extra.require(path)
+
+
+def _type(suffix: str, like: ImageFile | None, dtype: DTypeLike | None) -> np.dtype[Any]:
+    if dtype is not None:
+        return np.dtype(dtype)
+    return like.type_in(suffix) if like is not None else np.dtype(np.float32)
 
 
 def _keeps_alpha(like: ImageFile, dtype: np.dtype[Any], pages: int) -> bool:
     return like.alpha is not None and dtype == like.dtype and pages == like.pages
 
 
-def _obstacle(suffix: str, dtype: np.dtype[Any], pages: int, channels: int, alpha: bool) -> str | None:
+def _obstacle(wanted: Wanted) -> str | None:
     """Say why files with this suffix cannot hold such data, or None if they can."""
-    name = dtype.name
-    if dtype.kind not in "buifc":
-        return f"values of type {name} are no pixels"
-    if suffix in (".npy", ".npz"):
-        return None
-    if suffix in (".tif", ".tiff"):
-        return None if name in TIFF_TYPES else f"a {suffix} file cannot hold {name} values"
-    if suffix not in IMAGE_SUFFIXES:
-        return f"images are not written to {suffix!r} files" if suffix else "the name has no suffix"
-    jpeg = suffix != ".png"
-    if name != "uint8" and (jpeg or name != "uint16"):
-        return f"a {suffix} file cannot hold {name} values"
-    if pages > 1:
-        return f"a {suffix} file cannot hold {pages} pages"
-    if jpeg and alpha:
-        return f"a {suffix} file cannot hold the transparency of the input"
-    if name == "uint16" and (channels > 1 or alpha):
-        return f"a {suffix} file with colour or transparency cannot be written in 16 bits"
-    return None
+    if wanted.dtype.kind not in "buifc":
+        return f"values of type {wanted.dtype.name} are no pixels"
+    entry = format_of(wanted.suffix)
+    if entry is None or entry.write is None:
+        return f"images are not written to {wanted.suffix!r} files" if wanted.suffix else "the name has no suffix"
+    return entry.obstacle(wanted)
 
 
 def write_image(
-    path: PathInput, array: Array, like: ImageFile | None = None, *, dtype: DTypeLike | None = None
+    path: PathInput, array: Array, like: ImageFile | None = None, *, dtype: DTypeLike | None = None, note: str = ""
 ) -> None:
     """Write a result with the type, range and layout of the input it came from.
 
-    For integer types the values are rounded and clipped to the type's range. The page axes become those of
+    For integer types the values are rounded and clipped to the type's range; integers that the input scales
+    (NIfTI, DICOM) are scaled back first where the output is of the same format, which then keeps the input's header
+    (affine, patient) too. The page axes become those of
     ``like`` where the number of pages is the same, one page axis otherwise; without ``like``, a single page
     goes without. Colours go last in arrays and TIFF. Opacity and the colour profile are put back where the
     format has a place for them and type, pages (opacity) or channels (profile) are unchanged; opacity of
@@ -154,6 +149,8 @@ def write_image(
         The input; without it, the array is written in its own type.
     dtype : dtype-like, optional
         Type of the values in the file, in place of that of ``like``.
+    note : str
+        What was done to the image, for formats that keep a record of it (DICOM).
 
     Raises
     ------
@@ -170,30 +167,64 @@ def write_image(
             "Reshape the result before writing it",
         )
     pages, channels = array.shape[:2]
-    target = np.dtype(dtype) if dtype is not None else like.dtype if like is not None else array.dtype
+    suffix = suffix_of(path)
+    target = _type(suffix, like, dtype) if like is not None or dtype is not None else array.dtype
     require_carry(path, like, dtype=target, pages=pages, channels=channels)
-    samples = np.moveaxis(_cast(array, target, path), 1, -1)
-    kind = Path(path).suffix.lower()
-    alpha = like is not None and kind in (".png", ".tif", ".tiff") and _keeps_alpha(like, target, pages)
+    entry = format_of(suffix)
+    assert entry is not None, "require_carry refuses other suffixes"
+    assert entry.write is not None
+    own = like is not None and like.same_format(suffix)
+    scaling = like.scaling if like is not None and own and target == like.dtype else None
+    picture = Picture(
+        **_layout(_cast(array, target, scaling, path), like, suffix),
+        icc=like.icc if like is not None and channels == like.channels else None,
+        key=like.key if like is not None and own else None,
+        scaling=scaling,
+        header=like.header if like is not None and own else None,
+        note=note,
+    )
+    with _encoding(path), ExitStack() as stack:
+        # all are written before the first takes its name, and the main file, entered last, takes it first
+        for other, content in entry.beside.items():
+            stack.enter_context(atomic_write(Path(path).with_suffix(other))).write(content(picture))
+        entry.write(stack.enter_context(atomic_write(path)), picture, Path(path))
+
+
+@contextmanager
+def _encoding(path: PathInput) -> Iterator[None]:
+    """Turn what a library raises over metadata that it has read into :class:`WriteError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (FileError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WriteError(
+            path,
+            f"the file cannot be written ({type(error).__name__}: {reason})",
+            "an input whose metadata can be kept",
+            "Write the result to .npy or .tif",
+        ) from error
+
+
+def _layout(values: Array, like: ImageFile | None, suffix: str) -> dict[str, Any]:
+    """Samples with the page axes of the input, and its opacity where there is a place for it."""
+    samples = np.moveaxis(values, 1, -1)
+    pages = len(samples)
+    # arrays hold values only and go without
+    alpha = suffix in (".png", ".tif", ".tiff") and like is not None and _keeps_alpha(like, values.dtype, pages)
     if alpha and like is not None and like.alpha is not None:
-        opacity = np.moveaxis(_resample(like.alpha, array.shape[2:]), 1, -1)
+        opacity = np.moveaxis(_resample(like.alpha, values.shape[2:]), 1, -1)
         samples = np.concatenate([samples, opacity], axis=-1)
     lead: tuple[int, ...] = () if pages == 1 else (pages,)
     if like is not None and pages == like.pages:
         lead = like.lead
-    samples = samples.reshape(lead + samples.shape[1:])
-    icc = like.icc if like is not None and channels == like.channels else None
-    with atomic_write(path) as handle:
-        if kind in (".npy", ".npz"):
-            values = samples if channels > 1 else samples[..., 0]
-            save_array(handle, np.ascontiguousarray(values), kind, like.key if like is not None else None)
-        elif kind in (".tif", ".tiff"):
-            encode_tiff(handle, samples, alpha, icc)
-        else:
-            encode_raster(handle, samples.reshape(samples.shape[-3:]), kind, icc)
+    return {"samples": samples.reshape(lead + samples.shape[1:]), "lead": lead, "alpha": alpha}
 
 
-def _cast(array: Array, dtype: np.dtype[Any], path: PathInput) -> Array:
+def _cast(array: Array, dtype: np.dtype[Any], scaling: Scaling | None, path: PathInput) -> Array:
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise WriteError(
             path,
@@ -201,20 +232,28 @@ def _cast(array: Array, dtype: np.dtype[Any], path: PathInput) -> Array:
             "real values",
             "Take the magnitude (numpy.abs) or the real part, or write it with dtype='complex64' to .npy",
         )
-    if array.dtype == dtype:
+    if array.dtype == dtype and scaling is None:
         result = array
     elif dtype.kind in "bui":
-        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        top = float(high)
-        if int(top) > high:  # 2**63 - 1 and 2**64 - 1 round up to a float that is out of range
-            top = float(np.nextafter(top, 0))
         _require_finite_result(array, path, "")
-        result = np.clip(np.rint(np.asarray(array, np.float64)), float(low), top).astype(dtype)
+        stored = np.asarray(array, np.float64) if scaling is None else scaling.stored(array)
+        result = np.clip(np.rint(stored), *_range(dtype, scaling)).astype(dtype)
     else:
         with np.errstate(over="ignore"):
             result = array.astype(dtype)
     _require_finite_result(result, path, f" as {dtype}")
     return result
+
+
+def _range(dtype: np.dtype[Any], scaling: Scaling | None) -> tuple[float, float]:
+    if dtype.kind == "b":
+        return 0.0, 1.0
+    limits = np.iinfo(dtype)
+    low, high = (limits.min, limits.max) if scaling is None else (scaling.low, scaling.high)
+    top = float(high)
+    if int(top) > high:  # 2**63 - 1 and 2**64 - 1 round up to a float that is out of range
+        top = float(np.nextafter(top, 0))
+    return float(low), top
 
 
 def _require_finite_result(array: Array, path: PathInput, note: str) -> None:

@@ -1,0 +1,157 @@
+"""fastMRI's HDF5 files: k-space and images in, reconstructions out; ISMRMRD files of the same suffix are passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ismrmrd
+from .contents import Measured, Picture, Wanted
+from .errors import UnfitData
+from .source import decoding, require_kspace, require_plausible
+
+__all__ = ["decode_fastmri", "decode_kspace", "encode_fastmri", "fastmri_obstacle"]
+
+Array = NDArray[Any]
+
+# What fastMRI calls results and, in its training files, targets.
+IMAGES = ("reconstruction", "reconstruction_rss", "reconstruction_esc")
+
+
+def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:
+    """Read k-space from an HDF5 file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file; one with ``dataset/xml`` and ``dataset/data`` is an ISMRMRD file.
+    key : str or None
+        Name of the dataset, ``kspace`` by default; the mask that stands beside goes with that name only.
+    slices : slice or None
+        Only these are loaded.
+
+    Returns
+    -------
+    Measured
+        From ``(slices, H, W)`` or ``(slices, coils, H, W)``.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        No complete HDF5 file, or without such a dataset.
+    """
+    import h5py
+
+    if ismrmrd.is_ismrmrd(path, key):
+        return ismrmrd.decode_ismrmrd(path, key, slices)
+    key = key or "kspace"
+    header = mask = None
+    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
+        data = _dataset(
+            file, key, path, f"Name the k-space, as in {path.name}:kspace; image-only files cannot be used as k-space"
+        )
+        require_kspace(data.shape or (), data.dtype, path, "slices, H, W", "slices, coils, H, W")
+        require_plausible(int(data.nbytes), path)
+        kspace = np.asarray(data[slices or slice(None)])
+        attributes = {str(name): _python(value) for name, value in file.attrs.items()}
+        if key == "kspace":
+            mask = np.asarray(file["mask"][()]) if "mask" in file else None
+            header = _python(file["ismrmrd_header"][()]) if "ismrmrd_header" in file else None
+    coiled = kspace.ndim == 4
+    return Measured(
+        kspace if coiled else kspace[:, np.newaxis],
+        sliced=True,
+        coiled=coiled,
+        mask=mask,
+        attributes=attributes,
+        header=header if isinstance(header, str) else None,
+        key=key,
+        slice_axis="first axis",
+    )
+
+
+def decode_fastmri(path: Path, key: str | None) -> Picture:
+    """Read the images of an HDF5 file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    key : str or None
+        Name of the dataset; by default the first there is of :data:`IMAGES`.
+
+    Returns
+    -------
+    Picture
+        From ``(slices, H, W)``.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        No complete HDF5 file, or without such a dataset.
+    """
+    import h5py
+
+    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
+        key = key or next((name for name in IMAGES if name in file), IMAGES[0])
+        data = _dataset(
+            file, key, path, f"Name the images, as in {path.name}:image; k-space goes to 'iasolve reconstruct'"
+        )
+        shape = data.shape or ()
+        if len(shape) not in (2, 3):
+            raise UnfitData(path, f"{key!r} of shape {shape}", "(slices, H, W)", "Reshape it, or name another dataset")
+        require_plausible(int(data.nbytes), path)
+        samples = np.asarray(data[()])[..., np.newaxis]
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    return Picture(samples, shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None)
+
+
+def fastmri_obstacle(wanted: Wanted) -> str | None:
+    """Why fastMRI's layout cannot hold what is wanted, or None if it can: grey values in single precision.
+
+    float64 is rounded to it, as it is all that fastMRI's tools and the solver work in.
+    """
+    return wanted.coloured or wanted.lacking("float32", "float64")
+
+
+def encode_fastmri(handle: BinaryIO, picture: Picture, path: Path) -> None:
+    """Write images as ``fastmri.evaluate`` reads them: dataset ``reconstruction``, ``(slices, H, W)``, float32.
+
+    Parameters
+    ----------
+    handle : BinaryIO
+        Open for binary reading and writing, seekable.
+    picture : Picture
+        Grey.
+    path : Path
+        Its name.
+    """
+    import h5py
+
+    slices = picture.samples.reshape(-1, *picture.samples.shape[-3:-1])
+    with h5py.File(handle, "w") as file:
+        file.create_dataset("reconstruction", data=slices.astype(np.float32))
+
+
+def _dataset(file: Any, key: str, path: Path, advice: str) -> Any:
+    import h5py
+
+    if key not in file or not isinstance(file[key], h5py.Dataset):
+        listing = ", ".join(f"{name} {getattr(item, 'shape', '(group)')}" for name, item in file.items())
+        raise UnfitData(path, f"no dataset named {key!r}", f"one of those it holds ({listing or 'none'})", advice)
+    return file[key]
+
+
+def _python(value: Any) -> Any:
+    """Plain Python values for what HDF5 stores: numpy scalars and arrays, byte strings, empty attributes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray | np.generic):
+        plain = value.tolist()
+        return [_python(item) for item in plain] if isinstance(plain, list) else _python(plain)
+    if value is None or isinstance(value, str | bool | int | float | complex | list | tuple):
+        return value
+    return None if type(value).__name__ == "Empty" else str(value)
