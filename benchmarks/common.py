@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,18 +97,58 @@ def pick(images: Tensor, count: int, seed: int) -> Tensor:
     return images[torch.from_numpy(np.sort(order))]
 
 
-def measure(task: Task, images: Tensor, seed: int) -> tuple[LinearOperator, Tensor]:
-    """The operator and noisy measurements of ``images`` (unit standard deviation)."""
-    operator = task.operator(tuple(images.shape[1:]), seed)  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(seed)
-    return operator, GaussianNoise(task.sigma).sample(operator(images), generator)
+class Group(NamedTuple):
+    """Images measured by one operator: ``y`` and ``images`` ``(B, ...)``."""
+
+    operator: LinearOperator
+    y: Tensor
+    images: Tensor
 
 
-def folded_measurement(task: Task, operator: LinearOperator, y: Tensor) -> Folded:
-    """One value and one noise variance per frequency, for the classical solvers."""
-    transfer = operator.transfer()
-    assert transfer is not None
-    return fold(operator.to_grid(y), transfer, task.sigma, real_image=True, complex_noise=y.is_complex())
+def measure(task: Task, images: Tensor, seed: int) -> list[Group]:
+    """Noisy measurements of ``images`` (unit standard deviation).
+
+    A figure on a single random mask would say more about the mask than about the method: every eight images get a
+    mask of their own.
+    """
+    size = 8 if task.kind == "lines" else len(images)
+    groups = []
+    for number, part in enumerate(images.split(size)):
+        operator = task.operator(tuple(images.shape[1:]), seed + number)  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(seed + number)
+        groups.append(Group(operator, GaussianNoise(task.sigma).sample(operator(part), generator), part))
+    return groups
+
+
+def volume_slices(path: Path) -> Tensor:
+    """Axial slices of a NIfTI volume of a head at about 2 mm, padded to 128 x 128: images of another scanner.
+
+    Slices that hold at least half of the area of the largest one; ``(n, 1, 128, 128)``, unit standard deviation.
+    Negative values, which interpolation leaves behind, become 0.
+    """
+    from iasolve.files import read_image
+
+    volume = torch.from_numpy(np.ascontiguousarray(read_image(path).pixels[:, 0].astype(np.float32))).clamp_min(0)
+    area = (volume > 0.1 * volume.max()).flatten(1).sum(1)
+    volume = volume[area >= area.max() / 2]
+    height, width = volume.shape[1:]
+    if max(height, width) > 128:
+        raise SystemExit(f"{path}: slices of {height} x {width} pixels, expected at most 128 x 128 (about 2 mm)")
+    top, left = (128 - height) // 2, (128 - width) // 2
+    padded = torch.nn.functional.pad(volume, (left, 128 - width - left, top, 128 - height - top))
+    return (padded / padded.flatten(1).std(1, correction=0)[:, None, None])[:, None]
+
+
+def folded_measurement(task: Task, groups: list[Group]) -> Folded:
+    """One value and one noise variance per frequency, ``(B, C, H, W)``, for the classical solvers."""
+    parts = []
+    for operator, y, _ in groups:
+        transfer = operator.transfer()
+        assert transfer is not None
+        grid = operator.to_grid(y)
+        part = fold(grid, transfer, task.sigma, real_image=True, complex_noise=y.is_complex())
+        parts.append(Folded(part.value, part.variance.expand(grid.shape)))
+    return Folded(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 def psnr(estimates: Tensor, references: Tensor) -> np.ndarray:

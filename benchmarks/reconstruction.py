@@ -2,6 +2,7 @@
 
     python benchmarks/reconstruction.py                 # 64 test slices, all tasks
     python benchmarks/reconstruction.py --quick         # a minute, a few slices, for a look
+    python benchmarks/reconstruction.py --volume T1.nii.gz   # slices of a head from another scanner
 
 Baselines' weights are tuned per task on validation slices, on a grid whose optimum may not lie at its edge; total
 variation is solved to convergence, also in its stronger non-negative form. Sigma is in units of the image's
@@ -54,8 +55,8 @@ class Baselines:
 
     def __init__(self, task: Task, validation: Tensor, train: Tensor, seed: int) -> None:
         self.task = task
-        operator, y = common.measure(task, validation, seed + 1000)
-        folded = common.folded_measurement(task, operator, y)
+        groups = common.measure(task, validation, seed + 1000)
+        folded = common.folded_measurement(task, groups)
         self.settings: dict[str, Any] = {}
         self.power = torch.fft.fft2(train, norm="ortho").abs().square().mean(0)
         start = TV_GRID.get(task.name, 20.0)
@@ -71,7 +72,7 @@ class Baselines:
             self.settings[name] = {"weight": weight, "grid": grid}
             start = weight
         if task.kind == "denoise":
-            scored = {h: self._score_nlm(y, validation, h) for h in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)}
+            scored = {h: self._score_nlm(groups[0].y, validation, h) for h in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)}
             self.settings["non-local means"] = {"h": max(scored, key=lambda h: scored[h]), "grid": sorted(scored)}
         self.ridge: classical.RidgeFromBins | None = None
         if task.kind == "low-pass":
@@ -92,11 +93,12 @@ class Baselines:
             1 / folded.variance, folded.value, weight, tolerance=1e-4, max_iterations=4000, nonnegative=nonnegative
         ).image
 
-    def estimates(self, operator: Any, y: Tensor) -> dict[str, tuple[Tensor, float]]:
+    def estimates(self, groups: list[common.Group]) -> dict[str, tuple[Tensor, float]]:
         """Every baseline's images and seconds per image."""
-        folded = common.folded_measurement(self.task, operator, y)
+        folded = common.folded_measurement(self.task, groups)
+        y = groups[0].y
         methods: dict[str, Callable[[], Tensor]] = {
-            "input": lambda: operator.adjoint(y),
+            "input": lambda: torch.cat([g.operator.adjoint(g.y) for g in groups]),
             "Wiener": lambda: classical.wiener(1 / folded.variance, folded.value, self.power),
         }
         for name in [n for n in self.settings if n.startswith("total variation")]:
@@ -113,38 +115,41 @@ class Baselines:
         for name, method in methods.items():
             begun = time.perf_counter()
             image = method()
-            out[name] = (image, (time.perf_counter() - begun) / len(y))
+            out[name] = (image, (time.perf_counter() - begun) / len(image))
         return out
 
 
-def iasolve_estimates(
-    task: Task, operator: Any, y: Tensor, prior: Any, seed: int, samples: int
-) -> tuple[dict[str, tuple[Tensor, float]], dict[str, Any]]:
-    """Images of iasolve and seconds per image, and the refined result with its samples."""
+def run(groups: list[common.Group], task: Task, prior: Any, recipe: Any, seed: int) -> list[Any]:
+    """Results of all groups."""
     noise = GaussianNoise(task.sigma)
+    return [iasolve.solve(g.y, g.operator, prior, noise=noise, recipe=recipe, seed=seed) for g in groups]
+
+
+def iasolve_estimates(
+    groups: list[common.Group], task: Task, prior: Any, seed: int, samples: int
+) -> tuple[dict[str, tuple[Tensor, float]], float]:
+    """Images of iasolve and seconds per image, and the coverage of the stated 90 % interval."""
     recipe = iasolve.load_recipe(RECIPES[task.kind])
     fast = iasolve.load_recipe("fast")
     out = {}
+
+    def note(name: str, results: list[Any], images: Tensor) -> None:
+        out[name] = (images, sum(r.seconds for r in results) / len(images))
+
     for name, chosen in (
         ("iasolve amortized, no closing", fast.changed(closing=False)),
         ("iasolve amortized", fast),
         ("iasolve refined, no closing", recipe.changed(closing=False)),
         ("iasolve refined", recipe),
     ):
-        result = iasolve.solve(y, operator, prior, noise=noise, recipe=chosen, seed=seed)
-        out[name] = (result.image, result.seconds / len(y))
-    sampled = iasolve.solve(y, operator, prior, noise=noise, recipe=recipe, samples=samples, seed=seed)
-    out["iasolve one sample"] = (sampled.samples[0], sampled.seconds / len(y))
-    mean = iasolve.solve(
-        y, operator, prior, noise=noise, recipe=recipe.changed(temperature=1.0), samples=samples, seed=seed
-    )
-    out[f"iasolve mean of {samples}"] = (mean.image, mean.seconds / len(y))
-    return out, {"result": sampled}
-
-
-def coverage(result: Any, references: Tensor) -> float:
-    """Part of pixels whose true value lies in the stated 90 % interval (1.645 standard deviations)."""
-    return float(((result.image - references).abs() <= 1.6449 * result.std).float().mean())
+        results = run(groups, task, prior, chosen, seed)
+        note(name, results, torch.cat([r.image for r in results]))
+    sampled = run(groups, task, prior, recipe.changed(samples=samples), seed)
+    note("iasolve one sample", sampled, torch.cat([r.samples[0] for r in sampled]))
+    means = run(groups, task, prior, recipe.changed(samples=samples, temperature=1.0), seed)
+    note(f"iasolve mean of {samples}", means, torch.cat([r.image for r in means]))
+    hits = [(r.image - g.images).abs() <= 1.6449 * r.std for r, g in zip(sampled, groups, strict=True)]
+    return out, float(torch.cat(hits).float().mean())
 
 
 def clean_refinement(images: Tensor, prior: Any, seed: int) -> dict[str, Any]:
@@ -192,6 +197,9 @@ def main(
     samples: Annotated[int, typer.Option(help="Posterior samples")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of slices, masks and noise")] = 0,
     part: Annotated[str, typer.Option(help="test, or validation while tuning")] = "test",
+    volume: Annotated[
+        Path | None, typer.Option(help="NIfTI volume of another scanner's head (2 mm), in place of the test slices")
+    ] = None,
     only: Annotated[str, typer.Option(help="Comma-separated parts of task names")] = "",
     quick: Annotated[bool, typer.Option(help="4 slices, 2 samples, a small grid: a look, not a result")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
@@ -201,13 +209,19 @@ def main(
     if quick:
         count, samples = 4, 2
     loaded = iasolve.load_prior(prior)
-    references = common.pick(common.slices(data, part), count, seed)
+    if volume is not None:
+        part = "other-scanner"
+    references = common.slices(data, part) if volume is None else common.volume_slices(volume)
+    references = common.pick(references, count, seed)
+    count = len(references)
     train = common.slices(data, "train")
     validation = common.pick(common.slices(data, "validation"), 8 if quick else 32, seed)
     name = f"reconstruction{'' if part == 'test' else '-' + part}{'-quick' if quick else ''}"
     out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
-        "about": common.provenance(seed, loaded, images=count, part=part, samples=samples),
+        "about": common.provenance(
+            seed, loaded, images=count, part=part, samples=samples, volume=volume.name if volume else None
+        ),
         "clean": clean_refinement(references, loaded, seed),
         "tasks": {},
     }
@@ -225,14 +239,13 @@ def main(
     for task in wanted:
         typer.echo(task.name, err=True)
         baselines = Baselines(task, validation, train[:: 8 if quick else 1], seed)
-        operator, y = common.measure(task, references, seed)
-        known = float(torch.isfinite(common.folded_measurement(task, operator, y).variance[0]).float().mean())
-        estimates = baselines.estimates(operator, y)
-        ours, extra = iasolve_estimates(task, operator, y, loaded, seed, samples)
+        groups = common.measure(task, references, seed)
+        known = float(torch.isfinite(common.folded_measurement(task, groups).variance).float().mean())
+        estimates = baselines.estimates(groups)
+        ours, covered = iasolve_estimates(groups, task, loaded, seed, samples)
         estimates |= ours
         scores = {n: (common.psnr(e, references), common.ssim(e, references), s) for n, (e, s) in estimates.items()}
         reference = scores[baselines.reference][0]
-        covered = coverage(extra["result"], references)
         rows = []
         entry: dict[str, Any] = {
             "known_fraction": known,

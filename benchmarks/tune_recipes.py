@@ -1,4 +1,4 @@
-"""Choose the recipes' objective, step size and number of steps on validation slices.
+"""Choose the recipes' passes and steps on validation slices.
 
     python benchmarks/tune_recipes.py                     # all tasks; writes results/tune_recipes.{json,md}
     python benchmarks/tune_recipes.py --only lines
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.progress import track
 
@@ -24,53 +26,72 @@ from iasolve.metrics import mean_interval
 from iasolve.operators import GaussianNoise
 
 
+def candidates(passes: str, ends: str, steps: str, sizes: str) -> Iterator[dict[str, Any]]:
+    """Changes to a recipe: further passes alone, gradient steps alone, and both."""
+    counts, numbers = [int(n) for n in passes.split(",")], [int(n) for n in steps.split(",")]
+    for count, end in itertools.product(counts, map(float, ends.split(","))):
+        yield {"passes": count, "coupling_end": end, "steps": 0}
+    for objective, number, size in itertools.product(("variational", "map"), numbers, map(float, sizes.split(","))):
+        for count in (0, max(counts)):
+            yield {"passes": count, "steps": number, "objective": objective, "step_size": size}
+
+
 def main(
     data: Annotated[Path | None, typer.Option(help="mri-t1ce-128.npz; default: in the folder IASOLVE_DATA")] = None,
     prior: Annotated[str, typer.Option(help="Prior, by name or path")] = "mri-t1-128",
     count: Annotated[int, typer.Option(help="Validation slices")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of slices, masks and noise")] = 0,
     only: Annotated[str, typer.Option(help="Comma-separated parts of task names")] = "",
-    steps: Annotated[str, typer.Option(help="Numbers of steps to try")] = "25,50",
-    sizes: Annotated[str, typer.Option(help="Step sizes to try")] = "0.02,0.05,0.1",
+    passes: Annotated[str, typer.Option(help="Numbers of passes to try")] = "4,8,12",
+    ends: Annotated[str, typer.Option(help="Last coupling levels to try")] = "0.03,0.05,0.1",
+    steps: Annotated[str, typer.Option(help="Numbers of steps to try")] = "25",
+    sizes: Annotated[str, typer.Option(help="Step sizes to try")] = "0.03,0.1",
     quick: Annotated[bool, typer.Option(help="2 slices, few settings: a look, not a result")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
 ) -> None:
     """Run the search."""
     warnings.simplefilter("ignore", iasolve.UnlikePriorWarning)
     if quick:
-        count, steps, sizes = 2, "5", "0.05"
+        count, passes, ends, steps, sizes = 2, "2", "0.05", "5", "0.05"
     loaded = iasolve.load_prior(prior)
     images = common.pick(common.slices(data, "validation"), count, seed)
-    grid = list(
-        itertools.product(
-            ("variational", "map"), [int(n) for n in steps.split(",")], [float(s) for s in sizes.split(",")]
-        )
-    )
+    grid = list(candidates(passes, ends, steps, sizes))
     report: dict[str, Any] = {"about": common.provenance(seed, loaded, images=count, part="validation"), "tasks": {}}
     lines = [f"# Recipes on {count} validation slices\n"]
     lines.append(f"Prior {loaded.name}, {report['about']['prior_images_seen']} images seen; seed {seed}.\n")
     for task in TASKS:
         if only and not any(o in task.name for o in only.split(",")):
             continue
-        operator, y = common.measure(task, images, seed)
-        noise = GaussianNoise(task.sigma)
-        guess = common.psnr(iasolve.solve(y, operator, loaded, noise=noise, recipe="fast").image, images)
-        rows = []
-        entry = []
+        groups = common.measure(task, images, seed)
+
+        def score(recipe: Any, task: Any = task, groups: Any = groups) -> tuple[Any, float, float]:
+            """PSNR per image, objective in nats, seconds per image."""
+            noise = GaussianNoise(task.sigma)
+            found = [iasolve.solve(g.y, g.operator, loaded, noise=noise, recipe=recipe, seed=seed) for g in groups]
+            nats = sum(float(row["after"].sum()) for r in found for row in r.scales) / len(images)
+            seconds = sum(r.seconds for r in found) / len(images)
+            return common.psnr(torch.cat([r.image for r in found]), images), nats, seconds
+
+        guess, nats, seconds = score(iasolve.load_recipe("fast"))
         base = iasolve.load_recipe(RECIPES[task.kind])
-        for objective, number, size in track(grid, description=task.name):
-            recipe = base.changed(objective=objective, steps=number, step_size=size)
-            result = iasolve.solve(y, operator, loaded, noise=noise, recipe=recipe, seed=seed)
-            found = common.psnr(result.image, images)
+        entry = [{"changes": {}, "psnr": float(guess.mean()), "gain": 0.0, "nats": nats, "seconds": seconds}]
+        shown = {}
+        for changes in track(grid, description=task.name):
+            found, nats, seconds = score(base.changed(**changes))
             gain, low, high = mean_interval(found - guess)
-            rows.append([objective, number, size, f"{found.mean():.2f}", f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"])
+            label = ", ".join(f"{k} {v}" for k, v in changes.items())
+            shown[label] = [label, f"{found.mean():.2f}", f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"]
+            shown[label] += [f"{nats:.0f}", f"{seconds:.2f}"]
             entry.append(
-                {"objective": objective, "steps": number, "step_size": size, "psnr": float(found.mean()), "gain": gain}
+                {"changes": changes, "psnr": float(found.mean()), "gain": gain, "nats": nats, "seconds": seconds}
             )
-        rows.sort(key=lambda row: -float(str(row[3])))
+        rows = sorted(shown.values(), key=lambda row: -float(row[1]))
         report["tasks"][task.name] = {"guess": float(guess.mean()), "settings": entry}
-        lines.append(f"\n## {task.name}: guess {guess.mean():.2f} dB\n")
-        lines.append(common.table(["objective", "steps", "step size", "PSNR dB", "over the guess (95 %)"], rows))
+        lines.append(
+            f"\n## {task.name}: guess {guess.mean():.2f} dB, objective {entry[0]['nats']:.0f} nats, "
+            f"{entry[0]['seconds']:.2f} s\n"
+        )
+        lines.append(common.table(["changes", "PSNR dB", "over the guess (95 %)", "objective", "s / image"], rows))
         common.write("tune_recipes-quick" if quick else "tune_recipes", report, "\n".join(lines), out)
     typer.echo("\n".join(lines))
 

@@ -62,6 +62,15 @@ class Recipe:
         End with the posterior mean of the image given latents and measurement.
     samples : int
         Posterior samples drawn for error bars.
+    passes : int
+        Further readings of the measurement by the encoder after the first (see :mod:`iasolve.inference.guess`).
+    coupling_start, coupling_end : float
+        Noise level, in units of the image's root mean square, at which the first and the last pass read; the
+        levels between fall in equal ratios.
+    momentum : float
+        How far a pass's start lies beyond the last outcome, in units of the last change; below 1.
+    nonnegative : bool
+        Use that images hold no negative value, where the prior's do not (its card says so).
     iterations : int
         Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space.
     """
@@ -81,6 +90,11 @@ class Recipe:
     trust: float = 0.0
     closing: bool = True
     samples: int = 0
+    passes: int = 0
+    coupling_start: float = 0.2
+    coupling_end: float = 0.05
+    momentum: float = 0.5
+    nonnegative: bool = True
     iterations: int = 6
 
     def __post_init__(self) -> None:
@@ -95,19 +109,30 @@ class Recipe:
                 raise RecipeError(f"recipe key 'guess_stop' must be 'all', 'auto' or a scale, got {self.guess_stop!r}")
         elif not _is_scale(self.guess_stop):
             raise RecipeError(f"recipe key 'guess_stop' must be a scale (1, 2, 4, ..), got {self.guess_stop!r}")
-        for key, low in (("step_size", 0.0), ("temperature", 0.0), ("trust", 0.0)):
+        for key, low in (
+            ("step_size", 0.0),
+            ("temperature", 0.0),
+            ("trust", 0.0),
+            ("coupling_start", 0.0),
+            ("coupling_end", 0.0),
+            ("momentum", 0.0),
+        ):
             value = getattr(self, key)
             if not _finite(value) or value < low:
                 raise RecipeError(f"recipe key {key!r} must be a number of at least {low:g}, got {_shown(value)}")
             object.__setattr__(self, key, float(value))
-        if self.step_size == 0:
-            raise RecipeError("recipe key 'step_size' must be positive, got 0")
-        for key, floor in (("samples", 0), ("iterations", 1)):
+        for key in ("step_size", "coupling_start", "coupling_end"):
+            if getattr(self, key) == 0:
+                raise RecipeError(f"recipe key {key!r} must be positive, got 0")
+        if self.momentum >= 1:
+            raise RecipeError(f"recipe key 'momentum' must be below 1, got {self.momentum:g}")
+        for key, floor in (("samples", 0), ("passes", 0), ("iterations", 1)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < floor:
                 raise RecipeError(f"recipe key {key!r} must be a whole number of at least {floor}, got {value!r}")
-        if not isinstance(self.closing, bool):
-            raise RecipeError(f"recipe key 'closing' must be true or false, got {self.closing!r}")
+        for key in ("closing", "nonnegative"):
+            if not isinstance(getattr(self, key), bool):
+                raise RecipeError(f"recipe key {key!r} must be true or false, got {getattr(self, key)!r}")
         if not isinstance(self.name, str) or not self.name:
             raise RecipeError(f"recipe key 'name' must be a non-empty string, got {self.name!r}")
 

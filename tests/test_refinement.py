@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import images, relative, tiny_prior
+from tiny import images, relative, ring_term, tiny_prior
 
 from iasolve import Recipe, solve
 from iasolve.inference.data import GeneralData
+from iasolve.inference.guess import Guess
 from iasolve.inference.objective import ImageTerm, RingTerm, evaluate_scale
 from iasolve.inference.problem import pose
 from iasolve.inference.refine import Refiner
-from iasolve.inference.solve import _refined, _ring_term
+from iasolve.inference.refinement import improve
 from iasolve.inference.topdown import Noise, descend
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, LowPass, gaussian_kernel, line_mask
+from iasolve.priors.counting import CountedPrior
 
 SHAPE = (1, 32, 32)
 SCALES = (1, 2, 4, 8, 16, 32)
@@ -64,7 +66,7 @@ class Setting:
         return descend(self.prior, self.features, len(self.y), stop=self.stop, offsets=offsets, refine=refine)
 
     def ring_term(self):
-        return _ring_term(self.problem, self.prior, self.recipe)
+        return ring_term(self.problem, self.prior, self.recipe.loss)
 
     def image_term(self):
         p = self.problem
@@ -78,7 +80,9 @@ class Setting:
 
     @torch.no_grad()
     def refined(self):
-        return _refined(self.problem, self.prior, self.recipe, self.features, self.guess, self.stop, self.draw)
+        start = Guess(self.features, self.guess)
+        guess, reports, improved = improve(self.problem, self.prior, self.recipe, start, self.stop, self.draw)
+        return guess.found, reports, improved
 
     @torch.no_grad()
     def total(self, found, which=None):
@@ -483,3 +487,14 @@ def test_l1_loss_is_the_sum_over_the_measured_bins_of_the_full_grid():
     found = sum(term(i, c) for i, c in enumerate(setting.guess.contributions))
     torch.testing.assert_close(found, expected)
     assert spectrum.scales == SCALES
+
+
+@pytest.mark.parametrize("objective", ["map", "variational"])
+def test_steps_evaluate_as_many_layers_as_the_formulas_say(objective):
+    counts = [len(tiny_prior(DOUBLE).layers(i)) for i in range(len(SCALES))]
+    for schedule, layers in (("joint", sum(counts)), ("sequential", sum(m * (m + 1) // 2 for m in counts))):
+        prior = CountedPrior(tiny_prior(DOUBLE))
+        y = measure(operators()["mask"], 1)
+        recipe = Recipe(steps=3, schedule=schedule, objective=objective)
+        solve(y, operators()["mask"], prior, noise=GaussianNoise(SIGMA), recipe=recipe, warn=False)
+        assert prior.with_gradient == 3 * layers

@@ -20,6 +20,7 @@ from iasolve.operators import (
     KSpaceMask,
     LinearOperator,
     LowPass,
+    WeightedGaussianNoise,
     centred_fft2,
     centred_ifft2,
     check_operator,
@@ -611,3 +612,34 @@ def test_closing_makes_exact_data_exact():
     assert relative(operator(closed.samples[0]), y) < 1e-10
     opened = solve(y, operator, prior, noise=GaussianNoise(0.0), recipe=QUICK.changed(closing=False))
     assert relative(operator(opened.image), y) > 1e-3
+
+
+# ------------------------------------------------------------------------------------------- other noise
+
+
+def test_one_level_for_all_values_is_white_noise():
+    operator = Identity((1, 32, 32))
+    y = GaussianNoise(0.2).sample(images(2, 3), torch.Generator().manual_seed(0))
+    recipe = Recipe(steps=2)
+    white = solve(y, operator, tiny_prior(), noise=GaussianNoise(0.2), recipe=recipe, warn=False)
+    noise = WeightedGaussianNoise(torch.full((1, 32, 32), 0.2))
+    weighted = solve(y, operator, tiny_prior(), noise=noise, recipe=recipe, warn=False)
+    # a weight per pixel is not diagonal in Fourier space: the general path, to conjugate gradients' tolerance
+    assert relative(weighted.image, white.image) < 0.02
+    torch.testing.assert_close(weighted.sigma, torch.ones(2))
+
+
+def test_weighted_k_space_keeps_the_exact_path():
+    operator = KSpaceMask(line_mask((32, 32), 2, 0.2, seed=1), (1, 32, 32))
+    y = GaussianNoise(0.1).sample(operator(images(2, 3)), torch.Generator().manual_seed(0))
+    recipe = Recipe(steps=2)
+    white = solve(y, operator, tiny_prior(), noise=GaussianNoise(0.1), recipe=recipe, warn=False)
+    noise = WeightedGaussianNoise(torch.full((1, 32, 32), 0.1))
+    weighted = solve(y, operator, tiny_prior(), noise=noise, recipe=recipe, warn=False)
+    torch.testing.assert_close(weighted.image, white.image, rtol=1e-4, atol=1e-4)
+
+
+def test_complex_values_of_unknown_kind_have_no_estimated_level():
+    operator = LinearOperator.from_functions(lambda x: torch.fft.fft2(x), in_shape=(1, 32, 32))
+    with pytest.raises(ValueError, match="give sigma"):
+        solve(operator(images(1, 3)), operator, tiny_prior(), recipe=Recipe(steps=0))

@@ -20,7 +20,7 @@ from iasolve.training.config import TrainingConfig, load_config
 from iasolve.training.data import Augmentation, DataConfig, find, load_split, normalise
 from iasolve.training.degradations import Degradation, DegradationMix
 from iasolve.training.loop import Trainer, train
-from iasolve.training.objective import Objective, clean_evidence
+from iasolve.training.objective import Objective, _divergence, clean_evidence
 
 SIZE = 16
 IDLE = {
@@ -487,6 +487,21 @@ def test_kl_divergence_is_torchs():
     normals = [torch.distributions.Normal(g.mean, g.std) for g in (q, p)]
     torch.testing.assert_close(kl_divergence(q, p), torch.distributions.kl_divergence(*normals))
     assert torch.equal(kl_divergence(q, q), torch.zeros(5, 4, dtype=torch.float64))
+
+
+def test_a_degraded_posterior_pays_the_divergence_up_to_three_widths():
+    zero = torch.zeros(1, dtype=torch.float64)
+    clean = Gaussian(zero, zero - 3)
+    for distance, log_std in ((0.0, -3.0), (0.5, -1.0), (2.8, 0.0), (0.05, -3.5)):
+        degraded = Gaussian(zero + distance, zero + log_std)
+        torch.testing.assert_close(_divergence(clean, degraded), kl_divergence(clean, degraded))
+    place = torch.linspace(0, 50, 2001, dtype=torch.float64, requires_grad=True)
+    far = _divergence(Gaussian(zero, zero), Gaussian(place, zero))
+    (gradient,) = torch.autograd.grad(far.sum(), place)
+    # it goes on growing, without a jump, with a pull that never exceeds that of three widths
+    assert (far.diff() > 0).all()
+    assert float(gradient.diff().abs().max()) < 0.03
+    assert float(gradient.max()) == pytest.approx(3.0, abs=0.2)
 
 
 def test_clean_images_are_their_own_evidence():

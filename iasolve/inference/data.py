@@ -35,8 +35,13 @@ class DataModel(Protocol):
     def settled(self, x0: Tensor, variance: Tensor, iterations: int | None = None) -> Tensor:
         """The same value independent of earlier calls, for comparisons; more iterations bring it closer."""
 
-    def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
-        """``x*``."""
+    def posterior_mean(
+        self, x0: Tensor, variance: Tensor, iterations: int = 100, start: Tensor | None = None
+    ) -> Tensor:
+        """``x*``; an iterative solve begins at ``start``, at ``x0`` without one."""
+
+    def precision_range(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest weight that the data give any frequency, about, ``(B, 1, 1, 1)`` each."""
 
     def posterior_draw(
         self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]
@@ -75,11 +80,18 @@ class DiagonalData:
         """The same as :meth:`term`."""
         return self.term(x0, variance)
 
-    def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
-        """``h + g (y^ - h)`` with ``g = V / (V + 1/Lambda)``."""
+    def posterior_mean(
+        self, x0: Tensor, variance: Tensor, iterations: int = 100, start: Tensor | None = None
+    ) -> Tensor:
+        """``h + g (y^ - h)`` with ``g = V / (V + 1/Lambda)``; exact, whatever ``iterations`` and ``start``."""
         h = fft2(x0)
         gain = variance / (variance + self.folded.variance)
         return self._image(h + gain * (self.folded.value - h))
+
+    def precision_range(self) -> tuple[Tensor, Tensor]:
+        """See :class:`DataModel`."""
+        variance = self.folded.variance.flatten(1).clamp_min(1e-8)
+        return (1 / variance.amax(1)).reshape(-1, 1, 1, 1), (1 / variance.amin(1)).reshape(-1, 1, 1, 1)
 
     def posterior_draw(
         self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]
@@ -242,9 +254,16 @@ class GeneralData:
         count = 2 * self.iterations if iterations is None else iterations
         return self._value(self._solve(x0, variance, count, x0), x0, variance)
 
-    def posterior_mean(self, x0: Tensor, variance: Tensor, iterations: int = 100) -> Tensor:
+    def posterior_mean(
+        self, x0: Tensor, variance: Tensor, iterations: int = 100, start: Tensor | None = None
+    ) -> Tensor:
         """``x*`` by up to ``iterations`` conjugate-gradient iterations."""
-        return self._solve(x0, variance, iterations, x0)
+        return self._solve(x0, variance, iterations, x0 if start is None else start)
+
+    def precision_range(self) -> tuple[Tensor, Tensor]:
+        """See :class:`DataModel`: nothing, as some frequency may go unmeasured, and the operator's mean gain."""
+        high = (self.weight / self.factor * self.mean_gain).reshape(-1, 1, 1, 1)
+        return torch.zeros_like(high), high
 
     def posterior_draw(
         self, x0: Tensor, variance: Tensor, noise: Callable[[tuple[int, ...]], Tensor]

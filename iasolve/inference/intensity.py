@@ -26,12 +26,20 @@ def estimate_sigma(y: Tensor, operator: LinearOperator) -> Tensor:
     Raises
     ------
     ValueError
-        When the measurement is neither an image nor k-space of at least 8 x 8.
+        When the measurement is neither an image nor k-space of at least 8 x 8, or complex without a basis that
+        tells which of the two it is.
     """
     if y.ndim < 3 or min(y.shape[-2:]) < 8:
         raise ValueError(f"cannot estimate the noise level of a measurement of shape {tuple(y.shape)}: give sigma")
-    if operator.codomain == "kspace":
+    if operator.codomain == "spectrum":
+        y = torch.fft.fftshift(y, dim=(-2, -1))
+    if operator.codomain in ("kspace", "spectrum"):
         return torch.stack([_sigma_kspace(item) for item in y])
+    if y.is_complex() and operator.codomain is None:
+        raise ValueError(
+            f"cannot estimate the noise level of complex values of shape {tuple(y.shape)}: the operator does not say "
+            "whether they are an image or k-space (its codomain is None); give sigma"
+        )
     if y.is_complex():
         return torch.stack([_sigma_image(item.real) * math.sqrt(2) for item in y])
     return torch.stack([_sigma_image(item) for item in y])
@@ -46,7 +54,8 @@ def _sigma_kspace(y: Tensor) -> Tensor:
     if not bool(sampled.any()):
         return y.real.new_zeros(())
     radii = r[sampled]
-    outer = radii >= torch.quantile(radii.double(), 0.95).to(radii)
+    # not torch.quantile, which refuses more than 16 million values
+    outer = radii >= radii.kthvalue(math.ceil(0.95 * len(radii))).values
     return y[sampled][outer].abs().median() / math.sqrt(math.log(2))
 
 

@@ -176,6 +176,7 @@ def evaluate_scale(
     beta: float,
     tiles: int,
     *,
+    first: int = 0,
     complete_after: int | None = None,
     features: list[Tensor] | None = None,
     covered: Tensor | None = None,
@@ -185,10 +186,11 @@ def evaluate_scale(
 
     ``draws`` are standard normal values per layer (variational) or None (map). With ``complete_after``, latents of
     later layers are not taken from ``means`` but completed in the context at hand: from the posterior where there
-    are encoder ``features``, else from the prior (the paper's inner loop).
+    are encoder ``features``, else from the prior (the paper's inner loop). With ``first``, the layers before it are
+    skipped: ``context`` is the one after them, and their cost, which does not depend on what follows, is left out.
     """
     cost: Tensor | None = None
-    for number, layer in enumerate(prior.layers(index)):
+    for number, layer in list(enumerate(prior.layers(index)))[first:]:
         p, feature = layer.prior(context)
         q = Gaussian(means[number], stds[number].log())
         if complete_after is not None and number > complete_after:

@@ -16,7 +16,7 @@ from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geomet
 from iasolve.inference.intensity import gain_diagonal, gain_general, unit_phases
 from iasolve.operators.base import LinearOperator
 from iasolve.priors import Prior
-from iasolve.spectrum import ifft2
+from iasolve.spectrum import fft2, ifft2, ring_index
 
 __all__ = ["Problem", "pose"]
 
@@ -40,6 +40,10 @@ class Problem:
     crop : callable
         Image grid to the user's image.
     diagonal : bool
+    power : Tensor
+        ``P`` on the image grid, ``(C, H, W)``.
+    rings, counts : Tensor
+        Of the image grid; see :meth:`Geometry.rings`.
     """
 
     geometry: Geometry
@@ -50,6 +54,19 @@ class Problem:
     stop: Tensor
     crop: Callable[[Tensor], Tensor]
     diagonal: bool
+    power: Tensor
+    rings: Tensor
+    counts: Tensor
+
+    def evidence_of(self, image: Tensor, level: float) -> Evidence:
+        """The encoder's input for images ``(B, C, H, W)`` in white noise of standard deviation ``level``."""
+        rho = (self.power / (self.power + level**2)).expand(image.shape)
+        estimate = ifft2(rho * fft2(image))
+        seen = estimate if image.is_complex() else estimate.real
+        return Evidence(self.geometry.cut(seen), self._tiled(_profile(rho, self.rings, self.counts)))
+
+    def _tiled(self, profile: Tensor) -> Tensor:
+        return profile.repeat_interleave(self.geometry.tiles, dim=0)
 
     @property
     def direct(self) -> bool:
@@ -127,8 +144,7 @@ def pose(
         rho = power / (power + scaled.variance)
         estimate = ifft2(rho * scaled.value)
         image = estimate if on_grid.is_complex else estimate.real
-        means = torch.stack([_ring_means(rho, rings, counts), _ring_means(rho.square(), rings, counts)], dim=-2)
-        profile = means.mean(dim=1)
+        profile = _profile(rho, rings, counts)
         # any bin of the ring whose evidence outweighs the prior
         strongest = torch.stack([_peak(rho, rings == i) for i in range(len(prior.spectrum.scales))], dim=-1)
         data: DataModel = DiagonalData(scaled, on_grid.is_complex)
@@ -143,7 +159,7 @@ def pose(
     levels = torch.arange(len(prior.spectrum.scales), device=y.device)
     stop = torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
     seen = Evidence(geometry.cut(image), profile.repeat_interleave(geometry.tiles, dim=0))
-    return Problem(geometry, data, variance, seen, gain, stop, crop, transfer is not None)
+    return Problem(geometry, data, variance, seen, gain, stop, crop, transfer is not None, power, rings, counts)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -151,9 +167,13 @@ def _same(x: Tensor) -> Tensor:
 
 
 def _ring_map(prior: Prior) -> Tensor:
-    from iasolve.spectrum import ring_index
-
     return ring_index(prior.spectrum.size).to(prior.device)
+
+
+def _profile(rho: Tensor, rings: Tensor, counts: Tensor) -> Tensor:
+    """Evidence profile ``(B, 2, S)`` of weights ``(B, C, H, W)`` on the image grid."""
+    means = torch.stack([_ring_means(rho, rings, counts), _ring_means(rho.square(), rings, counts)], dim=-2)
+    return means.mean(dim=1)
 
 
 def _ring_means(values: Tensor, rings: Tensor, counts: Tensor) -> Tensor:
@@ -197,8 +217,6 @@ def _probed_profile(
 def _probe(
     operator: LinearOperator, sigma: float, y: Tensor, power: Tensor, rings: Tensor, counts: Tensor, seed: int
 ) -> Tensor:
-    from iasolve.spectrum import fft2
-
     like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=y.device)
     phases = unit_phases(operator.in_shape, seed, like)[0]
     count = len(counts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from iasolve.inference.objective import DataTerm, ScaleValue, complete, evaluate_scale
+from iasolve.inference.steps import Adam, checkpoints, decay
 from iasolve.inference.topdown import Noise
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
@@ -44,25 +44,6 @@ class ScaleReport:
     misfit: Tensor
     cost: Tensor
     contribution: Tensor
-
-
-class _Adam:
-    """Adam over a list of tensors, bias-corrected."""
-
-    def __init__(self, shapes: list[Tensor]) -> None:
-        self.first = [torch.zeros_like(t) for t in shapes]
-        self.second = [torch.zeros_like(t) for t in shapes]
-        self.count = 0
-
-    def direction(self, gradients: list[Tensor]) -> list[Tensor]:
-        self.count += 1
-        out = []
-        for m, v, g in zip(self.first, self.second, gradients, strict=True):
-            m.lerp_(g, 0.1)
-            v.lerp_(g.square(), 0.01)
-            mean, square = m / (1 - 0.9**self.count), v / (1 - 0.99**self.count)
-            out.append(mean / (square.sqrt() + 1e-12))
-        return out
 
 
 class Refiner:
@@ -150,15 +131,18 @@ class Refiner:
         free: list[int],
         complete_after: int | None = None,
     ) -> list[list[Tensor]]:
-        """Iterates, ``start`` first: only the layers in ``free`` move."""
+        """Iterates, ``start`` first: only the layers in ``free`` move.
+
+        With ``complete_after``, ``context`` is the one before that layer, and later layers are completed.
+        """
         recipe = self.recipe
         raw = recipe.metric == "raw"
         beta = recipe.beta_at(self.prior.spectrum.scales[index])
         covered = (self.stop >= index).reshape(-1, 1, 1, 1).to(start[0].dtype)
         means = [m.detach().clone() for m in start]
-        adam = _Adam([means[n] for n in free])
+        adam = Adam([means[n] for n in free])
         iterates = [list(means)]
-        checkpoints = {max(1, round(steps * f)) for f in (0.25, 0.5, 0.75, 1.0)}
+        kept = checkpoints(steps)
         for step in range(steps):
             variables = [means[n].requires_grad_(True) for n in free]
             draws = None
@@ -177,12 +161,13 @@ class Refiner:
                     self.data,
                     beta,
                     self.tiles,
+                    first=complete_after or 0,
                     complete_after=complete_after,
                     features=self.features,
                     covered=self.stop.reshape(-1, 1, 1, 1) >= index,
                 )
                 gradients = list(torch.autograd.grad(value.total.sum(), variables))
-            rate = recipe.step_size * _decay(step, steps)
+            rate = recipe.step_size * decay(step, steps)
             units = [torch.ones_like(stds[n]) if raw else stds[n] for n in free]
             scaled = [g * u for g, u in zip(gradients, units, strict=True)]
             moves = adam.direction(scaled) if recipe.optimizer == "adam" else scaled
@@ -193,7 +178,7 @@ class Refiner:
                     reach = recipe.trust * stds[n]
                     moved = torch.maximum(torch.minimum(moved, start[n] + reach), start[n] - reach)
                 means[n] = moved
-            if step + 1 in checkpoints:
+            if step + 1 in kept:
                 iterates.append(list(means))
         return iterates
 
@@ -228,9 +213,12 @@ class Refiner:
     ) -> tuple[list[Tensor], Tensor]:
         """The paper's loop: latent by latent, the rest of the scale completed from posterior or prior."""
         current = list(means)
-        for number in range(len(means)):
-            iterates = self._steps(index, context, current, stds, steps, [number], complete_after=number)
+        before_layer = context
+        for number, layer in enumerate(self.prior.layers(index)):
+            iterates = self._steps(index, before_layer, current, stds, steps, [number], complete_after=number)
             current = self._complete(index, context, iterates[-1], number)
+            with torch.no_grad():
+                before_layer = layer.update(before_layer, current[number], layer.prior(before_layer)[1])
         return self._best(index, context, [list(means), current], stds, before)
 
     @torch.no_grad()
@@ -244,8 +232,3 @@ class Refiner:
                 out[n] = complete(layer, context, evidence, p, self.stop.reshape(-1, 1, 1, 1) >= index).mean
             context = layer.update(context, out[n], feature)
         return out
-
-
-def _decay(step: int, steps: int) -> float:
-    """Half a cosine from 1 to a tenth."""
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * step / max(1, steps)))

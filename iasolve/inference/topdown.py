@@ -66,7 +66,7 @@ class Pass:
 
 
 Refine = Callable[[int, Tensor, list[Gaussian], list[Tensor]], list[Tensor]]
-"""``refine(index, context, guess, means) -> means``: refined means of the latents of a scale."""
+"""``refine(index, context, guess, means) -> means``: refined means of a scale's latents; the same list for none."""
 
 
 def descend(
@@ -103,7 +103,8 @@ def descend(
     refine : callable, optional
         Refines a scale's means before its context is committed.
     """
-    result = Pass()
+    scales: list[tuple[list[Gaussian], list[Tensor]]] = []
+    contexts: list[Tensor] = []
     context: Tensor | None = None
     for index in range(len(prior.spectrum.scales)):
         start = prior.enter(index, context, batch)
@@ -128,8 +129,8 @@ def descend(
             draws.append(draw)
             moved.append(shift)
             context = layer.update(context, mean + draw, feature)
-        if refine is not None:
-            refined = refine(index, start, guess, means)
+        refined = means if refine is None else refine(index, start, guess, means)
+        if refined is not means:
             guess, moved = [], []
             context = start
             for layer, mean, draw in zip(prior.layers(index), refined, draws, strict=True):
@@ -139,5 +140,7 @@ def descend(
                 guess.append(q)
                 moved.append((mean - q.mean) / q.std)
                 context = layer.update(context, mean + draw, feature)
-        result.scales.append(ScalePass(guess, moved, prior.contribution(index, context)))
-    return result
+        scales.append((guess, moved))
+        contexts.append(context)
+    rings = prior.contributions(contexts)
+    return Pass([ScalePass(*found, h) for found, h in zip(scales, rings, strict=True)])

@@ -39,6 +39,9 @@ class NetworkConfig:
         Width inside a block, as a fraction of the scale's width.
     head_domain : {"spatial", "spectral"}
         Whether a head puts out a spatial map that is Fourier transformed, or the bins themselves.
+    decoder : {"separable", "vanilla"}
+        A sum of one contribution per scale, linear in them (IA-HVAE), or one non-linear function of all latents: a
+        single spatial head after the last layer, as in the very deep VAE.
     """
 
     size: int
@@ -52,6 +55,7 @@ class NetworkConfig:
     head_blocks: int = 2
     bottleneck: float = 0.5
     head_domain: str = "spatial"
+    decoder: str = "separable"
 
     def __post_init__(self) -> None:
         count = len(scales_of(self.size))
@@ -71,6 +75,10 @@ class NetworkConfig:
             raise ValueError(f"network.bottleneck must lie in (0, 1], got {self.bottleneck}")
         if self.head_domain not in ("spatial", "spectral"):
             raise ValueError(f"network.head_domain must be 'spatial' or 'spectral', got {self.head_domain!r}")
+        if self.decoder not in ("separable", "vanilla"):
+            raise ValueError(f"network.decoder must be 'separable' or 'vanilla', got {self.decoder!r}")
+        if self.decoder == "vanilla" and self.head_domain != "spatial":
+            raise ValueError("a vanilla decoder puts out the image itself: network.head_domain must be 'spatial'")
         if self.channels < 1 or self.head_blocks < 0:
             raise ValueError("network.channels must be at least 1 and network.head_blocks at least 0")
 

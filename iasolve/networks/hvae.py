@@ -1,8 +1,10 @@
-"""The hierarchical VAE: encoder, top-down stages of latent layers, and per-scale heads.
+"""The hierarchical VAE: encoder, top-down stages of latent layers, and heads.
 
 Names follow the paper's: latent ``z_l`` of layer ``l``, prior ``p(z_l | context)``, posterior
 ``q(z_l | context, evidence)``, contribution ``h_s`` of scale ``s``. The decoder is linearly separable:
-``x = sum_s B h_s`` with ``B`` of :mod:`iasolve.spectrum`, each ``h_s`` confined to its ring.
+``x = sum_s B h_s`` with ``B`` of :mod:`iasolve.spectrum`, each ``h_s`` confined to its ring. The *vanilla* HVAE, its
+opponent, has the same trunk and one head after the last layer; its image's spectrum is cut into the same rings, but
+every ring depends on every latent.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch.nn import functional as F
 from iasolve.networks.blocks import PosteriorBlock, ResidualBlock, conv
 from iasolve.networks.config import NetworkConfig
 from iasolve.networks.encoder import Encoder
-from iasolve.networks.heads import RingHead
+from iasolve.networks.heads import ImageHead, RingHead
 from iasolve.spectrum import Spectrum
 
 __all__ = ["HVAE", "Gaussian", "LatentLayer", "Stage", "kl_divergence"]
@@ -82,7 +84,7 @@ class LatentLayer(nn.Module):
 
 
 class Stage(nn.Module):
-    """All layers of one scale, the way into it from the coarser scale, and its head."""
+    """All layers of one scale, the way into it from the coarser scale, and its head (separable decoder only)."""
 
     def __init__(self, config: NetworkConfig, index: int, spectrum: Spectrum, gain: float) -> None:
         super().__init__()
@@ -95,7 +97,7 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(
             LatentLayer(width, middle, config.latents[index], self.grid, gain) for _ in range(config.layers[index])
         )
-        self.head = RingHead(config, index, spectrum, gain)
+        self.head = RingHead(config, index, spectrum, gain) if config.decoder == "separable" else None
 
     def enter(self, context: Tensor | None, batch: int) -> Tensor:
         """The coarser scale's context on this scale's grid; the learned constant at the coarsest scale."""
@@ -108,7 +110,7 @@ class Stage(nn.Module):
 
 
 class HVAE(nn.Module):
-    """Hierarchical VAE with a decoder that is linearly separable in Fourier space (IA-HVAE).
+    """Hierarchical VAE whose decoder is linearly separable in Fourier space (IA-HVAE), or its vanilla twin.
 
     Besides the weights it carries, as buffers, the statistics of its training set that inference needs:
 
@@ -125,6 +127,7 @@ class HVAE(nn.Module):
         gain = 1 / math.sqrt(depth)
         self.encoder = Encoder(config, gain)
         self.stages = nn.ModuleList(Stage(config, i, self.spectrum, gain) for i in range(len(config.scales)))
+        self.head = ImageHead(config, gain) if config.decoder == "vanilla" else None
         size, count, channels = config.size, len(config.scales), config.channels
         self.register_buffer("ring_std", torch.ones(channels, count))
         self.register_buffer("power", torch.ones(channels, size, size))
@@ -135,6 +138,11 @@ class HVAE(nn.Module):
         targets = [self.spectrum.crop_indices(s, min(2 * s, size))[1] for s in config.scales]
         self.register_buffer("order", torch.argsort(torch.cat(targets)), persistent=False)
         self.order: Tensor
+
+    @property
+    def separable(self) -> bool:
+        """Whether every scale has its own contribution."""
+        return self.head is None
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -153,8 +161,20 @@ class HVAE(nn.Module):
 
     def contribution(self, index: int, context: Tensor) -> Tensor:
         """``h_s`` from the context after the last layer of scale ``scales[index]``: ``(B, C, n_s)`` complex."""
-        whitened: Tensor = self.stage(index).head(context)
+        head = self.stage(index).head
+        if head is None:
+            raise ValueError("a vanilla decoder has no contributions of single scales: see contributions()")
+        whitened: Tensor = head(context)
         return whitened * self.ring_std[:, index, None]
+
+    def contributions(self, contexts: list[Tensor]) -> list[Tensor]:
+        """Every ring's bins ``(B, C, n_s)`` from the context after the last layer of each scale.
+
+        Of a vanilla decoder, only the last context counts, and the rings are those of its image.
+        """
+        if self.head is None:
+            return [self.contribution(index, context) for index, context in enumerate(contexts)]
+        return self.rings(self.spectrum.transform(self.head(contexts[-1])))
 
     def assemble(self, contributions: list[Tensor]) -> Tensor:
         """Spectrum ``(B, C, N, columns)`` from every scale's ring."""

@@ -39,7 +39,7 @@ def image_elbo(prior: Prior, images: Tensor) -> Tensor:
     features = prior.encode(images, known)
     context: Tensor | None = None
     cost = images.real.new_zeros(batch)
-    contributions = []
+    contexts = []
     for index in range(len(spectrum.scales)):
         context = prior.enter(index, context, batch)
         for layer in prior.layers(index):
@@ -47,8 +47,8 @@ def image_elbo(prior: Prior, images: Tensor) -> Tensor:
             q = layer.posterior(context, features[index], p)
             cost = cost + kl_divergence(q, p).flatten(1).sum(1)
             context = layer.update(context, q.mean, feature)
-        contributions.append(prior.contribution(index, context))
-    residual = (spectrum.transform(images) - prior.assemble(contributions)).abs().square()
+        contexts.append(context)
+    residual = (spectrum.transform(images) - prior.assemble(prior.contributions(contexts))).abs().square()
     variance = prior.sigma_x.square()
     bins = spectrum.bins_per_ring.to(residual.device)
     factor = 1.0 if images.is_complex() else 0.5

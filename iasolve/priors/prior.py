@@ -29,7 +29,10 @@ class Layer(Protocol):
 
 @runtime_checkable
 class Prior(Protocol):
-    """A hierarchy of latents with one contribution per scale.
+    """A hierarchy of latents, and the rings of the spectrum that they make.
+
+    A *separable* prior has one contribution per scale, made of that scale's latents and their context alone, so it
+    can be refined scale by scale. Of any other prior only :meth:`contributions` of a whole pass are known.
 
     Images are in the prior's units: their root mean square is 1.
     """
@@ -42,6 +45,10 @@ class Prior(Protocol):
         """Size, scales, rings, real or complex."""
 
     @property
+    def separable(self) -> bool:
+        """Whether :meth:`contribution` exists."""
+
+    @property
     def channels(self) -> int:
         """Image channels."""
 
@@ -52,6 +59,10 @@ class Prior(Protocol):
     @property
     def sigma_x(self) -> Tensor:
         """``(C, S)``: root mean square of what the decoder leaves unexplained in each ring."""
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether the images of the prior hold no negative value, as magnitudes do."""
 
     @property
     def device(self) -> torch.device:
@@ -67,7 +78,10 @@ class Prior(Protocol):
         """The latent layers of scale ``index``."""
 
     def contribution(self, index: int, context: Tensor) -> Tensor:
-        """``h_s`` ``(B, C, n_s)`` from the context after the last layer of scale ``index``."""
+        """``h_s`` ``(B, C, n_s)`` from the context after the last layer of scale ``index``; separable priors only."""
+
+    def contributions(self, contexts: list[Tensor]) -> list[Tensor]:
+        """Every ring ``(B, C, n_s)`` from the context after the last layer of each scale."""
 
     def assemble(self, contributions: list[Tensor]) -> Tensor:
         """Spectrum ``(B, C, N, columns)`` from all contributions."""
@@ -97,14 +111,18 @@ class HVAEPrior:
 
     def __repr__(self) -> str:
         c = self.network.config
-        return (
-            f"HVAEPrior({self.name!r}, {c.channels}x{c.size}x{c.size}, {len(c.scales)} scales, depth {sum(c.layers)})"
-        )
+        kind = f"{c.decoder}, {'complex' if c.is_complex else 'real'} {c.channels}x{c.size}x{c.size}"
+        return f"HVAEPrior({self.name!r}, {kind}, {len(c.scales)} scales, depth {sum(c.layers)})"
 
     @property
     def spectrum(self) -> Spectrum:
         """Size, scales, rings, real or complex."""
         return self.network.spectrum
+
+    @property
+    def separable(self) -> bool:
+        """Whether every scale has its own contribution."""
+        return self.network.separable
 
     @property
     def channels(self) -> int:
@@ -120,6 +138,11 @@ class HVAEPrior:
     def sigma_x(self) -> Tensor:
         """``(C, S)``."""
         return self.network.sigma_x
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether its training images held no negative value, by the card."""
+        return bool(self.card.get("nonnegative", False)) and not self.spectrum.is_complex
 
     @property
     def device(self) -> torch.device:
@@ -156,6 +179,10 @@ class HVAEPrior:
     def contribution(self, index: int, context: Tensor) -> Tensor:
         """``h_s``."""
         return self.network.contribution(index, context)
+
+    def contributions(self, contexts: list[Tensor]) -> list[Tensor]:
+        """Every ring."""
+        return self.network.contributions(contexts)
 
     def assemble(self, contributions: list[Tensor]) -> Tensor:
         """Spectrum from all contributions."""

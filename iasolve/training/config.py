@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from iasolve.networks import NetworkConfig
 from iasolve.training.data import Augmentation, DataConfig
 from iasolve.training.degradations import Degradation
+from iasolve.training.phase import PhaseField
 
 __all__ = ["OptimisationConfig", "TrainingConfig", "load_config"]
 
@@ -92,15 +93,25 @@ class TrainingConfig:
         for key in ("name", "network", "data", "degradations", "optimisation"):
             if key not in data:
                 raise ValueError(f"the training configuration has no {key!r}")
+        network, images = NetworkConfig.from_dict(data["network"]), _data(data["data"])
+        if images.phase is not None and not network.is_complex:
+            raise ValueError("data.phase makes complex images: set network.is_complex = true")
         return cls(
             name=str(data["name"]),
-            network=NetworkConfig.from_dict(data["network"]),
-            data=_table(DataConfig, data["data"], "data"),
-            augmentation=Augmentation.from_dict(data.get("augmentation", {})),
+            network=network,
+            data=images,
+            augmentation=replace(Augmentation.from_dict(data.get("augmentation", {})), phase=images.phase),
             degradations=tuple(Degradation.from_dict(d) for d in data["degradations"]),
             optimisation=_table(OptimisationConfig, data["optimisation"], "optimisation"),
             folder=folder,
         )
+
+
+def _data(data: Mapping[str, Any]) -> DataConfig:
+    phase = data.get("phase")
+    found: DataConfig = _table(DataConfig, {k: v for k, v in data.items() if k != "phase"}, "data")
+    # false takes back a base's
+    return found if phase is None or phase is False else replace(found, phase=PhaseField.from_dict(phase))
 
 
 def _table(cls: type[Any], data: Mapping[str, Any], name: str) -> Any:
@@ -117,14 +128,34 @@ def _table(cls: type[Any], data: Mapping[str, Any], name: str) -> Any:
 def load_config(path: str | Path) -> TrainingConfig:
     """Read a training configuration.
 
+    A configuration that differs little from another names it as ``base``, relative to itself, and holds the
+    differences: tables are merged key by key, anything else replaces what the base has.
+
     Raises
     ------
     FileNotFoundError, ValueError
         When the file is missing, is not TOML, or describes an impossible run.
     """
     path = Path(path)
+    return TrainingConfig.from_dict(_read(path), path.parent)
+
+
+def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
-    return TrainingConfig.from_dict(data, path.parent)
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str) or path.resolve() in derived:
+        raise ValueError(f"{path}: base must be the path of another configuration, got {base!r}")
+    return _merged(_read(path.parent / base, (*derived, path.resolve())), data)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merged(out[key], value) if both else value
+    return out

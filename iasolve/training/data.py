@@ -1,26 +1,21 @@
-"""Training data: reading, splitting, normalising per image, and augmentation."""
+"""Training data: finding, reading and splitting."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = ["Augmentation", "DataConfig", "Split", "load_split", "normalise"]
+from iasolve.training.augmentation import Augmentation, normalise
+from iasolve.training.phase import PhaseField
 
+__all__ = ["Augmentation", "DataConfig", "Split", "find", "load_images", "load_split", "normalise"]
 
-def normalise(images: Tensor) -> Tensor:
-    """Divide each image ``(..., C, H, W)`` by its root mean square: the prior's units."""
-    rms = images.abs().square().mean(dim=(-3, -2, -1), keepdim=True).sqrt()
-    return images / rms.clamp_min(torch.finfo(rms.dtype).tiny)
+_KINDS = ("npz", "folder", "cifar10", "fastmri")
 
 
 @dataclass(frozen=True)
@@ -30,40 +25,71 @@ class DataConfig:
     Attributes
     ----------
     path : str
-        An ``.npz`` file; looked for as given, beside the configuration, and in the folder that the environment
+        A file or folder; looked for as given, beside the configuration, and in the folder that the environment
         variable ``IASOLVE_DATA`` names.
+    kind : {"npz", "folder", "cifar10", "fastmri"}
+        What it is: an ``.npz`` file; a folder of images or a zip of one; the folder ``cifar-10-batches-py``; a folder
+        that holds fastMRI's single-coil folders.
     images : str
-        Key of the images, ``(n, H, W)`` or ``(n, C, H, W)``.
+        Key of the images, ``(n, H, W)`` or ``(n, C, H, W)``, in an ``.npz`` file.
     label, train_labels : str, list of int
         Key of the class labels and the classes to train on; empty: all.
     index, exclude : str, list of int
         Key of the image numbers and numbers to leave out.
+    train_part, validation_part : str
+        Folders in ``path`` (CIFAR-10: ``"train"`` or ``"test"``) to train on and to validate with.
     validation_every : int
-        Every so-manieth of the remaining images, in file order, is kept for validation.
+        Without a validation part: every so-manieth of the remaining images, in file order, is kept for validation.
+    channels, size : int
+        What images of a folder are converted to, and size of fastMRI's images; see :mod:`iasolve.training.folder` and
+        :mod:`iasolve.training.fastmri`.
+    max_images : int
+        Use so many images of each part, evenly spread; 0: all.
+    phase : PhaseField, optional
+        Makes complex images of magnitudes: a new phase for each draw of a training image, a fixed one for each
+        validation image.
     """
 
     path: str
+    kind: str = "npz"
     images: str = "images"
     label: str = ""
     train_labels: tuple[int, ...] = ()
     index: str = ""
     exclude: tuple[int, ...] = ()
+    train_part: str = ""
+    validation_part: str = ""
     validation_every: int = 20
+    channels: int = 0
+    size: int = 0
+    max_images: int = 0
+    phase: PhaseField | None = None
     name: str = ""
     licence: str = ""
     citation: str = ""
 
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"data.kind must be one of {', '.join(_KINDS)}, got {self.kind!r}")
+        if self.kind == "npz" and (self.train_part or self.validation_part):
+            raise ValueError("an .npz file has no parts: data.label and data.validation_every split it")
+        if self.kind == "fastmri" and self.size < 1:
+            raise ValueError("data.kind = 'fastmri' needs data.size, the side that images are resampled to")
+
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation images, ``(n, C, N, N)`` float32, not normalised."""
+    """Training and validation images, ``(n, C, N, N)`` float32 or complex64, not normalised.
+
+    With a phase field, training images are magnitudes still; augmentation makes them complex.
+    """
 
     train: Tensor
     validation: Tensor
 
 
 def find(path: str, beside: Path | None = None) -> Path:
-    """The data file, looked for as given, beside the configuration, and under ``IASOLVE_DATA``.
+    """The data file or folder, looked for as given, beside the configuration, and under ``IASOLVE_DATA``.
 
     Raises
     ------
@@ -76,21 +102,42 @@ def find(path: str, beside: Path | None = None) -> Path:
     if os.environ.get("IASOLVE_DATA"):
         places.append(Path(os.environ["IASOLVE_DATA"]) / path)
     for place in places:
-        if place.is_file():
+        if place.exists():
             return place
     looked = ", ".join(str(p) for p in places)
     raise FileNotFoundError(f"no data file {path!r}: looked at {looked}; set IASOLVE_DATA to the folder that holds it")
 
 
-def load_split(config: DataConfig, beside: Path | None = None) -> Split:
-    """Read the images and split them as the configuration says.
+def load_images(config: DataConfig, part: str = "", beside: Path | None = None) -> Tensor:
+    """Images of one part, ``(n, C, H, W)`` float32 or complex64, without a phase field's phase.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        When the file or a key is missing, or nothing is left to train on.
+        When something is missing or cannot be used.
     """
-    with np.load(find(config.path, beside), allow_pickle=False) as data:
+    path = find(config.path, beside)
+    if config.kind == "fastmri":
+        from iasolve.training.fastmri import read_fastmri
+
+        return torch.from_numpy(read_fastmri(path / part, config.size, config.max_images))
+    if config.kind == "cifar10":
+        from iasolve.training.cifar import read_cifar
+
+        images = read_cifar(path, part or "train")
+    elif config.kind == "folder":
+        from iasolve.training.folder import read_folder
+
+        images = read_folder(path, part, channels=config.channels, size=config.size)
+    else:
+        images = _read_npz(path, config)
+    if 0 < config.max_images < len(images):
+        images = images[np.linspace(0, len(images) - 1, config.max_images).round().astype(int)]
+    return torch.from_numpy(images.astype(np.complex64 if np.iscomplexobj(images) else np.float32))
+
+
+def _read_npz(path: Path, config: DataConfig) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as data:
         for key in filter(None, (config.images, config.label, config.index)):
             if key not in data:
                 raise ValueError(f"{config.path} has no array {key!r}; it has {sorted(data)}")
@@ -102,126 +149,27 @@ def load_split(config: DataConfig, beside: Path | None = None) -> Split:
             keep &= ~np.isin(data[config.index], config.exclude)
     if images.ndim == 3:
         images = images[:, None]
-    images = images[keep]
-    held_out = np.zeros(len(images), dtype=bool)
-    if config.validation_every > 0:
-        held_out[:: config.validation_every] = True
-    if images.ndim != 4 or held_out.all():
-        raise ValueError(
-            f"{config.path}: nothing to train on in {config.images!r}, shape {images.shape} after selection"
-        )
-    as_float = torch.from_numpy(images.astype(np.float32))
-    return Split(as_float[torch.from_numpy(~held_out)], as_float[torch.from_numpy(held_out)])
+    return images[keep]
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of geometry and contrast, then the prior's normalisation and a small gain.
+def load_split(config: DataConfig, beside: Path | None = None) -> Split:
+    """Read the images and split them as the configuration says.
 
-    Attributes
-    ----------
-    exact : float
-        Part of the images that only get flips and whole-pixel shifts: no interpolation touches their finest ring.
-    rotate : float
-        Largest rotation, degrees.
-    zoom : (float, float)
-        Range of magnification.
-    shift : float
-        Largest shift, pixels.
-    gamma : (float, float)
-        Range of the exponent on intensities relative to the maximum.
-    bias_field : float
-        Strength (standard deviation of the log) of a smooth multiplicative field.
-    gain : float
-        Standard deviation of the log of a factor on the normalised image: a solver's estimate of an image's
-        scale is never exact.
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When the file or a key is missing, or nothing is left to train on.
     """
-
-    exact: float = 0.4
-    rotate: float = 12.0
-    zoom: tuple[float, float] = (0.85, 1.2)
-    shift: float = 8.0
-    gamma: tuple[float, float] = (0.7, 1.4)
-    bias_field: float = 0.15
-    gain: float = 0.06
-    flip: tuple[bool, bool] = field(default=(True, True))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Augmentation:
-        """From a table of the training configuration."""
-        unknown = sorted(set(data) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown key(s) in [augmentation]: {', '.join(unknown)}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
-
-    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Augment ``(B, C, N, N)`` non-negative or complex images."""
-        batch, _, size, _ = images.shape
-        for axis, allowed in zip((-2, -1), self.flip, strict=True):
-            if allowed:
-                chosen = torch.from_numpy(rng.random(batch) < 0.5).to(images.device)[:, None, None, None]
-                images = torch.where(chosen, images.flip(axis), images)
-        warped = self._warp(images, rng)
-        shift = int(self.shift)
-        rolled = torch.stack(
-            [torch.roll(im, tuple(rng.integers(-shift, shift + 1, 2)), dims=(-2, -1)) for im in images]
-        )
-        exact = torch.from_numpy(rng.random(batch) < self.exact).to(images.device)[:, None, None, None]
-        images = torch.where(exact, rolled, warped)
-        images = images * self._field(batch, size, rng).to(images.device)
-        images = self._gamma(images, rng)
-        gain = np.exp(self.gain * rng.standard_normal(batch)).astype(np.float32)
-        return normalise(images) * torch.from_numpy(gain).to(images.device)[:, None, None, None]
-
-    def _warp(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        batch, _, size, _ = images.shape
-        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
-        zoom = np.exp(rng.uniform(math.log(self.zoom[0]), math.log(self.zoom[1]), batch))
-        shift = rng.uniform(-self.shift, self.shift, (batch, 2)) * 2 / size
-        matrix = np.stack(
-            [
-                np.stack([np.cos(angle) / zoom, -np.sin(angle) / zoom, shift[:, 0]], -1),
-                np.stack([np.sin(angle) / zoom, np.cos(angle) / zoom, shift[:, 1]], -1),
-            ],
-            axis=1,
-        )
-        theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
-        # interpolate on a twofold Fourier-upsampled grid, or cubic interpolation eats the finest ring
-        grid = F.affine_grid(theta, [batch, 1, size, size], align_corners=False)
-
-        def warp(part: Tensor) -> Tensor:
-            return F.grid_sample(_upsample(part), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
-
-        return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
-
-    def _field(self, batch: int, size: int, rng: np.random.Generator) -> Tensor:
-        t = np.linspace(-1, 1, size, dtype=np.float32)
-        waves = np.stack([np.ones_like(t), t, np.cos(np.pi * t), np.sin(np.pi * t)])
-        weights = rng.standard_normal((batch, 4, 4)).astype(np.float32) * self.bias_field / 3
-        weights[:, 0, 0] = 0
-        smooth = np.einsum("bij,ih,jw->bhw", weights, waves, waves)
-        return torch.from_numpy(np.exp(smooth))[:, None]
-
-    def _gamma(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        exponent = np.exp(rng.uniform(math.log(self.gamma[0]), math.log(self.gamma[1]), len(images))).astype(np.float32)
-        power = torch.from_numpy(exponent).to(images.device)[:, None, None, None]
-        magnitude = images.abs()
-        peak = magnitude.amax(dim=(-3, -2, -1), keepdim=True).clamp_min(1e-12)
-        factor = (magnitude / peak).clamp_min(1e-6) ** (power - 1)
-        return images * factor
-
-
-def _upsample(images: Tensor) -> Tensor:
-    """Twofold Fourier interpolation of ``(..., N, N)`` real images, pixel centres aligned for ``grid_sample``."""
-    size = images.shape[-1]
-    half = torch.fft.rfft2(images)
-    # the fine grid's pixel centres lie a quarter of a coarse pixel off the coarse ones
-    k = torch.fft.fftfreq(size, 1 / size, device=images.device)
-    kx = torch.arange(size // 2 + 1, device=images.device)
-    phase = torch.exp(-2j * math.pi * (k[:, None] + kx[None, :]) * 0.25 / size)
-    padded = half.new_zeros((*half.shape[:-2], 2 * size, size + 1))
-    low = size // 2
-    padded[..., :low, : low + 1] = (half * phase)[..., :low, :]
-    padded[..., -low:, : low + 1] = (half * phase)[..., low:, :]
-    return torch.fft.irfft2(padded, s=(2 * size, 2 * size)) * 4
+    images = load_images(config, config.train_part, beside)
+    held_out = torch.zeros(len(images), dtype=torch.bool)
+    if not config.validation_part and config.validation_every > 0:
+        held_out[:: config.validation_every] = True
+    if images.ndim != 4 or bool(held_out.all()):
+        raise ValueError(f"{config.path}: nothing to train on, shape {tuple(images.shape)} after selection")
+    if config.validation_part:
+        train, validation = images, load_images(config, config.validation_part, beside)
+    else:
+        train, validation = images[~held_out], images[held_out]
+    if config.phase is not None:
+        validation = config.phase(validation, np.random.default_rng(0))
+    return Split(train, validation)

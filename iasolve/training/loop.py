@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from iasolve.evidence import Folded
 from iasolve.networks import HVAE
+from iasolve.priors.activity import latent_activity
 from iasolve.priors.checkpoint import load_checkpoint, save_checkpoint
 from iasolve.priors.likeness import image_elbo, ring_statistics
 from iasolve.priors.prior import HVAEPrior
@@ -222,14 +223,16 @@ class Trainer:
         spectrum = net.spectrum
         return {
             "name": self.config.name,
-            "kind": "ia-hvae",
+            "kind": "ia-hvae" if net.separable else "hvae",
             "normalisation": "root mean square of the image = 1",
+            "nonnegative": not net.spectrum.is_complex and bool(self.split.train.min() >= 0),
             "data": {
                 "name": data.name or data.path,
                 "licence": data.licence,
                 "citation": data.citation,
                 "train_labels": list(data.train_labels),
                 "validation_every": data.validation_every,
+                "phase": asdict(data.phase) if data.phase else None,
                 "train_images": len(self.split.train),
                 "validation_images": len(self.split.validation),
             },
@@ -249,6 +252,9 @@ class Trainer:
                 **{k: round(v, 6) for k, v in validation.items()},
                 "coarse_rings": ring_statistics(spectrum, normalise(self.split.validation)),
             },
+            "latents": latent_activity(
+                HVAEPrior(net, self.config.name, {}), normalise(self.split.validation).to(self.device)
+            ),
             "sigma_x": [[round(float(v), 6) for v in row] for row in net.sigma_x],
             "ring_power": [
                 [round(float(v), 6) for v in row] for row in spectrum.ring_means(spectrum.half(net.power.cpu()))
@@ -272,14 +278,13 @@ class Trainer:
         own = HVAEPrior(self.average, self.config.name, {})
         each = torch.cat([image_elbo(own, images[i : i + 32]) for i in range(0, len(images), 32)])
         out["elbo_lowest"] = float(each.min())
-        if not images.is_complex():
-            for name, entry in _PROBES.items():
-                out[name] = self._probe(objective, images[:32], entry)
+        for name, entry in _PROBES.items():
+            out[name] = self._probe(objective, images[:32], entry)
         torch.set_rng_state(kept)
         return out
 
     def _probe(self, objective: Objective, images: Tensor, entry: Degradation) -> float:
-        """PSNR of the closed amortized guess on one fixed degradation, peak = the image's maximum."""
+        """PSNR of the closed amortized guess on one fixed degradation, peak = the image's largest magnitude."""
         net = self.average
         folded = DegradationMix.apply([entry] * len(images), images, np.random.default_rng(7))
         from iasolve.evidence import evidence
@@ -289,8 +294,8 @@ class Trainer:
         sigma2 = net.spectrum.per_bin(net.sigma_x.square())
         gain = sigma2 / (sigma2 + net.spectrum.half(folded.variance))
         closed = net.spectrum.inverse(estimate + gain * (net.spectrum.half(folded.value) - estimate))
-        mse = (closed - images).square().mean((-3, -2, -1))
-        return float((10 * torch.log10(images.amax((-3, -2, -1)).square() / mse)).mean())
+        mse = (closed - images).abs().square().mean((-3, -2, -1))
+        return float((10 * torch.log10(images.abs().amax((-3, -2, -1)).square() / mse)).mean())
 
     def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
         picks = torch.from_numpy(rng.integers(len(self.split.train), size=count))
@@ -394,6 +399,12 @@ def _check_images(images: Tensor, config: TrainingConfig) -> None:
         raise ValueError(
             f"the training images are {tuple(images.shape[1:])} (C, H, W), the network is for "
             f"{(n.channels, n.size, n.size)}: change [network] size and channels, or the data"
+        )
+    makes_complex = images.is_complex() or config.data.phase is not None
+    if makes_complex != n.is_complex:
+        raise ValueError(
+            f"the training images are {'complex' if makes_complex else 'real'}, the network is for "
+            f"{'complex' if n.is_complex else 'real'} ones: change [network] is_complex, or [data] phase"
         )
     if not torch.isfinite(images).all():
         raise ValueError("the training images hold NaN or infinite values: remove those images first")

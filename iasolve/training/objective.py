@@ -4,7 +4,7 @@
    al. 2021; the optimal level is tracked analytically). Prior, decoder and heads learn from this term alone.
 2. *Layer-wise neural posterior estimation*: for a random degradation of the same image, the closed-form
    ``KL(q_clean || q_degraded)`` of every layer, in the context of the clean latents, clean side fixed. Its
-   minimum over encoders is the posterior given the measurement.
+   minimum over encoders is the posterior given the measurement. Beyond three widths it is tempered.
 3. *The guess itself*: half the logarithm of the mean squared error of the closed amortized guess at
    temperature 0, run on its own latents. Term 2 only ever sees contexts made of clean latents; at inference
    the context comes from the guess. The decoder is frozen in this term.
@@ -99,7 +99,7 @@ class Objective(nn.Module):
 
         kl = images.real.new_zeros(())
         amortization = images.real.new_zeros(())
-        contributions: list[Tensor] = []
+        contexts: list[Tensor] = []
         context: Tensor | None = None
         compared = slice(shares[1], shares[1] + shares[2]) if degraded is not None else slice(0)
         for index, feature in enumerate(features):
@@ -114,13 +114,13 @@ class Objective(nn.Module):
                     fixed = Gaussian(prior.mean.detach()[compared], prior.log_std.detach()[compared])
                     other = layer.posterior(context.detach()[compared], feature[2], fixed)
                     target_q = Gaussian(q.mean.detach()[compared], q.log_std.detach()[compared])
-                    amortization = amortization + kl_divergence(target_q, other).sum()
+                    amortization = amortization + _divergence(target_q, other).sum()
                 z = q.mean + q.std * torch.randn_like(q.mean)
                 context = layer.update(context, z, addition)
-            contributions.append(net.contribution(index, context))
+            contexts.append(context)
 
         target = net.spectrum.transform(images)
-        residual = (target - net.assemble(contributions)).abs().square()
+        residual = (target - net.assemble(net.contributions(contexts))).abs().square()
         ring_mse = net.spectrum.ring_means(residual).mean(0)
         sigma2 = net.sigma_x.square()
         if self.training:
@@ -155,7 +155,7 @@ class Objective(nn.Module):
     def _guess(self, features: list[Tensor], batch: int) -> Tensor:
         net = self.network
         context: Tensor | None = None
-        contributions = []
+        contexts = []
         for index, feature in enumerate(features):
             stage = net.stage(index)
             context = stage.enter(context, batch)
@@ -164,8 +164,8 @@ class Objective(nn.Module):
                 prior, addition = layer.prior(context)
                 q: Gaussian = layer.posterior(context, feature, prior)
                 context = layer.update(context, q.mean, addition)
-            contributions.append(net.contribution(index, context))
-        return net.assemble(contributions)
+            contexts.append(context)
+        return net.assemble(net.contributions(contexts))
 
     def _log_error(self, estimate: Tensor, target: Tensor, folded: Folded) -> Tensor:
         """Half the log mean squared error, after the closing step, averaged over images."""
@@ -176,6 +176,25 @@ class Objective(nn.Module):
         error = (estimate + gain * (value - estimate) - target).abs().square()
         mse = (spectrum.ring_sums(error).sum(-1) / spectrum.size**2).mean(-1)
         return 0.5 * torch.log(mse + 1e-8).mean()
+
+
+_OUTLIER = 4.5
+"""Half the squared distance, in units of its own width, at which a degraded posterior is wrong: three widths."""
+
+
+def _divergence(clean: Gaussian, degraded: Gaussian) -> Tensor:
+    """``KL(clean || degraded)``, element by element, growing like a logarithm of the distance beyond three widths.
+
+    A sharp posterior in the wrong place costs hundreds of nats a latent. Their gradient drowns all others and moves
+    the clean posteriors, which share the encoder, away with the target: on images of random phase, which have next to
+    nothing in common before anything is learned, training exploded. A posterior that knows its error is within three
+    widths, where this is the divergence itself.
+    """
+    log_ratio = clean.log_std - degraded.log_std
+    distance = ((clean.mean - degraded.mean) * (-degraded.log_std).exp()).square()
+    half = 0.5 * ((2 * log_ratio).exp() + distance)
+    tempered = _OUTLIER * (1 + torch.log(half.clamp_min(_OUTLIER) / _OUTLIER))
+    return torch.where(half > _OUTLIER, tempered, half) - 0.5 - log_ratio
 
 
 @contextmanager

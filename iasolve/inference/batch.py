@@ -1,0 +1,127 @@
+"""One batch of measurements from posing the problem to the closed image and its samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iasolve.inference.guess import first_guess
+from iasolve.inference.nonnegative import closest_image
+from iasolve.inference.problem import Problem, pose
+from iasolve.inference.refine import ScaleReport
+from iasolve.inference.refinement import improve
+from iasolve.inference.sampling import Sampler, error_bar
+from iasolve.inference.topdown import Noise
+from iasolve.operators.base import LinearOperator
+from iasolve.priors import Prior
+from iasolve.priors.likeness import image_elbo, ring_distance
+from iasolve.recipe import Recipe
+
+__all__ = ["NonFiniteError", "Part", "solve_batch"]
+
+
+class NonFiniteError(RuntimeError):
+    """The solution holds NaN or infinite values."""
+
+
+@dataclass
+class Part:
+    """A batch's share of :class:`iasolve.inference.solve.Result`, images first; ``samples`` ``(K, B, C, H, W)``."""
+
+    image: Tensor
+    std: Tensor | None
+    samples: Tensor | None
+    reports: list[ScaleReport]
+    gain: Tensor
+    improved: Tensor
+    likeness: Tensor
+    distance: Tensor
+
+
+@torch.no_grad()
+def solve_batch(
+    y: Tensor,
+    sigma: Tensor,
+    operator: LinearOperator,
+    prior: Prior,
+    recipe: Recipe,
+    *,
+    seed: int,
+    fit: str,
+    overlap: int | None,
+    force_general: bool,
+) -> Part:
+    """Solve ``y`` ``(B, *out_shape)`` at noise levels ``sigma`` ``(B,)``; see :func:`iasolve.solve`."""
+    problem = pose(
+        y,
+        operator,
+        prior,
+        sigma,
+        fit=fit,
+        overlap=overlap,
+        iterations=recipe.iterations,
+        force_general=force_general,
+    )
+    stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
+    draw = Noise(seed, y.device, y.real.dtype)
+    nonnegative = recipe.nonnegative and prior.nonnegative
+
+    first = first_guess(problem, prior, recipe, stop)
+    final, reports, improved = improve(problem, prior, recipe, first, stop, draw)
+    sampler = Sampler(problem, prior, first, final, stop, draw)
+    x0 = sampler.centre
+    if recipe.temperature > 0 and recipe.samples == 0:
+        x0 = sampler.decode("estimate", recipe.temperature)
+    estimate = closest_image(problem.data, x0, problem.variance, nonnegative) if recipe.closing else x0
+
+    std = samples = None
+    if recipe.samples:
+        drawn = [sampler.posterior(k) for k in range(recipe.samples)]
+        means = torch.stack([mean if recipe.closing else moved for moved, mean, _ in drawn])
+        samples = torch.stack([sample for _, _, sample in drawn])
+        std = error_bar(problem, means, samples)
+        if recipe.temperature > 0:
+            estimate = means.mean(0)
+        if nonnegative:
+            estimate, samples = estimate.clamp_min(0), samples.clamp_min(0)
+
+    gain = problem.gain.reshape(-1, 1, 1, 1)
+    image = problem.crop(gain * estimate)
+    if not bool(torch.isfinite(image).all()):
+        raise NonFiniteError(
+            "the solution holds NaN or infinite values: check the measurement's range and sigma, "
+            "or lower the recipe's step_size"
+        )
+    likeness, distance = _likeness(problem, prior, estimate)
+    return Part(
+        image,
+        None if std is None else problem.crop(gain * std),
+        None if samples is None else problem.crop(gain * samples),
+        reports,
+        problem.gain,
+        improved,
+        likeness,
+        distance,
+    )
+
+
+def _stops(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
+    """Index of the finest scale of the guess, ``(B,)``."""
+    if recipe.guess_stop == "auto":
+        return problem.stop
+    scales = prior.spectrum.scales
+    index = len(scales) - 1 if recipe.guess_stop == "all" else scales.index(int(recipe.guess_stop))
+    return torch.full_like(problem.stop, index)
+
+
+def _likeness(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
+    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
+    views = problem.geometry.cut(estimate)
+    scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
+    tiles = problem.geometry.tiles
+    return (
+        image_elbo(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
+        ring_distance(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
+    )

@@ -1,0 +1,144 @@
+"""From the guess to the solution: further passes, then gradient steps, each kept only where it pays.
+
+What pays is told by the total objective of an image, the ELBO of its measurement (or minus its log posterior):
+an image never ends with a worse one than its first guess's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iasolve.inference.data import DiagonalData
+from iasolve.inference.guess import Guess, read_again
+from iasolve.inference.objective import DataTerm, ImageTerm, RingTerm
+from iasolve.inference.problem import Problem
+from iasolve.inference.refine import Refiner, ScaleReport
+from iasolve.inference.topdown import Noise, Pass, ScalePass, descend
+from iasolve.inference.vanilla import VanillaRefiner
+from iasolve.networks import Gaussian
+from iasolve.priors import Prior
+from iasolve.recipe import Recipe
+
+__all__ = ["Outcome", "improve"]
+
+
+class Outcome(NamedTuple):
+    """``guess``: the final one, refined; ``reports``: per scale, against the first; ``improved``: ``(B,)``."""
+
+    guess: Guess
+    reports: list[ScaleReport]
+    improved: Tensor
+
+
+class _Candidate(NamedTuple):
+    guess: Guess
+    reports: list[ScaleReport]
+    total: Tensor
+
+
+def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: Tensor, draw: Noise) -> Outcome:
+    """The recipe's passes and steps.
+
+    Parameters
+    ----------
+    problem : Problem
+    prior : Prior
+    recipe : Recipe
+    guess : Guess
+        The first reading.
+    stop : Tensor
+        ``(B * T,)`` index of the finest scale of the guess.
+    draw : Noise
+        Source of the draws over which objectives are compared.
+    """
+    tiles = problem.geometry.tiles
+
+    def run(start: Guess, how: Recipe) -> _Candidate:
+        term = _data_term(problem, prior, how, start.found)
+        refiner: Refiner | VanillaRefiner
+        if prior.separable:
+            refiner = Refiner(prior, how, term, draw, tiles, stop, start.features)
+            found = descend(prior, start.features, len(stop), stop=stop, refine=refiner)
+        else:
+            refiner = VanillaRefiner(prior, how, term, draw, tiles, stop, start.features)
+            found = refiner(start.found)
+        return _Candidate(Guess(start.features, found), refiner.reports, _total(term, refiner.reports, how))
+
+    idle = recipe.changed(steps=0)
+    first = best = run(guess, idle)
+    if recipe.passes and guess.features is not None:
+        best = _better(best, run(read_again(problem, prior, recipe, stop, guess), idle), tiles)
+    if any(recipe.steps_at(s) for s in prior.spectrum.scales):
+        best = _better(best, run(best.guess, recipe), tiles)
+    reports = [replace(new, before=old.before) for old, new in zip(first.reports, best.reports, strict=True)]
+    return Outcome(best.guess, reports, _lower(best.total, first.total))
+
+
+def _lower(new: Tensor, old: Tensor) -> Tensor:
+    # a gain within rounding is none
+    return new < old - 1e-6 * old.abs()
+
+
+def _better(old: _Candidate, new: _Candidate, tiles: int) -> _Candidate:
+    """Per image the candidate with the lower total objective."""
+    better = _lower(new.total, old.total)
+    if bool(better.all()):
+        return new
+    tile = better.repeat_interleave(tiles)
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        # what latents and contributions hold is per tile, what reports hold per image
+        flag = better if a.ndim == 1 else tile
+        return torch.where(flag.reshape(-1, *([1] * (a.ndim - 1))), a, b)
+
+    scales = [
+        ScalePass(
+            [Gaussian(pick(q.mean, p.mean), pick(q.log_std, p.log_std)) for q, p in zip(n.guess, o.guess, strict=True)],
+            [pick(m, p) for m, p in zip(n.offsets, o.offsets, strict=True)],
+            pick(n.contribution, o.contribution),
+        )
+        for n, o in zip(new.guess.found.scales, old.guess.found.scales, strict=True)
+    ]
+    features = None
+    if new.guess.features is not None and old.guess.features is not None:
+        features = [pick(n, o) for n, o in zip(new.guess.features, old.guess.features, strict=True)]
+    reports = [
+        replace(
+            n,
+            after=pick(n.after, o.after),
+            misfit=pick(n.misfit, o.misfit),
+            cost=pick(n.cost, o.cost),
+            contribution=pick(n.contribution, o.contribution),
+        )
+        for n, o in zip(new.reports, old.reports, strict=True)
+    ]
+    return _Candidate(Guess(features, Pass(scales)), reports, pick(new.total, old.total))
+
+
+def _total(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> Tensor:
+    """Total objective of a pass, ``(B,)``."""
+    if isinstance(data, RingTerm):
+        # rings do not touch: the scales' objectives add up, draws included
+        return torch.stack([r.after for r in reports]).sum(0)
+    fit = data.total([r.contribution for r in reports], [recipe.beta_at(r.scale) for r in reports])
+    return fit + torch.stack([r.cost for r in reports]).sum(0)
+
+
+def _data_term(problem: Problem, prior: Prior, recipe: Recipe, held: Pass) -> DataTerm:
+    if not problem.direct:
+        return ImageTerm(prior, problem.geometry, problem.data, problem.variance, held.contributions)
+    assert isinstance(problem.data, DiagonalData)
+    spectrum = prior.spectrum
+    folded = problem.data.folded
+    return RingTerm(
+        prior.rings(spectrum.half(folded.value)),
+        prior.rings(spectrum.half(folded.variance)),
+        prior.sigma_x,
+        prior.rings(spectrum.weight.to(prior.device, folded.variance.dtype)),
+        spectrum.is_complex,
+        recipe.loss,
+    )

@@ -1,0 +1,254 @@
+"""Refinement of priors whose decoder is not separable: every latent's gradient runs through all later layers.
+
+The objective is that of the whole hierarchy, ``J = beta * data(x) + sum_l cost_l``, with the costs of
+:mod:`iasolve.inference.objective`. Two forms, by the recipe's ``schedule``:
+
+``sequential``: the paper's eq. (4), latent by latent, coarse to fine; a step of latent ``l`` evaluates layers
+``l .. L`` once forward and backward, later latents completed from their posteriors (priors without encoder) in the
+context at hand. The layers before are evaluated once and kept. A sweep, one step of each latent, costs
+``L (L + 1) / 2`` layer evaluations.
+
+``joint``: all latents are variables, one pass through the ``L`` layers is one step of all of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iasolve.inference.hierarchy import START, Hierarchy, Prefix
+from iasolve.inference.objective import DataTerm, ImageTerm
+from iasolve.inference.refine import ScaleReport
+from iasolve.inference.steps import Adam, checkpoints, decay
+from iasolve.inference.topdown import Noise, Pass, ScalePass
+from iasolve.networks import Gaussian
+from iasolve.priors import Prior
+from iasolve.recipe import Recipe
+
+__all__ = ["VanillaRefiner", "whole_fit"]
+
+
+def whole_fit(data: DataTerm, contributions: list[Tensor], betas: list[float]) -> Tensor:
+    """Weighted data term ``(B,)`` of all contributions together, differentiable in them."""
+    if not isinstance(data, ImageTerm):
+        return data.total(contributions, betas)
+    # an image's data term does not divide among scales: the mean weight
+    for index, contribution in enumerate(contributions):
+        data.commit(index, contribution)
+    return sum(betas) / len(betas) * data(0, contributions[0])
+
+
+class VanillaRefiner:
+    """Refines a whole hierarchy; the counterpart of :class:`iasolve.inference.refine.Refiner`.
+
+    It takes any prior: of a separable one it refines each latent through all later scales too.
+
+    Parameters
+    ----------
+    prior : Prior
+    recipe : Recipe
+    data : DataTerm
+    noise : Noise
+        Source of the draws ``e``.
+    tiles : int
+        Tiles per image.
+    stop : Tensor
+        ``(B * T,)`` index of the finest scale of the guess; finer latents stay as they are.
+    features : list of Tensor, optional
+        The encoder's; None refines from the prior (iterative inference).
+    """
+
+    fixed_draws = 2
+
+    def __init__(
+        self,
+        prior: Prior,
+        recipe: Recipe,
+        data: DataTerm,
+        noise: Noise,
+        tiles: int,
+        stop: Tensor,
+        features: list[Tensor] | None,
+    ) -> None:
+        self.prior, self.recipe, self.data, self.noise = prior, recipe, data, noise
+        self.tiles = tiles
+        self.hierarchy = Hierarchy(prior, features, stop)
+        scales = prior.spectrum.scales
+        self.betas = [recipe.beta_at(s) for s in scales]
+        # a latent beyond every tile's guess is not refined
+        finest = int(stop.max())
+        self.steps = [recipe.steps_at(s) if index <= finest else 0 for index, s in enumerate(scales)]
+        self.shapes: list[tuple[int, ...]] = []
+        self.reports: list[ScaleReport] = []
+
+    @torch.no_grad()
+    def __call__(self, guess: Pass) -> Pass:
+        """The refined pass; :attr:`reports` tell what it did."""
+        start = [
+            Gaussian(q.mean + q.std * o, q.log_std)
+            for s in guess.scales
+            for q, o in zip(s.guess, s.offsets, strict=True)
+        ]
+        self.shapes = [tuple(q.mean.shape[1:]) for q in start]
+        before = self._scales(start)
+        best, after = start, before
+        if any(self.steps):
+            found = self._joint(start) if self.recipe.schedule == "joint" else self._sequential(start)
+            best, after = self._best(start, before, found)
+        return self._finish(best, before, after)
+
+    # ------------------------------------------------------------------------------------------- objective
+
+    def value(self, prefix: Prefix, latents: list[Gaussian], draws: list[Tensor] | None) -> Tensor:
+        """The objective ``(B,)`` of the hierarchy from ``prefix`` on; see :meth:`Hierarchy.evaluate`."""
+        costs, contributions = self.hierarchy.evaluate(prefix, latents, draws)
+        cost = torch.stack(costs).sum(0)
+        return whole_fit(self.data, contributions, self.betas) + self._per_image(cost)
+
+    def _per_image(self, cost: Tensor) -> Tensor:
+        return cost.unflatten(0, (-1, self.tiles)).sum(1) if self.tiles > 1 else cost
+
+    def _fixed(self) -> list[list[Tensor] | None]:
+        """Antithetic draws, the same for every comparison; a point needs none."""
+        if self.recipe.objective == "map":
+            return [None]
+        out: list[list[Tensor] | None] = []
+        for k in range(self.fixed_draws // 2):
+            draws = [self.noise(shape, "fixed", k, n) for n, shape in enumerate(self.shapes)]
+            out += [[sign * d for d in draws] for sign in (1, -1)]
+        return out
+
+    def _scales(self, latents: list[Gaussian]) -> tuple[Tensor, Tensor]:
+        """Objective and cost of every scale over the fixed draws, ``(S, B)`` each, for comparisons.
+
+        A scale's objective is its latents' cost and the data term that its ring has in the whole image.
+        """
+        totals, costs = [], []
+        for draws in self._fixed():
+            found = self.hierarchy.evaluate(START, latents, draws)
+            cost = torch.stack([self._per_image(c) for c in found.costs])
+            totals.append(self._fits(found.contributions) + cost)
+            costs.append(cost)
+        return torch.stack(totals).mean(0), torch.stack(costs).mean(0)
+
+    def _fits(self, contributions: list[Tensor]) -> Tensor:
+        """Weighted data term of every ring, ``(S, B)``; on the general path, that of the image at every scale."""
+        for index, contribution in enumerate(contributions):
+            self.data.commit(index, contribution)
+        if isinstance(self.data, ImageTerm):
+            whole = self.data.settled(0, contributions[0])
+            return torch.stack([beta * whole for beta in self.betas])
+        return torch.stack([b * self.data.settled(i, contributions[i]) for i, b in enumerate(self.betas)])
+
+    def _score(self, scales: tuple[Tensor, Tensor]) -> Tensor:
+        """One number an image, ``(B,)``: an image's data term, which every scale's objective repeats, counts once."""
+        totals, costs = scales
+        if not isinstance(self.data, ImageTerm):
+            return totals.sum(0)
+        return (totals - costs).mean(0) + costs.sum(0)
+
+    # ------------------------------------------------------------------------------------------- steps
+
+    def _joint(self, start: list[Gaussian]) -> list[list[Gaussian]]:
+        steps = max(self.steps)
+        return self._walk(START, start, steps, list(range(len(start))))
+
+    def _sequential(self, start: list[Gaussian]) -> list[list[Gaussian]]:
+        hierarchy = self.hierarchy
+        prefix = START
+        refined: list[Gaussian] = []
+        for number in range(len(start)):
+            context = hierarchy.enter(number, prefix.context)
+            p, _ = hierarchy.layers[number][1].prior(context)
+            # the guess in the refined context
+            q = hierarchy.posterior(number, context, p)
+            steps = self.steps[hierarchy.scale_of[number]]
+            if steps:
+                q = self._walk(prefix, [q], steps, [number])[-1][0]
+            refined.append(q)
+            prefix = hierarchy.advance(prefix, q.mean)
+        return [refined]
+
+    def _walk(self, prefix: Prefix, start: list[Gaussian], steps: int, numbers: list[int]) -> list[list[Gaussian]]:
+        """Iterates of the latents ``numbers``, which follow ``prefix``, at a quarter, half, .. of the steps."""
+        recipe = self.recipe
+        stds = [q.std for q in start]
+        units = [torch.ones_like(s) if recipe.metric == "raw" else s for s in stds]
+        means = [q.mean.clone() for q in start]
+        allowed = [self.steps[self.hierarchy.scale_of[n]] for n in numbers]
+        adam = Adam(means)
+        keep, iterates = checkpoints(steps), []
+        rest = range(prefix.first, len(self.hierarchy.layers))
+        for step in range(steps):
+            variables = [m.requires_grad_(True) for m in means]
+            latents = [Gaussian(m, q.log_std) for m, q in zip(variables, start, strict=True)]
+            draws = None
+            if recipe.objective == "variational":
+                draws = [self.noise(self.shapes[n], "step", step, prefix.first, n) for n in rest]
+            with torch.enable_grad():
+                value = self.value(prefix, latents, draws)
+                gradients = torch.autograd.grad(value.sum(), variables)
+            scaled = [g * u for g, u in zip(gradients, units, strict=True)]
+            moves = adam.direction(scaled) if recipe.optimizer == "adam" else scaled
+            means = [m.detach() for m in means]
+            for place, number in enumerate(numbers):
+                if step >= allowed[place]:
+                    continue
+                rate = recipe.step_size * decay(step, allowed[place])
+                moved = means[place] - rate * units[place] * moves[place] * self.hierarchy.covered(number)
+                if recipe.trust > 0:
+                    reach, centre = recipe.trust * stds[place], start[place].mean
+                    moved = torch.maximum(torch.minimum(moved, centre + reach), centre - reach)
+                means[place] = moved
+            if step + 1 in keep:
+                iterates.append([Gaussian(m, q.log_std) for m, q in zip(means, start, strict=True)])
+        return iterates
+
+    # ------------------------------------------------------------------------------------------- outcome
+
+    def _best(
+        self, start: list[Gaussian], before: tuple[Tensor, Tensor], candidates: list[list[Gaussian]]
+    ) -> tuple[list[Gaussian], tuple[Tensor, Tensor]]:
+        """Per image the iterate with the lowest objective over the fixed draws, and its objective per scale."""
+        best, scales = start, before
+        for candidate in candidates:
+            found = self._scales(candidate)
+            better = self._score(found) < self._score(scales)
+            tile = better.repeat_interleave(self.tiles).reshape(-1, 1, 1, 1)
+            best = [
+                Gaussian(torch.where(tile, c.mean, b.mean), torch.where(tile, c.log_std, b.log_std))
+                for c, b in zip(candidate, best, strict=True)
+            ]
+            scales = (torch.where(better, found[0], scales[0]), torch.where(better, found[1], scales[1]))
+        return best, scales
+
+    def _finish(self, latents: list[Gaussian], before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> Pass:
+        """The pass of the refined means, offsets counted from the posteriors in its own context, and the reports."""
+        hierarchy = self.hierarchy
+        guess: list[list[Gaussian]] = [[] for _ in range(hierarchy.scales)]
+        offsets: list[list[Tensor]] = [[] for _ in range(hierarchy.scales)]
+        prefix = START
+        for number, refined in enumerate(latents):
+            index, layer = hierarchy.layers[number]
+            context = hierarchy.enter(number, prefix.context)
+            q = hierarchy.posterior(number, context, layer.prior(context)[0])
+            guess[index].append(q)
+            offsets[index].append((refined.mean - q.mean) / q.std)
+            prefix = hierarchy.advance(prefix, refined.mean)
+        contributions = self.prior.contributions(list(prefix.contexts))
+        for index, contribution in enumerate(contributions):
+            self.data.commit(index, contribution)
+        for index, scale in enumerate(self.prior.spectrum.scales):
+            misfit = self.data.misfit(index, contributions[index])
+            self.reports.append(
+                ScaleReport(
+                    scale,
+                    self.steps[index],
+                    before[0][index],
+                    after[0][index],
+                    misfit,
+                    after[1][index],
+                    contributions[index],
+                )
+            )
+        return Pass([ScalePass(*found) for found in zip(guess, offsets, contributions, strict=True)])

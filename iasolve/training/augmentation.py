@@ -1,0 +1,144 @@
+"""Augmentation: random changes of geometry and contrast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from iasolve.training.phase import PhaseField
+
+__all__ = ["Augmentation", "normalise"]
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Divide each image ``(..., C, H, W)`` by its root mean square: the prior's units."""
+    rms = images.abs().square().mean(dim=(-3, -2, -1), keepdim=True).sqrt()
+    return images / rms.clamp_min(torch.finfo(rms.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of geometry and contrast, then the prior's normalisation and a small gain.
+
+    Attributes
+    ----------
+    exact : float
+        Part of the images that only get flips and whole-pixel shifts: no interpolation touches their finest ring.
+    rotate : float
+        Largest rotation, degrees.
+    zoom : (float, float)
+        Range of magnification.
+    shift : float
+        Largest shift, pixels.
+    gamma : (float, float)
+        Range of the exponent on intensities relative to the maximum.
+    bias_field : float
+        Strength (standard deviation of the log) of a smooth multiplicative field.
+    gain : float
+        Standard deviation of the log of a factor on the normalised image: a solver's estimate of an image's
+        scale is never exact.
+    flip : (bool, bool)
+        Whether images are mirrored along their rows' and their columns' axis.
+    phase : PhaseField, optional
+        Makes complex images of magnitudes; a configuration has it in ``[data]``, as it is part of what the images are.
+    """
+
+    exact: float = 0.4
+    rotate: float = 12.0
+    zoom: tuple[float, float] = (0.85, 1.2)
+    shift: float = 8.0
+    gamma: tuple[float, float] = (0.7, 1.4)
+    bias_field: float = 0.15
+    gain: float = 0.06
+    flip: tuple[bool, bool] = field(default=(True, True))
+    phase: PhaseField | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Augmentation:
+        """From a table of the training configuration."""
+        unknown = sorted(set(data) - (set(cls.__dataclass_fields__) - {"phase"}))
+        if unknown:
+            raise ValueError(f"unknown key(s) in [augmentation]: {', '.join(unknown)}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Augment ``(B, C, N, N)`` non-negative or complex images."""
+        batch, _, size, _ = images.shape
+        for axis, allowed in zip((-2, -1), self.flip, strict=True):
+            if allowed:
+                chosen = torch.from_numpy(rng.random(batch) < 0.5).to(images.device)[:, None, None, None]
+                images = torch.where(chosen, images.flip(axis), images)
+        # without a share of warped images, none is computed
+        warped = self._warp(images, rng) if self.exact < 1 else images
+        shift = int(self.shift)
+        rolled = torch.stack(
+            [torch.roll(im, tuple(rng.integers(-shift, shift + 1, 2)), dims=(-2, -1)) for im in images]
+        )
+        exact = torch.from_numpy(rng.random(batch) < self.exact).to(images.device)[:, None, None, None]
+        images = torch.where(exact, rolled, warped)
+        images = images * self._field(batch, size, rng).to(images.device)
+        images = self._gamma(images, rng)
+        if self.phase is not None:
+            images = self.phase(images, rng)
+        gain = np.exp(self.gain * rng.standard_normal(batch)).astype(np.float32)
+        return normalise(images) * torch.from_numpy(gain).to(images.device)[:, None, None, None]
+
+    def _warp(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        batch, _, size, _ = images.shape
+        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
+        zoom = np.exp(rng.uniform(math.log(self.zoom[0]), math.log(self.zoom[1]), batch))
+        shift = rng.uniform(-self.shift, self.shift, (batch, 2)) * 2 / size
+        matrix = np.stack(
+            [
+                np.stack([np.cos(angle) / zoom, -np.sin(angle) / zoom, shift[:, 0]], -1),
+                np.stack([np.sin(angle) / zoom, np.cos(angle) / zoom, shift[:, 1]], -1),
+            ],
+            axis=1,
+        )
+        theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
+        # interpolate on a twofold Fourier-upsampled grid, or cubic interpolation eats the finest ring
+        grid = F.affine_grid(theta, [batch, 1, size, size], align_corners=False)
+
+        def warp(part: Tensor) -> Tensor:
+            return F.grid_sample(_upsample(part), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+
+        return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
+
+    def _field(self, batch: int, size: int, rng: np.random.Generator) -> Tensor:
+        t = np.linspace(-1, 1, size, dtype=np.float32)
+        waves = np.stack([np.ones_like(t), t, np.cos(np.pi * t), np.sin(np.pi * t)])
+        weights = rng.standard_normal((batch, 4, 4)).astype(np.float32) * self.bias_field / 3
+        weights[:, 0, 0] = 0
+        smooth = np.einsum("bij,ih,jw->bhw", weights, waves, waves)
+        return torch.from_numpy(np.exp(smooth))[:, None]
+
+    def _gamma(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        exponent = np.exp(rng.uniform(math.log(self.gamma[0]), math.log(self.gamma[1]), len(images))).astype(np.float32)
+        power = torch.from_numpy(exponent).to(images.device)[:, None, None, None]
+        magnitude = images.abs()
+        peak = magnitude.amax(dim=(-3, -2, -1), keepdim=True).clamp_min(1e-12)
+        factor = (magnitude / peak).clamp_min(1e-6) ** (power - 1)
+        return images * factor
+
+
+def _upsample(images: Tensor) -> Tensor:
+    """Twofold Fourier interpolation of ``(..., N, N)`` real images, pixel centres aligned for ``grid_sample``."""
+    size = images.shape[-1]
+    half = torch.fft.rfft2(images)
+    # the fine grid's pixel centres lie a quarter of a coarse pixel off the coarse ones
+    k = torch.fft.fftfreq(size, 1 / size, device=images.device)
+    kx = torch.arange(size // 2 + 1, device=images.device)
+    phase = torch.exp(-2j * math.pi * (k[:, None] + kx[None, :]) * 0.25 / size)
+    padded = half.new_zeros((*half.shape[:-2], 2 * size, size + 1))
+    low = size // 2
+    padded[..., :low, : low + 1] = (half * phase)[..., :low, :]
+    padded[..., -low:, : low + 1] = (half * phase)[..., low:, :]
+    return torch.fft.irfft2(padded, s=(2 * size, 2 * size)) * 4
