@@ -19,6 +19,7 @@ from iasolve.operators.noise import GaussianNoise, NoiseModel, PoissonNoise, Wei
 from iasolve.operators.nonuniform import NonUniformFourier
 from iasolve.operators.phase import estimate_phase
 from iasolve.operators.radon import Radon
+from iasolve.operators.registry import find_operator, list_operators
 from iasolve.operators.sampling import BlockAverage, BlurDownsample, Downsample, PixelMask
 
 __all__ = [
@@ -54,11 +55,13 @@ __all__ = [
     "estimate_covariance",
     "estimate_maps",
     "estimate_phase",
+    "find_operator",
     "from_deepinv",
     "from_scipy",
     "from_sigpy",
     "gaussian_kernel",
     "line_mask",
+    "list_operators",
     "mask_from_fastmri",
     "motion_kernel",
     "outermost_samples",

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, TextIO
 
 import typer
 from typer.main import get_command
 
 from iasolve import __version__
-from iasolve.cli import deblur, demo, denoise, evaluate, prior, recipe, reconstruct, simulate, train
+from iasolve.cli import (
+    check_operator,
+    deblur,
+    demo,
+    denoise,
+    evaluate,
+    prior,
+    recipe,
+    reconstruct,
+    simulate,
+    solve,
+    train,
+)
 from iasolve.cli.common import expand
 from iasolve.cli.errors import describe
+from iasolve.plugins import PluginWarning
 
 __all__ = ["app", "run"]
 
@@ -49,6 +64,8 @@ for _name, _function in (
     ("denoise", denoise.denoise),
     ("deblur", deblur.deblur),
     ("reconstruct", reconstruct.reconstruct),
+    ("solve", solve.solve),
+    ("check-operator", check_operator.check_operator),
     ("simulate", simulate.simulate),
     ("evaluate", evaluate.evaluate),
     ("train", train.train),
@@ -57,6 +74,29 @@ for _name, _function in (
 app.add_typer(prior.app, name="prior")
 app.add_typer(recipe.app, name="recipe")
 app.command("demo")(expand(demo.demo))
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show iasolve's warnings about other packages as one line, without the place in the source."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, PluginWarning):
+                print(f"Warning: {message}", file=sys.stderr)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +114,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
+        with _plain_warnings():
+            code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
     except Exception as error:
         if "--debug" in given:
             traceback.print_exception(error)

@@ -13,27 +13,36 @@ __all__ = ["app", "list_", "show", "verify"]
 
 app = typer.Typer(help="Priors: trained networks, bundled or one's own.")
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="A bundled prior, or the path of a .safetensors file.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="A prior's name, or the path of a .safetensors file.")]
 
 
 def list_(printing: Printing) -> None:
-    """List the priors that come with iasolve."""
+    """List the priors that come with iasolve, and those that other installed packages bring."""
     from iasolve.cli.reporting import Reporter, columns
-    from iasolve.priors import find_prior, list_priors, read_card
+    from iasolve.priors import PriorError, find_prior, list_priors, read_card
+    from iasolve.priors.registry import origin_of
 
     reporter = Reporter(printing)
-    cards = {name: read_card(find_prior(name)) for name in list_priors()}
-    rows = [["prior", "size", "parameters", "images seen", "sha256"]]
-    for name, card in cards.items():
-        size = card["architecture"]["size"]
-        seen = card.get("training", {}).get("images", "-")
-        rows.append([name, f"{size} x {size}", str(card.get("parameters", "-")), str(seen), card["sha256"][:12]])
-    reporter.say(columns(rows) if cards else "no bundled priors in this installation; train one: iasolve train --help")
-    reporter.result({"priors": [{"name": name, **card} for name, card in cards.items()]})
+    found = []
+    rows = [["prior", "size", "parameters", "images seen", "sha256", "from"]]
+    for name in list_priors():
+        origin = origin_of(name)
+        try:
+            card = read_card(find_prior(name))
+            rows.append([name, *_cells(card), origin])
+        except (PriorError, LookupError, TypeError) as error:
+            if origin == "iasolve":
+                raise
+            what = str(error) if isinstance(error, PriorError) else f"its card lacks {error}"
+            reporter.warn(f"the prior {name!r} of package {origin!r} is left out: {what}")
+            continue
+        found.append({**card, "name": name, "from": origin})
+    reporter.say(columns(rows) if found else "no bundled priors in this installation; train one: iasolve train --help")
+    reporter.result({"priors": found})
 
 
 def show(name: _Name, printing: Printing) -> None:
-    """Print what is known about a prior: architecture, data and licence, training, validation, noise of the decoder."""
+    """Print what is known about a prior: architecture, data and licence, training, validation, latents, rings."""
     from iasolve.cli.reporting import Reporter
     from iasolve.priors import find_prior, read_card
 
@@ -56,18 +65,39 @@ def verify(name: _Name, printing: Printing) -> None:
     reporter.result({"name": prior.name, "path": str(path), "sha256": prior.card["sha256"], "intact": True})
 
 
+def _cells(card: Mapping[str, Any]) -> list[str]:
+    size = card["architecture"]["size"]
+    seen = card.get("training", {}).get("images", "-")
+    return [f"{size} x {size}", str(card.get("parameters", "-")), str(seen), card["sha256"][:12]]
+
+
 def _readable(card: Mapping[str, Any], path: str) -> str:
-    rings = {"sigma_x", "ring_power"}
+    tables = {"sigma_x", "ring_power", "latents"}
     lines = [f"{card.get('name', 'unnamed')}  ({path})"]
     for key, value in card.items():
-        if key in rings or key == "name":
+        if key in tables or key == "name":
             continue
         if isinstance(value, Mapping):
             lines += ["", key]
             lines += [f"  {inner.ljust(22)} {_text(item)}" for inner, item in value.items()]
         else:
             lines.append(f"{key.ljust(24)} {_text(value)}")
-    return "\n".join([*lines, *_rings(card)])
+    return "\n".join([*lines, *_latents(card), *_rings(card)])
+
+
+def _latents(card: Mapping[str, Any]) -> list[str]:
+    """Per layer: how many of its units vary over images, and what it says of one."""
+    from iasolve.cli.reporting import columns
+
+    layers = card.get("latents")
+    if not layers:
+        return []
+    total = sum(row["kl"] for row in layers)
+    rows = [["layer", "scale", "active units", "KL, nats", "of all"]]
+    for number, row in enumerate(layers, 1):
+        share = f"{row['kl'] / total:.1%}" if total > 0 else "-"
+        rows.append([str(number), str(row["scale"]), f"{row['active']} of {row['units']}", f"{row['kl']:.4g}", share])
+    return ["", "latents", columns(rows)]
 
 
 def _rings(card: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from iasolve.cli.inputs import Source
 if TYPE_CHECKING:
     import torch
 
+    from iasolve.inference import Result
     from iasolve.operators import LinearOperator
 
 __all__ = ["Shape", "Task"]
@@ -32,15 +33,19 @@ class Task:
         Of the files it reads from a folder.
     read : callable
         From a path to a :class:`Source`.
-    operator : callable
-        From a source, the image's shape ``(C, H, W)`` and dtype to the operator.
+    operator : callable or None
+        From a source, the image's shape ``(C, H, W)`` and dtype to the operator. None where ``solve`` finds it.
     asked : mapping
         The command's own options, for the report and for ``--resume``.
+    solve : callable or None
+        Where the measurement itself tells part of its operator, slice by slice: from a source, its values, the prior
+        and the keyword arguments of :func:`iasolve.solve` to a result. None: ``operator`` and :func:`iasolve.solve`.
     """
 
     command: str
     recipe: str
     suffixes: tuple[str, ...]
     read: Callable[[Path], Source]
-    operator: Callable[[Source, Shape, torch.dtype], LinearOperator]
+    operator: Callable[[Source, Shape, torch.dtype], LinearOperator] | None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    solve: Callable[..., Result] | None = None

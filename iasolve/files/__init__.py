@@ -12,6 +12,7 @@ from .formats import IMAGE_SUFFIXES, KSPACE_SUFFIXES, companions, stem_of, suffi
 from .images import ImageFile, read_image
 from .kspace import KSpaceFile, read_kspace
 from .locating import split_key
+from .measurements import MEASUREMENT_SUFFIXES, MeasurementFile, read_measurement
 from .planes import PLANE_SUFFIXES, read_kernel, read_mask
 from .source import require_finite
 from .writing import can_carry, require_carry, suffixes_for, write_image
@@ -19,10 +20,12 @@ from .writing import can_carry, require_carry, suffixes_for, write_image
 __all__ = [
     "IMAGE_SUFFIXES",
     "KSPACE_SUFFIXES",
+    "MEASUREMENT_SUFFIXES",
     "PLANE_SUFFIXES",
     "FileError",
     "ImageFile",
     "KSpaceFile",
+    "MeasurementFile",
     "UnfitData",
     "UnreadableFile",
     "WriteError",
@@ -35,6 +38,7 @@ __all__ = [
     "read_kernel",
     "read_kspace",
     "read_mask",
+    "read_measurement",
     "require_carry",
     "require_finite",
     "split_key",

@@ -1,42 +1,94 @@
-"""Priors by name or path: the ones that come with iasolve and the user's own."""
+"""Priors by name or path: the ones that come with iasolve, those that other packages bring, and the user's own.
+
+A package brings one by an entry point of the group ``iasolve.priors``: the path of a ``NAME.safetensors`` with its card
+beside it, or a callable without arguments that returns the path. In its ``pyproject.toml``::
+
+    [project.entry-points."iasolve.priors"]
+    ct-abdomen-256 = "their_package:weights"
+"""
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from iasolve.plugins import PluginError, load, offered, package_of
 from iasolve.priors.checkpoint import PriorError, load_checkpoint
 from iasolve.priors.prior import HVAEPrior
 
-__all__ = ["find_prior", "list_priors", "load_prior"]
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["find_prior", "list_priors", "load_prior", "origin_of"]
 
 
 def _folder() -> Path:
     return Path(str(resources.files("iasolve.priors.weights")))
 
 
-def list_priors() -> tuple[str, ...]:
-    """Names of the bundled priors."""
+def _bundled() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in _folder().glob("*.safetensors")))
 
 
+def list_priors() -> tuple[str, ...]:
+    """Names of the bundled priors, and of those that other packages bring; the latter are not loaded."""
+    own = _bundled()
+    return (*own, *offered("prior", own))
+
+
+def origin_of(name: str) -> str:
+    """The package that a prior of :func:`list_priors` comes with: ``iasolve`` or another."""
+    own = _bundled()
+    return "iasolve" if name in own else package_of(offered("prior", own, name)[name])
+
+
 def find_prior(source: str | Path) -> Path:
-    """Path of a prior's weights, by bundled name or by the path of a ``.safetensors`` file.
+    """Path of a prior's weights, by name (:func:`list_priors`) or by the path of a ``.safetensors`` file.
 
     Raises
     ------
     PriorError
-        When there is no such prior.
+        When there is no such prior, or the package that brings it is broken.
     """
-    if str(source) in list_priors():
-        return _folder() / f"{source}.safetensors"
     path = Path(source)
     if path.suffix == ".safetensors":
         if path.is_file():
             return path
         raise PriorError(f"no file {path}: give the path of NAME.safetensors (its card NAME.json beside it)")
-    known = ", ".join(list_priors()) or "none"
-    raise PriorError(f"no prior {str(source)!r}: bundled are {known}; or give the path of a .safetensors file")
+    name = str(source)
+    own = _bundled()
+    others = offered("prior", own, name)
+    if name in own:
+        return _folder() / f"{name}.safetensors"
+    if name in others:
+        return _brought(others[name])
+    others = offered("prior", own)
+    brought = f"; other packages bring {', '.join(others)}" if others else ""
+    raise PriorError(
+        f"no prior {name!r}: bundled are {', '.join(own) or 'none'}{brought}; or give the path of a .safetensors file"
+    )
+
+
+def _brought(entry: EntryPoint) -> Path:
+    """Path of the weights that an entry point names."""
+    try:
+        found = load(entry)
+    except PluginError as error:
+        raise PriorError(f"the prior {error}; repair or uninstall the package") from error
+    whose = f"the prior {entry.name!r} of package {package_of(entry)!r}"
+    if callable(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise PriorError(f"{whose}: {entry.value} raised {type(error).__name__}: {error}") from error
+    if not isinstance(found, str | os.PathLike):
+        raise PriorError(f"{whose}: {entry.value} gives {type(found).__name__}, expected the path of a .safetensors")
+    path = Path(found)
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise PriorError(f"{whose}: {entry.value} gives {path}, expected an existing .safetensors file")
+    return path
 
 
 def load_prior(source: str | Path) -> HVAEPrior:
@@ -45,7 +97,7 @@ def load_prior(source: str | Path) -> HVAEPrior:
     Parameters
     ----------
     source : str or Path
-        A bundled name (:func:`list_priors`) or the path of a ``.safetensors`` file.
+        A name (:func:`list_priors`) or the path of a ``.safetensors`` file.
 
     Raises
     ------
