@@ -190,6 +190,23 @@ def panel(task: Task, references: Tensor, shown: dict[str, Tensor], path: Path) 
     plt.close(figure)
 
 
+def summary(tasks: dict[str, Any]) -> str:
+    """One row a task, mean PSNR in dB."""
+    rows = []
+    for task, entry in tasks.items():
+        found = {name: m["psnr"] for name, m in entry["methods"].items()}
+        classical_ones = {n: p for n, p in found.items() if not n.startswith("iasolve") and n != "input"}
+        best = max(classical_ones, key=lambda n: classical_ones[n])
+        first = found.get("total variation", found.get("ridge"))
+        rows.append(
+            [task, f"{found['input']:.2f}", f"{first:.2f}", f"{best} {found[best]:.2f}"]
+            + [f"{found[n]:.2f}" for n in ("iasolve amortized", "iasolve refined")]
+            + [f"{found['iasolve refined'] - first:+.2f}", f"{100 * entry['coverage_90']:.0f} %"]
+        )
+    header = ["task", "input", "TV (ridge)", "best classical", "iasolve, guess", "iasolve", "over TV", "90 % covers"]
+    return common.table(header, rows)
+
+
 def main(
     data: Annotated[Path | None, typer.Option(help="mri-t1ce-128.npz; default: in the folder IASOLVE_DATA")] = None,
     prior: Annotated[str, typer.Option(help="Prior, by name or path")] = "mri-t1-128",
@@ -235,7 +252,10 @@ def main(
         f"(95 % interval {100 * clean['interval'][0]:+.1f} to {100 * clean['interval'][1]:+.1f} %), "
         f"not worse on {100 * clean['not_worse']:.0f} % of the images.\n",
     ]
+    start = len(lines)
     wanted = [t for t in TASKS if not only or any(o in t.name for o in only.split(","))]
+    if not wanted:
+        raise SystemExit(f"--only {only}: no such task; there are {', '.join(t.name for t in TASKS)}")
     for task in wanted:
         typer.echo(task.name, err=True)
         baselines = Baselines(task, validation, train[:: 8 if quick else 1], seed)
@@ -285,8 +305,9 @@ def main(
         names = ("input", baselines.reference, "iasolve amortized", "iasolve refined")
         picked = {n: estimates[n][0] for n in names}
         panel(task, references, picked, out / f"{name}-{task.name.replace(' ', '-')}.png")
-        common.write(name, report, "\n".join(lines), out)
-    typer.echo("\n".join(lines))
+        whole = [*lines[:start], summary(report["tasks"]), *lines[start:]]
+        common.write(name, report, "\n".join(whole), out)
+    typer.echo("\n".join(whole))
 
 
 if __name__ == "__main__":
