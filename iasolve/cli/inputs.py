@@ -28,18 +28,17 @@ class Source:
     Attributes
     ----------
     y : ndarray, shape ``(pages, channels, H, W)``
-        Image or k-space.
+        Image, or k-space with the coils as channels.
     like : ImageFile
-        The type and layout in which the result is written; its pixels are shown as the input in figures.
+        The type, shape and layout in which the result is written; its pixels are shown as the input in figures.
     facts : dict
         For the report.
     notes : list of str
         For the user.
     mask : ndarray of bool or None, shape ``(H, W)``
         K-space only.
-    imaginary : ndarray or None, shape ``(3, pages)``
-        K-space only: energy of the imaginary part and of the whole, over the frequencies measured together with
-        their mirror images, and the number of these.
+    maps : ndarray or None, shape ``(coils, H, W)`` or ``(pages, coils, H, W)``
+        Sensitivities, where the user gives them.
     """
 
     y: Array
@@ -47,7 +46,7 @@ class Source:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     mask: NDArray[np.bool_] | None = None
-    imaginary: Array | None = None
+    maps: Array | None = None
 
 
 def image_source(path: Path) -> Source:
@@ -61,28 +60,22 @@ def image_source(path: Path) -> Source:
     return Source(image.pixels, image)
 
 
-def kspace_source(path: Path, mask: str) -> Source:
-    """Read single-coil k-space and find out what of it was measured.
+def kspace_source(path: Path, mask: str, maps: str = "auto") -> Source:
+    """Read k-space and find out what of it was measured.
 
     Parameters
     ----------
     path : Path
     mask : str
         A mask's file, or ``auto``: the mask that comes with the k-space, else the entries that are not zero.
+    maps : str
+        A file of sensitivity maps, or ``auto``: to be estimated.
 
     Raises
     ------
     FileError, UnfitInput
     """
     file = read_kspace(path)
-    shape = f"({', '.join(map(str, file.kspace.shape))})"
-    if file.coils > 1:
-        hint = "" if file.sliced else "; a 3-D array is read as (coils, H, W), slices would be (slices, 1, H, W)"
-        raise UnfitInput(
-            f"{file.path}: k-space of {file.coils} receive coils, {shape} as (slices, coils, H, W){hint}. Expected a "
-            "single coil: several are not supported yet. Combine the coils into one image and give its k-space, or "
-            "give one coil"
-        )
     notes: list[str] = []
     if mask == "auto":
         if file.mask is not None:
@@ -110,24 +103,38 @@ def kspace_source(path: Path, mask: str) -> Source:
             f"{path}: nothing was measured: the k-space is zero wherever the mask samples. Check both files"
         )
     y = file.kspace * measured
-    zero_filled = centred_ifft2(y)
+    # root sum of squares over the coils
+    zero_filled = np.sqrt((np.abs(centred_ifft2(y)) ** 2).sum(axis=1, keepdims=True, dtype=np.float64))
     real = np.dtype(np.float64 if file.dtype == np.complex128 else np.float32)
     like = ImageFile(
         file.path,
         ".npy",
-        np.abs(zero_filled).astype(np.float64),
+        zero_filled,
         real,
         lead=(file.slices,) if file.sliced else (),
         slice_axis=file.slice_axis,
     )
     facts = {
-        "kind": "k-space mask",
+        "kind": "k-space mask" if file.coils == 1 else "sensitivity encoding",
         "mask": origin,
         "acceleration": measured.size / int(measured.sum()),
-        # of a real image, each frequency also tells its mirror image
-        "acceleration_if_real": measured.size / int((measured | _mirrored(measured)).sum()),
     }
-    return Source(y, like, facts, notes, np.ascontiguousarray(measured), _imaginary(y, measured))
+    if file.coils == 1:
+        # of a real image, each frequency also tells its mirror image
+        facts["acceleration_if_real"] = measured.size / int((measured | _mirrored(measured)).sum())
+    sensitivities = None if maps == "auto" else _read_maps(maps, file)
+    return Source(y, like, facts, notes, np.ascontiguousarray(measured), sensitivities)
+
+
+def _read_maps(path: str, file: KSpaceFile) -> Array:
+    maps, wanted = read_kspace(path).kspace, file.kspace.shape
+    if maps.shape[1:] != wanted[1:] or len(maps) not in (1, wanted[0]):
+        found, expected = (" x ".join(map(str, shape)) for shape in (maps.shape, wanted))
+        raise UnfitInput(
+            f"{path}: sensitivity maps of {found} (slices x coils x H x W). Expected {expected}, as {file.path}, or "
+            "one slice for all. Give the maps that belong to it, or --maps auto"
+        )
+    return maps if len(maps) > 1 else maps[0]
 
 
 def find_mask(file: KSpaceFile) -> tuple[NDArray[np.bool_], str]:
@@ -174,20 +181,6 @@ def _lines(filled: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], str]:
 def centred_ifft2(y: Array) -> Array:
     """Inverse centred orthonormal Fourier transform of the last two axes."""
     return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(y, axes=_AXES), axes=_AXES, norm="ortho"), axes=_AXES)
-
-
-def _imaginary(y: Array, mask: NDArray[np.bool_]) -> Array:
-    # A mask that takes a frequency but not its mirror image gives any image an imaginary part: leave these out.
-    both = mask & _mirrored(mask)
-    image = centred_ifft2(y * both)
-    axes = (-3, -2, -1)
-    return np.stack(
-        [
-            (image.imag**2).sum(axis=axes, dtype=np.float64),
-            (np.abs(image) ** 2).sum(axis=axes, dtype=np.float64),
-            np.full(len(y), float(both.sum())),
-        ]
-    )
 
 
 def _mirrored(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

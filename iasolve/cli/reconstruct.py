@@ -29,6 +29,25 @@ def reconstruct(
             help="Sampling mask (H, W) or (W,); auto: the one in the file, else the entries that are not zero.",
         ),
     ] = "auto",
+    maps: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|auto",
+            help="Sensitivity maps, complex, of the k-space's shape; auto: estimated from the sampled centre.",
+        ),
+    ] = "auto",
+    coils: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Compress to N coils.  [default: 12, if there are more]"),
+    ] = None,
+    phase: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none",
+            help="With a prior over real images: estimate the image's smooth phase and take it out, or take the image "
+            "for real. auto: always for several coils, for one where it matters.",
+        ),
+    ] = "auto",
     solving: Solving,
     running: Running,
     writing: Writing,
@@ -36,27 +55,31 @@ def reconstruct(
 ) -> None:
     """Reconstruct images from undersampled k-space.
 
-    Reads single-coil k-space from npy, npz, mat, fastMRI's h5, ISMRMRD (h5, mrd) and BART's cfl: centred (DC in the
-    middle) and orthonormal, as fastMRI has it, of shape (H, W), (1, H, W) or (slices, 1, H, W). Slices are solved as a
-    batch. Bundled priors are over real images: phase is lost, and warned about.
+    Reads k-space from npy, npz, mat, fastMRI's h5, ISMRMRD (h5, mrd) and BART's cfl: centred (DC in the middle) and
+    orthonormal, as fastMRI has it, of shape (H, W), (coils, H, W) or (slices, coils, H, W). Several coils: sensitivity
+    maps and phase are estimated slice by slice, and said in the report.
     """
+    from iasolve.cli.errors import UsageError
     from iasolve.cli.inputs import kspace_source
     from iasolve.cli.running import run
     from iasolve.cli.task import Task
     from iasolve.files import KSPACE_SUFFIXES
 
-    def operator(source: Source, shape: Any, dtype: Any) -> Any:
-        from iasolve.operators import KSpaceMask
+    if phase not in ("auto", "none"):
+        raise UsageError(f"--phase {phase}: expected auto or none")
 
-        assert source.mask is not None
-        return KSpaceMask(source.mask, shape, dtype)
+    def solve(source: Source, y: Any, prior: Any, **options: Any) -> Any:
+        import iasolve
+
+        return iasolve.reconstruct(y, prior, maps=source.maps, mask=source.mask, coils=coils, phase=phase, **options)
 
     task = Task(
         "reconstruct",
         "compressed-sensing",
         KSPACE_SUFFIXES,
-        lambda path: kspace_source(path, mask),
-        operator,
-        {"mask": mask},
+        lambda path: kspace_source(path, mask, maps),
+        None,
+        {"mask": mask, "maps": maps, "coils": coils, "phase": phase},
+        solve,
     )
     run(task, source, out, solving, running, writing, printing)

@@ -89,11 +89,7 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"  sigma     {spread(report['sigma'])} ({'estimated' if report['sigma_estimated'] else 'given'})",
     ]
     if "acceleration" in report["operator"]:
-        sampling = report["operator"]
-        lines.append(
-            f"  sampling  {sampling['acceleration']:.3g}x ({sampling['acceleration_if_real']:.3g}x in effect for a "
-            f"real image), from {sampling['mask']}"
-        )
+        lines += _sampling(report["operator"])
     refined = f"{steps} steps, objective {spread(before, 6)} -> {spread(after, 6)} nats"
     lines += [
         f"  solved    prior {report['prior']['name']}, recipe {report['recipe']['name']}, {report['device']}, "
@@ -107,6 +103,25 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     if outputs.figure is not None:
         lines.append(f"  figure    {outputs.figure}")
     return "\n".join(lines)
+
+
+def _sampling(found: Mapping[str, Any]) -> list[str]:
+    effect = found.get("acceleration_if_real")
+    real = f" ({effect:.3g}x in effect for a real image)" if effect else ""
+    lines = [f"  sampling  {found['acceleration']:.3g}x{real}, from {found['mask']}"]
+    first = found["slices"][0]
+    if first["coils"] > 1:
+        used = f", {first['coils_used']} after compression" if first["coils_used"] != first["coils"] else ""
+        centre = " x ".join(map(str, first.get("calibration", [])))
+        maps = " and ".join(sorted({one["maps"] for one in found["slices"]}))
+        lines.append(
+            f"  coils     {first['coils']}{used}; maps: {maps}" + (f", from the central {centre}" if centre else "")
+        )
+    if first["phase"] != "none":
+        size = first["phase_size"]
+        smooth = f"smoothed to the central {size} x {size}" if size else "not smoothed"
+        lines.append(f"  phase     estimated: {first['phase']}, {smooth}")
+    return lines
 
 
 def _solve_folder(

@@ -20,15 +20,13 @@ from iasolve.cli.settings import Settings
 from iasolve.cli.task import Task
 from iasolve.files import write_image, write_json
 from iasolve.inference import Result, UnlikePriorWarning
+from iasolve.inference.reconstruction import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
 from iasolve.priors import HVAEPrior
 
 __all__ = ["Answer", "Solver", "choose_device"]
 
 Array = NDArray[Any]
-
-# Imaginary share of the image's energy above which a prior over real images is out of its element.
-_LARGEST_IMAGINARY = 0.05
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,15 @@ class Solver:
         y, notes = self._batch(source)
         unit = _unit(y)
         y = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
-        kind = torch.complex64 if self.prior.spectrum.is_complex else torch.float32
         settings = self.settings
+        solve = self.task.solve or self._with_operator
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UnlikePriorWarning)
             try:
-                operator = self.task.operator(source, (self.prior.channels, *y.shape[-2:]), kind)
-                result = iasolve.solve(
+                result = solve(
+                    source,
                     y,
-                    operator,
                     self.prior,
                     noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
                     recipe=settings.recipe,
@@ -154,18 +151,26 @@ class Solver:
                 )
             except ValueError as error:
                 raise UnfitInput(f"{source.like.path}: {error}") from error
-        notes += [str(w.message) for w in caught] + self._phase(source, np.asarray(result.sigma, np.float64) * unit)
+        notes += [str(w.message) for w in caught] + self._phase(result)
         report = self._report(source, result, unit, source.notes + notes)
 
         def whole(values: Array) -> Array:
-            values = values.reshape(source.y.shape)
+            values = values.reshape(source.like.pixels.shape)
             return values if unit == 1.0 else values.astype(np.result_type(values, np.float64)) * unit
 
         return Answer(whole(result.image), None if result.std is None else whole(result.std), report)
 
+    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result:
+        assert self.task.operator is not None
+        kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
+        operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
+        return iasolve.solve(y, operator, prior, **options)
+
     def _batch(self, source: Source) -> tuple[Array, list[str]]:
         y, channels, path = source.y, self.prior.channels, source.like.path
-        if y.dtype.kind == "c" and source.mask is None and not self.prior.spectrum.is_complex:
+        if self.task.solve is not None:  # no image, but what came of one
+            return y, []
+        if y.dtype.kind == "c" and not self.prior.spectrum.is_complex:
             raise UnfitInput(
                 f"{path}: a complex image. Expected real values, as prior {self.prior.name!r} has them. Take the "
                 "magnitude first, or give the k-space to 'iasolve reconstruct'"
@@ -180,20 +185,17 @@ class Solver:
             "Choose another --prior"
         )
 
-    def _phase(self, source: Source, sigma: Array) -> list[str]:
-        if source.imaginary is None or self.prior.spectrum.is_complex:
+    def _phase(self, result: Result) -> list[str]:
+        """A warning where an image with phase was taken for a real one."""
+        if not isinstance(result, Reconstruction):
             return []
-        imaginary, whole, count = source.imaginary
-        noise = count * sigma.reshape(-1) ** 2
-        share = (imaginary - noise / 2).clip(0) / np.maximum(whole - noise, 1e-30 + 1e-3 * whole)
-        largest = float(share.max().clip(0, 1))
-        source.facts["imaginary_share"] = largest
-        if largest < _LARGEST_IMAGINARY:
+        taken = [found.get("imaginary_share", 0.0) for found in result.facts if found["phase"] == "none"]
+        largest = max(taken, default=0.0)
+        if largest < LARGEST_IMAGINARY:
             return []
         return [
             f"{largest:.0%} of the image's energy is in its imaginary part, and prior {self.prior.name!r} is over real "
-            "images: what has phase is lost. Remove the phase first (multiply the image by exp(-i phase), estimated "
-            "from the centre of k-space)"
+            "images: what has phase is lost. Leave out --phase none, or remove the phase first"
         ]
 
     def _report(self, source: Source, result: Result, unit: float, notes: list[str]) -> dict[str, Any]:
@@ -207,14 +209,14 @@ class Solver:
             **self.identity,
             "input": {
                 "name": like.path.name,
-                "type": str(source.y.dtype if source.mask is not None else like.dtype),
+                "type": str(like.dtype if self.task.solve is None else source.y.dtype),
                 "slice_axis": like.slice_axis,
             },
-            "operator": source.facts,
+            "operator": source.facts | ({"slices": result.facts} if isinstance(result, Reconstruction) else {}),
             "device": self.device,
             "seconds": result.seconds,
             # per image: pages, then colours
-            "shape": list(source.y.shape),
+            "shape": list(like.pixels.shape),
             "sigma": each(np.asarray(result.sigma, np.float64) * unit),
             "sigma_estimated": self.settings.sigma is None,
             "gain": each(np.asarray(result.gain, np.float64) * unit),

@@ -70,7 +70,7 @@ def solve_batch(
 
     first = first_guess(problem, prior, recipe, stop)
     final, reports, improved = improve(problem, prior, recipe, first, stop, draw)
-    sampler = Sampler(problem, prior, first, final, stop, draw)
+    sampler = Sampler(problem, prior, final, first if recipe.passes else final, stop, draw)
     x0 = sampler.centre
     if recipe.temperature > 0 and recipe.samples == 0:
         x0 = sampler.decode("estimate", recipe.temperature)

@@ -25,18 +25,22 @@ class Sampler:
     ----------
     problem : Problem
     prior : Prior
-    first, final : Guess
-        The first reading and the solution, the same if there were no further passes.
+    solution : Guess
+        Around whose image samples lie.
+    source : Guess
+        Whose posterior the spread is that of: the solution itself or, after further passes, the first reading.
     stop : Tensor
         ``(B * T,)`` index of the finest scale of the guess.
     noise : Noise
         Source of the draws.
     """
 
-    def __init__(self, problem: Problem, prior: Prior, first: Guess, final: Guess, stop: Tensor, noise: Noise) -> None:
+    def __init__(
+        self, problem: Problem, prior: Prior, solution: Guess, source: Guess, stop: Tensor, noise: Noise
+    ) -> None:
         self.problem, self.prior, self.stop, self.noise = problem, prior, stop, noise
-        self.centre = decoded(problem, prior, final.found)
-        self.source = final if first.features is final.features else first
+        self.source = source
+        self.centre = decoded(problem, prior, solution.found)
         self.middle = self._tiles(self.source.found)
 
     def _tiles(self, found: Pass) -> Tensor:
