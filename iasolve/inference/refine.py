@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class ScaleReport:
         The latents' share of ``after``, ``(B,)``.
     contribution : Tensor
         ``h_s`` after refinement.
+    drawn : list of Tensor
+        ``h_s`` for each of the fixed draws of the latents; of a point, itself. Empty: not known.
     misfit : Tensor
         Root mean square residual against what noise and decoder leave unexplained, ``(B,)``: about 1 when the
         contribution fits, before closing.
@@ -44,6 +47,16 @@ class ScaleReport:
     misfit: Tensor
     cost: Tensor
     contribution: Tensor
+    drawn: list[Tensor] = field(default_factory=list)
+
+
+class _Compared(NamedTuple):
+    """What iterates are compared by; see :class:`ScaleReport`."""
+
+    total: Tensor
+    cost: Tensor
+    contribution: Tensor
+    drawn: list[Tensor]
 
 
 class Refiner:
@@ -98,12 +111,12 @@ class Refiner:
             refined, after, steps = means, before, 0
         self.data.commit(index, end.contribution)
         misfit = self.data.misfit(index, end.contribution)
-        self.reports.append(ScaleReport(scale, steps, before, after, misfit, end.cost, end.contribution))
+        self.reports.append(ScaleReport(scale, steps, before, after, misfit, end.cost, end.contribution, end.drawn))
         return refined
 
     @torch.no_grad()
-    def _fixed(self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor]) -> ScaleValue:
-        """Objective and cost over the fixed draws, and the contribution of the means themselves."""
+    def _fixed(self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor]) -> _Compared:
+        """Objective and cost over the fixed draws, and the contributions of the means themselves and of each draw."""
         beta = self.recipe.beta_at(self.prior.spectrum.scales[index])
 
         def at(draws: list[Tensor] | None) -> ScaleValue:
@@ -113,13 +126,14 @@ class Refiner:
 
         centre = at(None)
         if self.recipe.objective == "map":
-            return centre
+            return _Compared(centre.total, centre.cost, centre.contribution, [centre.contribution])
         values = []
         for k in range(self.fixed_draws // 2):
             draws = [self.noise(tuple(m.shape[1:]), "fixed", k, index, n) for n, m in enumerate(means)]
             values += [at([sign * d for d in draws]) for sign in (1, -1)]
         total = torch.stack([v.total for v in values]).mean(0)
-        return ScaleValue(total, centre.contribution, torch.stack([v.cost for v in values]).mean(0))
+        cost = torch.stack([v.cost for v in values]).mean(0)
+        return _Compared(total, cost, centre.contribution, [v.contribution for v in values])
 
     def _steps(
         self,

@@ -113,6 +113,7 @@ def _better(old: _Candidate, new: _Candidate, tiles: int) -> _Candidate:
             misfit=pick(n.misfit, o.misfit),
             cost=pick(n.cost, o.cost),
             contribution=pick(n.contribution, o.contribution),
+            drawn=[pick(a, b) for a, b in zip(n.drawn, o.drawn, strict=True)],
         )
         for n, o in zip(new.reports, old.reports, strict=True)
     ]
@@ -124,7 +125,10 @@ def _total(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> Tensor
     if isinstance(data, RingTerm):
         # rings do not touch: the scales' objectives add up, draws included
         return torch.stack([r.after for r in reports]).sum(0)
-    fit = data.total([r.contribution for r in reports], [recipe.beta_at(r.scale) for r in reports])
+    betas = [recipe.beta_at(r.scale) for r in reports]
+    # the means alone would favour wide posteriors, whose cost is low and whose draws do not fit
+    draws = list(zip(*(r.drawn for r in reports), strict=True)) or [tuple(r.contribution for r in reports)]
+    fit = torch.stack([data.total(list(draw), betas) for draw in draws]).mean(0)
     return fit + torch.stack([r.cost for r in reports]).sum(0)
 
 
