@@ -250,8 +250,10 @@ def test_error_bars_and_figure(noisy, tiny, tmp_path):
 
 def test_tables_of_steps_and_beta_reach_the_recipe(noisy, tiny, tmp_path):
     options = ("--steps", "8=2,16=1", "--beta", "8=0.5", "--guess-stop", "16", "--prior", tiny, "--sigma", 20, "--json")
+    options = (*options, "--passes", 2)
     report = cli("denoise", noisy, tmp_path / "o.npy", *options).report
     assert report["recipe"]["steps"] == {"8": 2, "16": 1}
+    assert report["recipe"]["passes"] == 2
     assert report["recipe"]["beta"] == {"8": 0.5}
     assert report["recipe"]["guess_stop"] == 16
     assert {row["scale"]: row["steps"] for row in report["scales"]} == {1: 0, 2: 0, 4: 0, 8: 2, 16: 1, 32: 0}

@@ -74,6 +74,10 @@ class Solving:
             help="Refinement steps, of every scale or scale by scale.",
         ),
     ] = None
+    passes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Further readings of the measurement by the encoder."),
+    ] = None
     guess_stop: Annotated[
         str | None,
         typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends."),

@@ -90,12 +90,14 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     ]
     if "acceleration" in report["operator"]:
         lines += _sampling(report["operator"])
-    refined = f"{steps} steps, objective {spread(before, 6)} -> {spread(after, 6)} nats"
+    passes = report["recipe"]["passes"]
+    refined = f"{passes} passes, {steps} steps, objective {spread(before, 6)} -> {spread(after, 6)} nats"
+    worked = bool(steps or passes)
     lines += [
         f"  solved    prior {report['prior']['name']}, recipe {report['recipe']['name']}, {report['device']}, "
         f"{report['seconds']:.1f} s",
-        f"  refined   {refined if steps else 'no (the amortized guess alone)'}"
-        + (f"; better than the guess for {better} of {count}" if steps and better < count else ""),
+        f"  refined   {refined if worked else 'no (the amortized guess alone)'}"
+        + (f"; better than the guess for {better} of {count}" if worked and better < count else ""),
         f"  residual  {spread(misfits, 3)} of what is expected, scale by scale",
     ]
     if outputs.std is not None:

@@ -107,6 +107,8 @@ def _recipe(solving: Solving, default: str) -> Recipe:
             raise UsageError(
                 f"--steps {solving.steps}: recipe {recipe.name!r} is amortized only; choose another --recipe"
             )
+    if solving.passes is not None:
+        changes["passes"] = solving.passes
     if solving.beta is not None:
         changes["beta"] = _table("--beta", solving.beta, whole=False)
     if solving.guess_stop is not None:
