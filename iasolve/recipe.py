@@ -60,6 +60,9 @@ class Recipe:
         Largest distance from the guess, in posterior standard deviations; 0 means no limit.
     closing : bool
         End with the posterior mean of the image given latents and measurement.
+    adaptive : bool
+        Close with more trust in the measurement where its residual shows more detail than the decoder makes, as in
+        images unlike the training data. Diagonal operators only.
     samples : int
         Posterior samples drawn for error bars.
     passes : int
@@ -89,6 +92,7 @@ class Recipe:
     temperature: float = 0.0
     trust: float = 0.0
     closing: bool = True
+    adaptive: bool = True
     samples: int = 0
     passes: int = 0
     coupling_start: float = 0.2
@@ -130,7 +134,7 @@ class Recipe:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < floor:
                 raise RecipeError(f"recipe key {key!r} must be a whole number of at least {floor}, got {value!r}")
-        for key in ("closing", "nonnegative"):
+        for key in ("closing", "adaptive", "nonnegative"):
             if not isinstance(getattr(self, key), bool):
                 raise RecipeError(f"recipe key {key!r} must be true or false, got {getattr(self, key)!r}")
         if not isinstance(self.name, str) or not self.name:

@@ -158,7 +158,7 @@ def test_a_pass_is_the_guess_of_what_guess_and_measurement_say_together():
     first = first_guess(problem, prior, recipe, stop)
     again = read_again(problem, prior, recipe, stop, first)
     image = prior.spectrum.inverse(prior.assemble(first.found.contributions))
-    closed = problem.data.posterior_mean(image, problem.variance)
+    closed = problem.data.posterior_mean(image, problem.unexplained(problem.data, image))
     # the half-quadratic step, bin by bin
     folded = problem.data.folded
     weight = 1 / folded.variance
@@ -246,3 +246,38 @@ def test_a_canvas_and_complex_images_take_passes_too():
 def test_impossible_values_are_refused_by_name(key, value):
     with pytest.raises(RecipeError, match=key):
         Recipe(**{key: value})
+
+
+# ------------------------------------------------------------------------------------------- what the decoder leaves
+
+
+@pytest.mark.parametrize("factor", [1.0, 4.0, 30.0])
+def test_what_the_decoder_leaves_unexplained_is_seen_in_the_measurement(factor):
+    prior = tiny_prior(DOUBLE)
+    problem = posed(prior, count=64)
+    base = problem.variance
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn((64, 1, 32, 32), generator=generator, dtype=DOUBLE)
+    residual = torch.fft.ifft2((factor * base).sqrt() * torch.fft.fft2(white, norm="ortho"), norm="ortho").real
+    sigma2 = 0.5 * base.mean()
+    folded = Folded(torch.fft.fft2(residual, norm="ortho"), torch.full((64, 1, 32, 32), float(sigma2), dtype=DOUBLE))
+    noise = torch.randn((64, 1, 32, 32), generator=generator, dtype=DOUBLE) * sigma2.sqrt()
+    seen = DiagonalData(Folded(folded.value + torch.fft.fft2(noise, norm="ortho"), folded.variance), False)
+    found = problem.unexplained(seen, torch.zeros_like(residual))
+    assert (found >= base).all()
+    fine = problem.rings >= 4
+    ratio = (found / base)[..., fine].mean()
+    # a standard error is taken off, and what falls below the prior's level is lifted to it
+    assert abs(float(ratio) / factor - 1) < 0.1
+
+
+def test_only_what_was_measured_raises_the_unexplained():
+    prior = tiny_prior(DOUBLE)
+    problem = posed(prior)
+    nothing = Folded(torch.zeros(2, 1, 32, 32, dtype=torch.complex128), torch.full((2, 1, 32, 32), torch.inf).double())
+    far = torch.full((2, 1, 32, 32), 100.0, dtype=DOUBLE)
+    torch.testing.assert_close(
+        problem.unexplained(DiagonalData(nothing, False), far), problem.variance.expand(far.shape)
+    )
+    general = posed(prior, general=True)
+    torch.testing.assert_close(general.unexplained(general.data, far), problem.variance.expand(far.shape))

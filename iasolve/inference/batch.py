@@ -74,14 +74,15 @@ def solve_batch(
     x0 = sampler.centre
     if recipe.temperature > 0 and recipe.samples == 0:
         x0 = sampler.decode("estimate", recipe.temperature)
-    estimate = closest_image(problem.data, x0, problem.variance, nonnegative) if recipe.closing else x0
+    variance = problem.unexplained(problem.data, sampler.centre, recipe.adaptive)
+    estimate = closest_image(problem.data, x0, variance, nonnegative) if recipe.closing else x0
 
     std = samples = None
     if recipe.samples:
-        drawn = [sampler.posterior(k) for k in range(recipe.samples)]
+        drawn = [sampler.posterior(k, variance) for k in range(recipe.samples)]
         means = torch.stack([mean if recipe.closing else moved for moved, mean, _ in drawn])
         samples = torch.stack([sample for _, _, sample in drawn])
-        std = error_bar(problem, means, samples)
+        std = error_bar(problem.data, variance, means, samples)
         if recipe.temperature > 0:
             estimate = means.mean(0)
         if nonnegative:

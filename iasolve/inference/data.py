@@ -106,6 +106,20 @@ class DiagonalData:
         v = self.folded.variance
         return torch.where(torch.isinf(v), variance.expand_as(v), variance * v / (variance + v))
 
+    def surplus(self, x0: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """``|y^ - h|^2 - 1/Lambda`` of each bin and its weight ``(V + 1/Lambda)^-2``, ``(B, C, H, W)``.
+
+        The first estimates what ``x0`` leaves unexplained, with variance proportional to the inverse of the second;
+        both are 0 where nothing was measured.
+        """
+        v = self.folded.variance.expand(x0.shape)
+        measured = torch.isfinite(v)
+        r = fft2(x0) - self.folded.value
+        squared = r.real.square() + r.imag.square()
+        weight = (variance + v).square().reciprocal()
+        zero = torch.zeros_like(squared)
+        return torch.where(measured, squared - v, zero), torch.where(measured, weight, zero)
+
     def misfit(self, x0: Tensor, variance: Tensor) -> Tensor:
         """See :class:`DataModel`."""
         measured = torch.isfinite(self.folded.variance).flatten(1).sum(1).clamp_min(1)

@@ -64,7 +64,8 @@ def read_again(problem: Problem, prior: Prior, recipe: Recipe, stop: Tensor, gue
         The first reading.
     """
     nonnegative = recipe.nonnegative and prior.nonnegative
-    image = closest_image(problem.data, decoded(problem, prior, guess.found), problem.variance, nonnegative)
+    first = decoded(problem, prior, guess.found)
+    image = closest_image(problem.data, first, problem.unexplained(problem.data, first, recipe.adaptive), nonnegative)
     last = image
     for number in range(recipe.passes):
         level = _level(recipe, number)
@@ -73,7 +74,8 @@ def read_again(problem: Problem, prior: Prior, recipe: Recipe, stop: Tensor, gue
         joined = closest_image(problem.data, anchor, white, nonnegative, iterations=8)
         guess = _read(problem.evidence_of(joined, level), prior, stop)
         seen = DiagonalData(Folded(fft2(joined), white.expand(joined.shape)), joined.is_complex())
-        last, image = image, seen.posterior_mean(decoded(problem, prior, guess.found), problem.variance)
+        answer = decoded(problem, prior, guess.found)
+        last, image = image, seen.posterior_mean(answer, problem.unexplained(seen, answer, recipe.adaptive))
     return guess
 
 

@@ -25,7 +25,7 @@ def nonnegative_mode(data: DataModel, x0: Tensor, variance: Tensor, iterations: 
     x0 : Tensor
         ``(B, C, H, W)``, real.
     variance : Tensor
-        ``V`` on the image grid, ``(C, H, W)``.
+        ``V`` on the image grid, ``(C, H, W)`` or ``(B, C, H, W)``.
     iterations : int
         Iterations, each one solve.
 
@@ -36,7 +36,9 @@ def nonnegative_mode(data: DataModel, x0: Tensor, variance: Tensor, iterations: 
     """
     inverse = 1 / variance.clamp_min(1e-12)
     low, high = data.precision_range()
-    rho = ((low + inverse.amin()) * (high + inverse.amax())).sqrt()
+    extremes = inverse.expand(x0.shape).flatten(1).aminmax(dim=1)
+    smallest, largest = (e.reshape(-1, 1, 1, 1) for e in extremes)
+    rho = ((low + smallest) * (high + largest)).sqrt()
     total = 1 / (inverse + rho)
     fixed = inverse * fft2(x0)
     x = data.posterior_mean(x0, variance)

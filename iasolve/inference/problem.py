@@ -65,6 +65,35 @@ class Problem:
         seen = estimate if image.is_complex() else estimate.real
         return Evidence(self.geometry.cut(seen), self._tiled(_profile(rho, self.rings, self.counts)))
 
+    def unexplained(self, data: DataModel, image: Tensor, adaptive: bool = True) -> Tensor:
+        """``V`` of each image, ``(B, C, H, W)``: what decoded ``image`` leaves unexplained, not less than the prior's.
+
+        An image unlike the training data has more detail than the decoder makes, and closing with the training set's
+        ``V`` would smooth it away. In every ring, the residual's mean square beyond the noise, weighted by what each
+        bin says of it and less one standard error, raises ``V`` (moment estimator of a variance component). Only
+        diagonal data tell; otherwise ``V`` is the prior's.
+        """
+        base = self.variance.expand(image.shape)
+        if not adaptive or not isinstance(data, DiagonalData):
+            return base
+        surplus, weight = data.surplus(image, self.variance)
+        inside = self.rings >= 0
+        ring = self.rings[inside]
+
+        def sums(values: Tensor) -> Tensor:
+            out = values.new_zeros((*values.shape[:-2], len(self.counts)))
+            return out.index_add(-1, ring, values[..., inside])
+
+        total = sums(weight)
+        found = sums(weight * surplus) / total.clamp_min(1e-30)
+        # of a real image k and -k are one number: half as many independent bins
+        count = 1.0 if data.is_complex else 2.0
+        error = (2 * count / total.clamp_min(1e-30)).sqrt()
+        level = torch.where(total > 0, found - error, torch.zeros_like(found))
+        raised = base.clone()
+        raised[..., inside] = torch.maximum(base[..., inside], level[..., ring])
+        return raised
+
     def _tiled(self, profile: Tensor) -> Tensor:
         return profile.repeat_interleave(self.geometry.tiles, dim=0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iasolve.inference.data import DiagonalData
+from iasolve.inference.data import DataModel, DiagonalData
 from iasolve.inference.guess import Guess, decoded
 from iasolve.inference.problem import Problem
 from iasolve.inference.topdown import Noise, Pass, descend
@@ -60,8 +60,11 @@ class Sampler:
         )
         return self.centre + self.problem.geometry.deviation(self._tiles(found) - self.middle)
 
-    def posterior(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample ``number``: the decoded image, its posterior mean given ``y``, and a draw of the image."""
+    def posterior(self, number: int, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample ``number``: the decoded image, its posterior mean given ``y``, and a draw of the image.
+
+        ``variance`` is ``V``, ``(C, H, W)`` or ``(B, C, H, W)``.
+        """
         moved = self.decode(f"sample {number}", 1.0)
         count = 0
 
@@ -70,18 +73,18 @@ class Sampler:
             count += 1
             return self.noise(shape, f"pixels {number}", count)
 
-        return moved, *self.problem.data.posterior_draw(moved, self.problem.variance, white)
+        return moved, *self.problem.data.posterior_draw(moved, variance, white)
 
 
-def error_bar(problem: Problem, means: Tensor, draws: Tensor) -> Tensor:
+def error_bar(data: DataModel, variance: Tensor, means: Tensor, draws: Tensor) -> Tensor:
     """``std``: spread of the conditional means ``(K, B, C, H, W)`` plus the mean conditional variance."""
     if len(means) > 1:
         spread = (means - means.mean(0)).abs().square().sum(0) / (len(means) - 1)
     else:
         spread = torch.zeros_like(means[0].real)
-    if isinstance(problem.data, DiagonalData):
+    if isinstance(data, DiagonalData):
         # stationary: the variance of a pixel is the mean over the full grid
-        within = problem.data.posterior_variance(problem.variance).mean((-2, -1), keepdim=True)
+        within = data.posterior_variance(variance).mean((-2, -1), keepdim=True)
     else:
         squared = (draws - means).abs().square().mean(0)
         within = torch.nn.functional.avg_pool2d(squared, 7, stride=1, padding=3, count_include_pad=False)
