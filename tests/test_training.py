@@ -174,9 +174,21 @@ def test_starting_from_a_prior_counts_its_images(trained, folder):
     assert card["training"]["images"] == 160
     assert card["training"]["started_from_sha256"] == load_prior(trained[0]).card["sha256"]
     assert rows[-1]["val_elbo"] > trained[1][0]["val_elbo"]
-    changed = replace(config(folder), network=replace(config(folder).network, widths=(8, 8, 8, 8, 12)))
-    with pytest.raises(ValueError, match="another architecture"):
-        train(changed, folder / "unlike", init=trained[0])
+    spectral = replace(config(folder), network=replace(config(folder).network, head_domain="spectral"))
+    with pytest.raises(ValueError, match="head_domain is spatial, the configuration's spectral"):
+        train(spectral, folder / "unlike", init=trained[0])
+
+
+def test_another_architecture_starts_from_the_weights_that_fit(trained, folder):
+    changed = replace(config(folder), network=replace(config(folder).network, latents=(3, 2, 2, 2, 2)))
+    trainer = Trainer(changed, folder / "fewer")
+    trainer.initialise(trained[0])
+    theirs, ours = load_prior(trained[0]).network.state_dict(), trainer.network.state_dict()
+    unlike = {name for name in ours if ours[name].shape != theirs[name].shape}
+    assert unlike
+    assert all(name.startswith("stages.0.layers.0.") for name in unlike)
+    assert trainer.fresh == len(unlike)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name not in unlike and name != "power")
     with pytest.raises(PriorError):
         train(config(folder), folder / "unlike", init=folder / "none.safetensors")
 

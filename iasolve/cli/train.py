@@ -23,6 +23,10 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(metavar="M", min=0.0, help="Stop after so long, if not done earlier.")
     ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Stop after so many images in all, instead of the configured."),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in a folder that holds a run.")] = False,
 ) -> None:
@@ -33,6 +37,7 @@ def train(
     On several GPUs: torchrun --nproc-per-node=N --no-python iasolve train CONFIG.toml
     """
     import os
+    from dataclasses import replace
 
     from iasolve.cli.errors import INTERRUPTED, UnfitInput, UsageError
     from iasolve.cli.reporting import Reporter
@@ -45,6 +50,8 @@ def train(
         from iasolve.training.config import load_config
 
         settings = load_config(config)
+        if images is not None:
+            settings = replace(settings, optimisation=replace(settings.optimisation, images=images))
     except FileNotFoundError:
         raise UnfitInput(f"{config}: no such file. Expected a training configuration. Check the path") from None
     except (ValueError, OSError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from iasolve.spectrum import radius
 from iasolve.training.phase import PhaseField
 
 __all__ = ["Augmentation", "normalise"]
@@ -39,6 +40,17 @@ class Augmentation:
         Largest shift, pixels.
     gamma : (float, float)
         Range of the exponent on intensities relative to the maximum.
+    tone : float
+        Standard deviation of the slope that a random smooth curve, applied to the intensities, adds to 1: other
+        scanners and sequences order the tissues' grey values otherwise.
+    sharpen : (float, float)
+        Range of the log gain at the finest frequency, growing with the square of the frequency: other scanners resolve
+        more, or less.
+    floor : float
+        Largest level, relative to the maximum, that is subtracted with what falls below it set to 0: air is exactly 0
+        in some scanners' images, and noise in others'.
+    changed : float
+        Part of the images that ``tone``, ``sharpen`` and ``floor`` change, each drawn by itself.
     bias_field : float
         Strength (standard deviation of the log) of a smooth multiplicative field.
     gain : float
@@ -55,6 +67,10 @@ class Augmentation:
     zoom: tuple[float, float] = (0.85, 1.2)
     shift: float = 8.0
     gamma: tuple[float, float] = (0.7, 1.4)
+    tone: float = 0.0
+    sharpen: tuple[float, float] = (0.0, 0.0)
+    floor: float = 0.0
+    changed: float = 0.5
     bias_field: float = 0.15
     gain: float = 0.06
     flip: tuple[bool, bool] = field(default=(True, True))
@@ -84,8 +100,12 @@ class Augmentation:
         )
         exact = torch.from_numpy(rng.random(batch) < self.exact).to(images.device)[:, None, None, None]
         images = torch.where(exact, rolled, warped)
+        if any(self.sharpen):
+            images = self._sharpen(images, rng)
         images = images * self._field(batch, size, rng).to(images.device)
         images = self._gamma(images, rng)
+        if self.tone > 0 or self.floor > 0:
+            images = self._intensities(images, rng)
         if self.phase is not None:
             images = self.phase(images, rng)
         gain = np.exp(self.gain * rng.standard_normal(batch)).astype(np.float32)
@@ -127,6 +147,38 @@ class Augmentation:
         peak = magnitude.amax(dim=(-3, -2, -1), keepdim=True).clamp_min(1e-12)
         factor = (magnitude / peak).clamp_min(1e-6) ** (power - 1)
         return images * factor
+
+    def _chosen(self, batch: int, rng: np.random.Generator) -> np.ndarray:
+        return (rng.random(batch) < self.changed).astype(np.float32)
+
+    def _sharpen(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        batch, _, size, _ = images.shape
+        gain = rng.uniform(*self.sharpen, batch).astype(np.float32) * self._chosen(batch, rng)
+        square = (radius(size, size).float() / (size / 2)).square().to(images.device)
+        response = torch.exp(torch.from_numpy(gain).to(images.device)[:, None, None, None] * square)
+        changed = torch.fft.ifft2(torch.fft.fft2(images) * response)
+        return changed if images.is_complex() else changed.real.clamp_min(0)
+
+    def _intensities(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Tone curve and floor, on magnitudes relative to the image's maximum."""
+        batch = len(images)
+        k = np.arange(1, _TONES + 1)
+        slopes = self.tone * rng.standard_normal((batch, _TONES)) * self._chosen(batch, rng)[:, None]
+        floor = self.floor * rng.random(batch) * self._chosen(batch, rng)
+        amplitudes = torch.from_numpy((slopes / (np.pi * k)).astype(np.float32)).to(images.device)
+        level = torch.from_numpy(floor.astype(np.float32)).to(images.device)[:, None, None, None]
+        magnitude = images.abs()
+        peak = magnitude.amax(dim=(-3, -2, -1), keepdim=True).clamp_min(1e-12)
+        v = magnitude / peak
+        curve = (v - level).clamp_min(0)
+        for n in range(_TONES):
+            # 0 at v = 0 and v = 1: black stays black, and the range stays what it was
+            curve = curve + amplitudes[:, n, None, None, None] * torch.sin(math.pi * (n + 1) * v) * (v > level)
+        return images * (curve.clamp_min(0) / v.clamp_min(1e-6))
+
+
+_TONES = 4
+"""Half waves of the tone curve over the range of intensities."""
 
 
 def _upsample(images: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class Trainer:
         self.rng = np.random.default_rng(o.seed)
         self.progress = Progress()
         self.started_from: str | None = None
+        self.fresh = 0
         # of the code that runs, not of what the folder holds when the run ends
         self.commit = _commit()
         self.objective = Objective(
@@ -112,15 +113,31 @@ class Trainer:
         assert power.shape[-1] == size
 
     def initialise(self, path: Path) -> None:
-        """Start from an exported prior of the same architecture."""
+        """Start from an exported prior; of another architecture, from the weights that have a place in this one.
+
+        Power and starting noise levels are those of this configuration's images; the whitening of the heads stays what
+        their weights were trained with.
+
+        Raises
+        ------
+        ValueError
+            When the other one is for images of another kind.
+        """
         network, card = load_checkpoint(path)
-        if network.config != self.config.network:
-            raise ValueError(
-                f"{path} has another architecture than the configuration: "
-                f"{network.config} against {self.config.network}"
-            )
+        for key in ("size", "channels", "is_complex", "decoder", "head_domain"):
+            theirs, ours = getattr(network.config, key), getattr(self.config.network, key)
+            if theirs != ours:
+                raise ValueError(f"{path} cannot start this network: its {key} is {theirs}, the configuration's {ours}")
+        self.measure_statistics()
+        own = self.network.state_dict()
+        taken = {
+            name: value
+            for name, value in network.state_dict().items()
+            if name != "power" and name in own and own[name].shape == value.shape
+        }
+        self.fresh = len(own) - len(taken) - 1
         for net in (self.network, self.average):
-            net.load_state_dict(network.state_dict())
+            net.load_state_dict(self.network.state_dict() | taken)
         seen = card.get("training", {})
         self.progress.images, self.progress.seconds = (
             int(seen.get("images", 0)),
@@ -143,6 +160,7 @@ class Trainer:
             "progress": json.dumps(vars(self.progress)),
             "rng": json.dumps(self.rng.bit_generator.state),
             "started_from": self.started_from or "",
+            "fresh": str(self.fresh),
         }
         temporary = self.checkpoint.with_suffix(".partial")
         save_file(tensors, temporary, metadata=meta)
@@ -177,6 +195,7 @@ class Trainer:
         self.progress = Progress(**json.loads(meta["progress"]))
         self.rng.bit_generator.state = json.loads(meta["rng"])
         self.started_from = meta["started_from"] or None
+        self.fresh = int(meta.get("fresh", 0))
         torch.set_rng_state(tensors["torch_rng"])
 
     def run(self, minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
@@ -245,6 +264,7 @@ class Trainer:
                 "batch": o.batch,
                 "commit": self.commit,
                 "started_from_sha256": self.started_from,
+                "tensors_started_anew": self.fresh,
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },
