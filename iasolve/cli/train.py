@@ -25,7 +25,7 @@ def train(
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Stop after so many images in all, instead of the configured."),
+        typer.Option(metavar="N", min=1, help="Stop after so many images in all."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in a folder that holds a run.")] = False,
