@@ -38,6 +38,7 @@ class Part:
     improved: Tensor
     likeness: Tensor
     distance: Tensor
+    offsets: list[list[Tensor]]
 
 
 @torch.no_grad()
@@ -105,6 +106,7 @@ def solve_batch(
         improved,
         likeness,
         distance,
+        [s.offsets for s in final.found.scales],
     )
 
 

@@ -53,6 +53,9 @@ class Result:
         is returned.
     likeness : array
         ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
+    offsets : list of list of array
+        What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, in iterative
+        mode): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
     recipe : Recipe
         As resolved.
     seed : int
@@ -67,6 +70,7 @@ class Result:
     gain: Any
     improved: Any
     likeness: Any
+    offsets: list[list[Any]]
     recipe: Recipe
     seed: int
     seconds: float
@@ -195,6 +199,10 @@ def solve(
     likeness = gather("likeness")
     if warn:
         _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior)
+    offsets = []
+    for layers in zip(*(p.offsets for p in parts), strict=True):
+        moved = [torch.cat(pieces).cpu() for pieces in zip(*layers, strict=True)]
+        offsets.append([m.numpy() for m in moved] if as_numpy else moved)
     sigma_out = sigma.cpu().reshape(lead)
     return Result(
         image=gather("image"),
@@ -205,6 +213,7 @@ def solve(
         gain=gather("gain"),
         improved=gather("improved"),
         likeness=likeness,
+        offsets=offsets,
         recipe=resolved,
         seed=seed,
         seconds=time.perf_counter() - begun,

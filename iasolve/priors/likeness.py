@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iasolve.networks import kl_divergence
+from iasolve.priors.bound import distortion, follow
 from iasolve.priors.prior import Prior
 from iasolve.spectrum import Spectrum
 
@@ -33,27 +33,10 @@ def image_elbo(prior: Prior, images: Tensor) -> Tensor:
     Tensor
         ``(B,)``.
     """
-    spectrum = prior.spectrum
     batch, dims = len(images), images[0].numel()
-    known = images.real.new_ones(batch, 2, len(spectrum.scales))
-    features = prior.encode(images, known)
-    context: Tensor | None = None
-    cost = images.real.new_zeros(batch)
-    contexts = []
-    for index in range(len(spectrum.scales)):
-        context = prior.enter(index, context, batch)
-        for layer in prior.layers(index):
-            p, feature = layer.prior(context)
-            q = layer.posterior(context, features[index], p)
-            cost = cost + kl_divergence(q, p).flatten(1).sum(1)
-            context = layer.update(context, q.mean, feature)
-        contexts.append(context)
-    residual = (spectrum.transform(images) - prior.assemble(prior.contributions(contexts))).abs().square()
-    variance = prior.sigma_x.square()
-    bins = spectrum.bins_per_ring.to(residual.device)
-    factor = 1.0 if images.is_complex() else 0.5
-    distortion = factor * (spectrum.ring_sums(residual) / variance + bins * variance.log()).sum((-2, -1))
-    return -(cost + distortion) / dims
+    known = images.real.new_ones(batch, 2, len(prior.spectrum.scales))
+    found = follow(prior, prior.encode(images, known), batch)
+    return -(found.kl + distortion(prior, images, found.contributions)) / dims
 
 
 def _ring_log_power(spectrum: Spectrum, images: Tensor) -> Tensor:
