@@ -51,11 +51,11 @@ class ScaleReport:
 
 
 class _Compared(NamedTuple):
-    """What iterates are compared by; see :class:`ScaleReport`."""
+    """An iterate, and what it is compared by over the fixed draws; see :class:`ScaleReport`."""
 
+    means: list[Tensor]
     total: Tensor
     cost: Tensor
-    contribution: Tensor
     drawn: list[Tensor]
 
 
@@ -99,41 +99,46 @@ class Refiner:
         steps = self.recipe.steps_at(scale)
         context = context.detach()
         stds = [q.std for q in guess]
-        start = self._fixed(index, context, means, stds)
-        before, end = start.total, start
+        start = best = self._fixed(index, context, means, stds)
         if steps and bool((self.stop >= index).any()):
             if self.recipe.schedule == "joint":
-                refined, after = self._joint(index, context, means, stds, steps, before)
+                iterates = self._steps(index, context, means, stds, steps, list(range(len(means))))
             else:
-                refined, after = self._sequential(index, context, guess, means, stds, steps, before)
-            end = self._fixed(index, context, refined, stds)
+                iterates = [self._sequential(index, context, means, stds, steps)]
+            best = self._best(index, context, start, iterates, stds)
         else:
-            refined, after, steps = means, before, 0
-        self.data.commit(index, end.contribution)
-        misfit = self.data.misfit(index, end.contribution)
-        self.reports.append(ScaleReport(scale, steps, before, after, misfit, end.cost, end.contribution, end.drawn))
-        return refined
+            steps = 0
+        if self.recipe.objective == "map":
+            (contribution,) = best.drawn
+        else:
+            contribution = self._at(index, context, best.means, stds, None).contribution
+        self.data.commit(index, contribution)
+        misfit = self.data.misfit(index, contribution)
+        self.reports.append(
+            ScaleReport(scale, steps, start.total, best.total, misfit, best.cost, contribution, best.drawn)
+        )
+        return best.means
 
     @torch.no_grad()
-    def _fixed(self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor]) -> _Compared:
-        """Objective and cost over the fixed draws, and the contributions of the means themselves and of each draw."""
+    def _at(
+        self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor], draws: list[Tensor] | None
+    ) -> ScaleValue:
+        """The scale's objective for given draws, for comparisons."""
         beta = self.recipe.beta_at(self.prior.spectrum.scales[index])
+        return evaluate_scale(self.prior, index, context, means, stds, draws, self.data, beta, self.tiles, settled=True)
 
-        def at(draws: list[Tensor] | None) -> ScaleValue:
-            return evaluate_scale(
-                self.prior, index, context, means, stds, draws, self.data, beta, self.tiles, settled=True
-            )
-
-        centre = at(None)
+    def _fixed(self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor]) -> _Compared:
+        """Objective and cost over the fixed draws, and the contribution of each draw."""
         if self.recipe.objective == "map":
-            return _Compared(centre.total, centre.cost, centre.contribution, [centre.contribution])
+            value = self._at(index, context, means, stds, None)
+            return _Compared(means, value.total, value.cost, [value.contribution])
         values = []
         for k in range(self.fixed_draws // 2):
             draws = [self.noise(tuple(m.shape[1:]), "fixed", k, index, n) for n, m in enumerate(means)]
-            values += [at([sign * d for d in draws]) for sign in (1, -1)]
+            values += [self._at(index, context, means, stds, [sign * d for d in draws]) for sign in (1, -1)]
         total = torch.stack([v.total for v in values]).mean(0)
         cost = torch.stack([v.cost for v in values]).mean(0)
-        return _Compared(total, cost, centre.contribution, [v.contribution for v in values])
+        return _Compared(means, total, cost, [v.contribution for v in values])
 
     def _steps(
         self,
@@ -145,7 +150,7 @@ class Refiner:
         free: list[int],
         complete_after: int | None = None,
     ) -> list[list[Tensor]]:
-        """Iterates, ``start`` first: only the layers in ``free`` move.
+        """Iterates at a quarter, half, .. of the steps: only the layers in ``free`` move.
 
         With ``complete_after``, ``context`` is the one before that layer, and later layers are completed.
         """
@@ -155,7 +160,7 @@ class Refiner:
         covered = (self.stop >= index).reshape(-1, 1, 1, 1).to(start[0].dtype)
         means = [m.detach().clone() for m in start]
         adam = Adam([means[n] for n in free])
-        iterates = [list(means)]
+        iterates: list[list[Tensor]] = []
         kept = checkpoints(steps)
         for step in range(steps):
             variables = [means[n].requires_grad_(True) for n in free]
@@ -197,52 +202,41 @@ class Refiner:
         return iterates
 
     def _best(
-        self, index: int, context: Tensor, iterates: list[list[Tensor]], stds: list[Tensor], before: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
+        self, index: int, context: Tensor, start: _Compared, iterates: list[list[Tensor]], stds: list[Tensor]
+    ) -> _Compared:
         """Per image the iterate with the lowest objective over the fixed draws."""
-        best, lowest = iterates[0], before
-        for candidate in iterates[1:]:
-            value = self._fixed(index, context, candidate, stds).total
-            better = value < lowest
-            per_tile = better.repeat_interleave(self.tiles).reshape(-1, 1, 1, 1)
-            best = [torch.where(per_tile, c, b) for c, b in zip(candidate, best, strict=True)]
-            lowest = torch.where(better, value, lowest)
-        return best, lowest
-
-    def _joint(
-        self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor], steps: int, before: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        iterates = self._steps(index, context, means, stds, steps, list(range(len(means))))
-        return self._best(index, context, iterates, stds, before)
+        best = start
+        for iterate in iterates:
+            found = self._fixed(index, context, iterate, stds)
+            better = found.total < best.total
+            tile = better.repeat_interleave(self.tiles)
+            best = _Compared(
+                _pick(tile, found.means, best.means),
+                torch.where(better, found.total, best.total),
+                torch.where(better, found.cost, best.cost),
+                _pick(tile, found.drawn, best.drawn),
+            )
+        return best
 
     def _sequential(
-        self,
-        index: int,
-        context: Tensor,
-        guess: list[Gaussian],
-        means: list[Tensor],
-        stds: list[Tensor],
-        steps: int,
-        before: Tensor,
-    ) -> tuple[list[Tensor], Tensor]:
+        self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor], steps: int
+    ) -> list[Tensor]:
         """The paper's loop: latent by latent, the rest of the scale completed from posterior or prior."""
+        evidence = None if self.features is None else self.features[index]
+        covered = (self.stop >= index).reshape(-1, 1, 1, 1)
         current = list(means)
-        before_layer = context
         for number, layer in enumerate(self.prior.layers(index)):
-            iterates = self._steps(index, before_layer, current, stds, steps, [number], complete_after=number)
-            current = self._complete(index, context, iterates[-1], number)
             with torch.no_grad():
-                before_layer = layer.update(before_layer, current[number], layer.prior(before_layer)[1])
-        return self._best(index, context, [list(means), current], stds, before)
+                p, feature = layer.prior(context)
+                if number:
+                    # the guess in the refined context
+                    current[number] = complete(layer, context, evidence, p, covered).mean
+            current = self._steps(index, context, current, stds, steps, [number], complete_after=number)[-1]
+            with torch.no_grad():
+                context = layer.update(context, current[number], feature)
+        return current
 
-    @torch.no_grad()
-    def _complete(self, index: int, context: Tensor, means: list[Tensor], number: int) -> list[Tensor]:
-        """Latents after ``number`` recomputed in the refined context."""
-        out = list(means)
-        for n, layer in enumerate(self.prior.layers(index)):
-            p, feature = layer.prior(context)
-            if n > number:
-                evidence = None if self.features is None else self.features[index]
-                out[n] = complete(layer, context, evidence, p, self.stop.reshape(-1, 1, 1, 1) >= index).mean
-            context = layer.update(context, out[n], feature)
-        return out
+
+def _pick(tile: Tensor, new: list[Tensor], old: list[Tensor]) -> list[Tensor]:
+    """Of two lists of tensors ``(B * T, ...)``, the first's values for the tiles that are marked."""
+    return [torch.where(tile.reshape(-1, *([1] * (n.ndim - 1))), n, o) for n, o in zip(new, old, strict=True)]
