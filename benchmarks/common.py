@@ -165,10 +165,10 @@ def ssim(estimates: Tensor, references: Tensor) -> np.ndarray:
     return np.array([metrics.ssim(e[0].numpy(), r[0].numpy()) for e, r in zip(estimates, references, strict=True)])
 
 
-def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:
-    """Commit, machine, versions, prior and seed: what has to stand beside a figure."""
+def commit() -> str | None:
+    """The commit of the code that runs, as ``git describe`` has it."""
     try:
-        commit = subprocess.run(
+        return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -176,10 +176,14 @@ def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:
             check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        commit = None
+        return None
+
+
+def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:
+    """Commit, machine, versions, prior and seed: what has to stand beside a figure."""
     training = prior.card.get("training", {})
     return {
-        "commit": commit,
+        "commit": commit(),
         "iasolve": iasolve.__version__,
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",

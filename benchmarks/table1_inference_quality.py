@@ -1,0 +1,278 @@
+"""Amortized, iterative and hybrid inference of clean images, at several numbers of steps: the paper's Table 1.
+
+    python benchmarks/table1_inference_quality.py --quick                    # a look
+    python benchmarks/table1_inference_quality.py --only cifar10 --count 256
+
+As in the paper: clean images, beta 1, closing off, temperature 0, encoders trained on clean images. Rows: the amortized
+guess; *iterative*, from the prior without encoder (points are refined: a posterior as wide as the prior says nothing);
+*hybrid*, steps from the guess; and the vanilla HVAE, hybrid by joint steps through its whole decoder. A last comparison
+tells which part of what many steps gain 25 of them reach. Step sizes are those that ``tune_clean.py`` chose on
+validation images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import frechet
+import matplotlib as mpl
+import numpy as np
+import quality
+import torch
+import typer
+from quality import Found, percent, spread
+from torch import Tensor
+
+import common
+import iasolve
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+FEATURES = Path(__file__).parent / "features" / "cifar10-classifier.safetensors"
+METHODS = ("amortized", "iterative", "hybrid", "vanilla")
+PAPER = {
+    "cifar10": {"set": "CIFAR-10, lossless", "mse": {5: -1.0, 25: -2.2}, "seconds": {0: 0.051, 25: 0.156}},
+    "mri-complex": {"set": "fastMRI", "mse": {5: -1.9, 25: -8.1}, "seconds": {}},
+}
+"""The paper's figures: change of the MSE in per cent at so many hybrid steps, and seconds an image."""
+
+
+def recipe_of(method: str, steps: int, changes: dict[str, Any]) -> iasolve.Recipe:
+    """The recipe of a row."""
+    base = quality.PAPER_SETTING.changed(steps=steps)
+    if method == "iterative":
+        base = base.changed(mode="iterative", objective="map")
+    return base.changed(**changes)
+
+
+def extractor_of(path: Path | None) -> tuple[Callable[[Tensor], Tensor], str]:
+    """The feature extractor, and what its distance is called."""
+    if path is None:
+        from classifier import load_features
+
+        features, card = load_features(FEATURES)
+        name = f"Frechet distance of features of a {card['name']} (test accuracy {100 * card['test_accuracy']:.0f} %)"
+        return features, f"{name}, which is no FID"
+    if path.suffix == ".pth":
+        from inception import load_inception
+
+        return load_inception(path), "FID"
+    try:
+        return torch.jit.load(str(path), map_location="cpu").eval(), f"Frechet distance of {path.name}"
+    except (RuntimeError, ValueError) as error:
+        raise SystemExit(f"{path} is neither a .pth state dict nor a TorchScript module: {error}") from None
+
+
+class Rows:
+    """Runs methods on one data set and keeps what was found."""
+
+    def __init__(self, images: Tensor, priors: dict[str, Any], chosen: dict[str, Any], seed: int, batch: int) -> None:
+        self.images, self.priors, self.chosen, self.seed, self.batch = images, priors, chosen, seed, batch
+
+    def run(self, method: str, steps: int, count: int, advance: Callable[[int], object]) -> Found:
+        """One row, on the first ``count`` images."""
+        prior = self.priors["vanilla" if method == "vanilla" else "separable"]
+        changes = self.chosen.get(method, {})
+        recipe = recipe_of(method, steps, changes)
+        return quality.infer(prior, self.images[:count], recipe, self.seed, self.batch, advance)
+
+
+def summarise(found: Found, base: Found | None, distance: tuple[float, float, float]) -> dict[str, Any]:
+    """A row's means, intervals and paired differences."""
+    entry: dict[str, Any] = {
+        "mse": quality.mean_interval(found.mse),
+        "negative_elbo": quality.mean_interval(-found.elbo),
+        "nll": quality.mean_interval(found.nll),
+        "frechet": distance,
+        "seconds": found.seconds,
+    }
+    if base is not None:
+        entry["mse_change"] = quality.change_of_mean(found.mse, base.mse)
+        entry["negative_elbo_change"] = quality.mean_interval(base.elbo - found.elbo)
+        entry["nll_change"] = quality.mean_interval(found.nll - base.nll)
+        entry["not_worse"] = float((found.mse <= base.mse).mean())
+    return entry
+
+
+def line(method: str, steps: int, found: Found, entry: dict[str, Any]) -> list[str]:
+    """A row of the Markdown table."""
+    changes = ["-", "-"]
+    if "mse_change" in entry:
+        mean, low, high = entry["negative_elbo_change"]
+        changes = [percent(entry["mse_change"]), f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"]
+    bound = "-" if method == "iterative" else spread(-found.elbo)
+    if method == "iterative":
+        changes[1] = "-"
+    value, low, _ = entry["frechet"]
+    distance = f"{value:.3f} ± {value - low:.3f}"
+    name = {"vanilla": "vanilla HVAE, joint" if steps else "vanilla HVAE, amortized"}.get(method, method)
+    cells = [name, str(steps), spread(found.mse, 5), changes[0], bound, changes[1], spread(found.nll, 3)]
+    return [*cells, distance, f"{found.seconds:.3f}"]
+
+
+def share_of_gain(rows: Rows, steps: int, many: int, count: int, advance: Callable[[int], object]) -> dict[str, Any]:
+    """Which part of the gain of ``many`` hybrid steps ``steps`` of them reach, on the first ``count`` images."""
+    base, few, long = (rows.run("hybrid", n, count, advance) for n in (0, steps, many))
+    gains = {"mse": (base.mse - few.mse, base.mse - long.mse), "elbo": (few.elbo - base.elbo, long.elbo - base.elbo)}
+    out: dict[str, Any] = {"images": len(base.mse), "steps": steps, "many": many, "seconds": long.seconds}
+    for key, (reached, whole) in gains.items():
+        mean, low, high = quality.change_of_mean(reached, whole)
+        out[key] = (1 + mean, 1 + low, 1 + high)
+    out["mse_change"] = quality.change_of_mean(long.mse, base.mse)
+    return out
+
+
+def paper_table(name: str, entries: dict[tuple[str, int], dict[str, Any]]) -> str:
+    """The paper's figures, marked as theirs, beside ours."""
+    paper = PAPER[name]
+    rows = []
+    for steps, value in paper["mse"].items():
+        ours = entries.get(("hybrid", steps))
+        found = percent(ours["mse_change"]) if ours else "not run"
+        rows.append([f"MSE, hybrid N = {steps} against amortized", f"{value:+.1f} %", found])
+    for steps, value in paper["seconds"].items():
+        ours = entries.get(("hybrid" if steps else "amortized", steps))
+        found = f"{ours['seconds']:.3f}" if ours else "not run"
+        rows.append([f"seconds an image, N = {steps}", f"{value:.3f}", found])
+    return common.table(["", f"paper, theirs ({paper['set']})", "here"], rows)
+
+
+def figure(report: dict[str, Any], path: Path) -> None:
+    """MSE against the number of steps; change of the MSE and of the bound against the amortized guess."""
+    sets = report["sets"]
+    grid, axes = plt.subplots(len(sets), 3, figsize=(11, 3.1 * len(sets)), squeeze=False)
+    for row, (name, entry) in zip(axes, sets.items(), strict=True):
+        for method in METHODS[1:]:
+            found = [r for r in entry["rows"] if r["method"] == method or (method == "hybrid" and r["steps"] == 0)]
+            found = [r for r in found if r["method"] in (method, "amortized")]
+            steps = [r["steps"] for r in found]
+            row[0].plot(steps, [r["mse"][0] for r in found], "o-", ms=3, label=method)
+            if method == "iterative":
+                continue
+            for axis, key, factor in ((row[1], "mse_change", 100), (row[2], "negative_elbo_change", 1)):
+                values = factor * np.array([r.get(key, (0, 0, 0)) for r in found])
+                error = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
+                axis.errorbar(steps, values[:, 0], yerr=error, fmt="o-", ms=3, capsize=2, label=method)
+        theirs = PAPER[name]["mse"]
+        row[1].plot(list(theirs), list(theirs.values()), "kx", label="paper, theirs")
+        row[0].set_yscale("log")
+        for axis, title in zip(
+            row, ("MSE", "MSE against amortized, %", "-ELBO against amortized, nats/dim"), strict=True
+        ):
+            axis.set_title(f"{quality.TITLES[name]}: {title}", fontsize=8)
+            axis.set_xlabel("steps", fontsize=8)
+            axis.tick_params(labelsize=7)
+            axis.legend(fontsize=7)
+    grid.tight_layout()
+    grid.savefig(path, dpi=100)
+    plt.close(grid)
+
+
+def page(name: str, entry: dict[str, Any], lines: list[list[str]], distance: str) -> list[str]:
+    """A data set's part of the Markdown."""
+    header = ["method", "N", "MSE", "against own amortized (95 %)", "-ELBO / dim", "against own amortized (95 %)"]
+    header += ["NLL / latent", "Frechet", "s / image"]
+    out = [f"\n## {quality.TITLES[name]}, {entry['images']} test images\n"]
+    out.append(quality.NOTES[name] + "\n")
+    out.append(common.table(header, lines))
+    out.append(f"\nFrechet: {distance}.\n")
+    share = entry.get("long")
+    if share:
+        part = percent(share["mse"]).replace("+", "")
+        out.append(
+            f"Hybrid N = {share['steps']} reaches {part} of the MSE that N = {share['many']} gains "
+            f"({percent(share['mse_change'])}; {share['images']} images); of the gain in ELBO "
+            f"{percent(share['elbo']).replace('+', '')}.\n"
+        )
+    found = {(r["method"], r["steps"]): r for r in entry["rows"]}
+    out.append(paper_table(name, found))
+    return out
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")] = None,
+    cifar10: Annotated[str, typer.Option(help="Clean-trained prior, by name or path")] = "cifar10-clean",
+    cifar10_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "cifar10-clean-vanilla",
+    mri: Annotated[str, typer.Option(help="Clean-trained prior of complex images")] = "mri-complex-128-clean",
+    mri_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "mri-complex-128-clean-vanilla",
+    only: Annotated[str, typer.Option(help="cifar10 or mri-complex; empty: both")] = "",
+    count: Annotated[int, typer.Option(help="CIFAR-10 test images; 0: all 10,000")] = 256,
+    mri_count: Annotated[int, typer.Option(help="MR test slices; 0: all")] = 64,
+    steps: Annotated[str, typer.Option(help="Numbers of steps")] = "0,5,10,20,25,50",
+    methods: Annotated[str, typer.Option(help="Which rows")] = ",".join(METHODS),
+    many: Annotated[int, typer.Option(help="Steps of the reference that tells what there is to gain; 0: none")] = 500,
+    many_count: Annotated[int, typer.Option(help="Images of that reference")] = 16,
+    tuned: Annotated[Path | None, typer.Option(help="What tune_clean.py wrote; default: in the results")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth, or a TorchScript module of your own")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of images, phases and draws")] = 0,
+    quick: Annotated[bool, typer.Option(help="Few images and steps: a look, not a result")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
+) -> None:
+    """Run the table."""
+    if quick:
+        count, mri_count, steps, many, many_count = 8, 4, "0,5", 10, 4
+    numbers = sorted({int(n) for n in steps.split(",")} | {0})
+    wanted = methods.split(",")
+    if unknown := set(wanted) - set(METHODS):
+        raise SystemExit(f"--methods: no {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+    sets = {"cifar10": (cifar10, cifar10_vanilla, count), "mri-complex": (mri, mri_vanilla, mri_count)}
+    sets = quality.chosen_sets(sets, only)
+    extractor, distance = extractor_of(features)
+    chosen = quality.tuned_settings(tuned)
+    name = f"table1_inference_quality{'-quick' if quick else ''}{'-' + only if only else ''}"
+    out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"about": {}, "frechet": distance, "settings": chosen, "sets": {}}
+    everyone: list[Any] = []
+    text: list[str] = []
+    with quality.progress_bar() as bar:
+        for data_set, (prior, vanilla, images_count) in sets.items():
+            images = quality.images_of(data_set, "test", images_count, seed, data)
+            priors = {"separable": quality.loaded(prior, images)}
+            if "vanilla" in wanted:
+                priors["vanilla"] = quality.loaded(vanilla, images)
+            everyone += priors.values()
+            rows = Rows(images, priors, chosen.get(data_set, {}), seed, batch)
+            todo = [("amortized", 0)] if "amortized" in wanted or "hybrid" in wanted else []
+            todo += [(m, n) for m in wanted for n in numbers if m != "amortized" and (n or m != "hybrid")]
+            share = many and "hybrid" in wanted
+            total = len(todo) * len(images) + (3 * min(many_count, len(images)) if share else 0)
+            task = bar.add_task(data_set, total=total)
+            entry: dict[str, Any] = {"images": len(images), "rows": []}
+            lines: list[list[str]] = []
+            bases: dict[str, Found] = {}
+            seen = frechet.features_of(extractor, frechet.as_rgb(images, images))
+            for method, number in todo:
+                bar.update(task, description=f"{data_set}, {method} {number}")
+                found = rows.run(method, number, len(images), lambda n, t=task: bar.advance(t, n))
+                family = "vanilla" if method == "vanilla" else "separable"
+                base = bases.get(family)
+                bases.setdefault(family, found)
+                shown = frechet.features_of(extractor, frechet.as_rgb(found.image, images))
+                summary = summarise(found, base, frechet.jackknife(seen, shown))
+                entry["rows"].append({"method": method, "steps": number, **summary})
+                lines.append(line(method, number, found, summary))
+            if share:
+                bar.update(task, description=f"{data_set}, {many} steps")
+                few = 25 if 25 in numbers else max(numbers)
+                entry["long"] = share_of_gain(rows, few, many, many_count, lambda n, t=task: bar.advance(t, n))
+            report["sets"][data_set] = entry
+            text += page(data_set, entry, lines, distance)
+            report["about"] = common.provenance(
+                seed, everyone[0], priors=[p.name for p in everyone], load=os.getloadavg(), batch=batch
+            )
+            head = ["# Inference of clean images: amortized, iterative, hybrid\n"]
+            head.append(quality.describe(report["about"], everyone))
+            common.write(name, report, "\n".join(head + text), out)
+            figure(report, out / f"{name}.png")
+    typer.echo("\n".join(head + text))
+
+
+if __name__ == "__main__":
+    typer.run(main)
