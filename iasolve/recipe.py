@@ -14,7 +14,7 @@ __all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 _CHOICES = {
     "mode": ("hybrid", "amortized", "iterative"),
     "objective": ("variational", "map"),
-    "schedule": ("joint", "sequential"),
+    "schedule": ("joint", "sequential", "whole"),
     "optimizer": ("adam", "gradient"),
     "metric": ("posterior", "raw"),
     "loss": ("likelihood", "l1"),
@@ -44,8 +44,10 @@ class Recipe:
         Guidance strength: weight of the data term; 1 is the likelihood's exact weight.
     objective : {"variational", "map"}
         Refine the posterior's mean under its spread (the ELBO of the measurement), or a point.
-    schedule : {"joint", "sequential"}
-        All latents of a scale at once, or one after the other (the paper's loop).
+    schedule : {"joint", "sequential", "whole"}
+        All latents of a scale at once, or one after the other (the paper's loop), scale after scale, each by its own
+        contribution; or all latents of all scales at once, by the whole image. A step of every scale costs as many
+        layer evaluations either way, but with ``"whole"`` a latent answers for finer scales too.
     optimizer : {"adam", "gradient"}
         Adam, or plain gradient steps.
     step_size : float

@@ -50,7 +50,7 @@ def test_the_bound_without_offsets_is_the_training_objectives():
 
 
 @pytest.mark.parametrize("decoder", ["separable", "vanilla"])
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
 def test_offsets_decode_to_the_image_that_solve_returns(decoder, schedule):
     prior = HVAEPrior(tiny_network(decoder=decoder), decoder, {}).to(dtype=DOUBLE)
     x = clean()

@@ -155,7 +155,7 @@ OPERATORS = {
 
 
 @pytest.mark.parametrize("name", list(OPERATORS))
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
 def test_complex_images_are_solved(name, schedule):
     a, prior = OPERATORS[name], tiny_prior(is_complex=True)
     y = measure(a, images(2, dtype=C64))

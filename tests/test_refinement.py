@@ -187,6 +187,7 @@ WILD = [
     Recipe(steps=6, step_size=50.0),
     Recipe(steps=6, step_size=0.03),
     Recipe(steps=4, step_size=0.03, schedule="sequential"),
+    Recipe(steps=4, step_size=0.1, schedule="whole"),
     Recipe(steps=6, step_size=1.0, metric="raw", optimizer="gradient", loss="l1", objective="map"),
 ]
 
@@ -273,7 +274,7 @@ def run(refiner_recipe, stop, setting):
     return found, refiner.reports
 
 
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])
 @pytest.mark.parametrize("trust", [0.05, 0.5])
 def test_trust_region_is_respected(schedule, optimizer, trust):
@@ -296,7 +297,7 @@ def test_trust_region_is_respected(schedule, optimizer, trust):
     assert max(reach) > 0.2 * trust
 
 
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
 def test_offsets_describe_the_refined_solution(schedule):
     """Samples are drawn around the offsets, so at temperature 0 walking down with them must give the solution."""
     recipe = Recipe(steps=5, step_size=0.2, schedule=schedule, objective="map")
@@ -308,7 +309,7 @@ def test_offsets_describe_the_refined_solution(schedule):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
 def test_scales_beyond_the_guess_stop_are_the_prior_and_are_not_refined(schedule):
     recipe = Recipe(steps=3, step_size=0.1, schedule=schedule, objective="map")
     setting = Setting("mask", recipe)

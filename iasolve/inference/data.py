@@ -9,6 +9,11 @@ gradient, the posterior mean ``x*`` of the image given ``x0`` and ``y``, and dra
 *Any other linear* ``A``: ``x* = argmin |y - A x|^2 / (c sigma^2) + |x - x0|^2_V / f`` by preconditioned
 conjugate gradients (``c = 1, 2`` for complex and real noise; ``f = 2`` for real images, 1 for complex ones). By
 the envelope theorem the gradient of the marginal likelihood is ``(x0 - x*) / V``.
+
+*When to stop.* An iteration of conjugate gradients lowers the exponent of the posterior by a known number of nats.
+Iterations end when that is little against the posterior's own width: an error that lowers the exponent by ``n e``
+nats in ``n`` pixels is ``sqrt(2 e)`` standard deviations of the posterior large. Relative residuals say nothing of
+the kind, for the weights span orders of magnitude.
 """
 
 from __future__ import annotations
@@ -20,10 +25,18 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Folded
-from iasolve.operators.base import LinearOperator
+from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.spectrum import fft2, ifft2
 
-__all__ = ["ConjugateGradients", "DataModel", "DiagonalData", "GeneralData", "conjugate_gradients"]
+__all__ = [
+    "TOLERANCE",
+    "ConjugateGradients",
+    "DataModel",
+    "DiagonalData",
+    "GeneralData",
+    "Solves",
+    "conjugate_gradients",
+]
 
 
 class DataModel(Protocol):
@@ -32,11 +45,11 @@ class DataModel(Protocol):
     def term(self, x0: Tensor, variance: Tensor) -> Tensor:
         """Minus log marginal likelihood of ``y`` given ``x0``, up to a constant, ``(B,)``; differentiable in ``x0``."""
 
-    def settled(self, x0: Tensor, variance: Tensor, iterations: int | None = None) -> Tensor:
-        """The same value independent of earlier calls, for comparisons; more iterations bring it closer."""
+    def settled(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """The same value, exact enough for comparisons and independent of earlier calls."""
 
     def posterior_mean(
-        self, x0: Tensor, variance: Tensor, iterations: int = 100, start: Tensor | None = None
+        self, x0: Tensor, variance: Tensor, iterations: int = 200, start: Tensor | None = None
     ) -> Tensor:
         """``x*``; an iterative solve begins at ``start``, at ``x0`` without one."""
 
@@ -76,12 +89,12 @@ class DiagonalData:
         """``sum_k |h_k - y^_k|^2 / (2 (1/Lambda_k + V_k))``; without the half for complex images."""
         return self.factor * self._residual(x0, variance).flatten(1).sum(1)
 
-    def settled(self, x0: Tensor, variance: Tensor, iterations: int | None = None) -> Tensor:
+    def settled(self, x0: Tensor, variance: Tensor) -> Tensor:
         """The same as :meth:`term`."""
         return self.term(x0, variance)
 
     def posterior_mean(
-        self, x0: Tensor, variance: Tensor, iterations: int = 100, start: Tensor | None = None
+        self, x0: Tensor, variance: Tensor, iterations: int = 200, start: Tensor | None = None
     ) -> Tensor:
         """``h + g (y^ - h)`` with ``g = V / (V + 1/Lambda)``; exact, whatever ``iterations`` and ``start``."""
         h = fft2(x0)
@@ -136,8 +149,12 @@ def _white(noise: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], i
     return torch.complex(first, noise(shape)) / 2**0.5 if is_complex else first
 
 
+TOLERANCE = 1e-4
+"""Nats per pixel; what is left then is about ten times as much, 0.04 standard deviations of the posterior."""
+
+
 class ConjugateGradients(NamedTuple):
-    """Solution, iterations used, and relative residual per image ``(B,)``."""
+    """Solution, iterations used, and relative residual per image ``(B,)``, in the preconditioner's norm."""
 
     solution: Tensor
     iterations: int
@@ -151,10 +168,13 @@ def conjugate_gradients(
     start: Tensor,
     iterations: int,
     tolerance: float,
+    least: float = 0.0,
 ) -> ConjugateGradients:
     """Preconditioned conjugate gradients on a batch ``(B, ...)``, each item with its own scalars.
 
-    An item that has converged keeps its solution unchanged, so a batch gives what single solves give.
+    An item that has converged keeps its solution unchanged, so a batch gives what single solves give. It has when its
+    relative residual is below ``tolerance``, or an iteration lowered ``x^H M x - 2 Re right^H x`` by less than
+    ``least``.
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -172,8 +192,8 @@ def conjugate_gradients(
     rz = dot(r, z)
     goal = tolerance**2 * dot(right, precondition(right)).clamp_min(torch.finfo(rz.dtype).tiny)
     used = 0
+    active = rz > goal
     for _ in range(iterations):
-        active = rz > goal
         if not bool(active.any()):
             break
         q = matrix(p)
@@ -184,9 +204,17 @@ def conjugate_gradients(
         new = dot(r, z)
         beta = torch.where(active, new / rz.clamp_min(torch.finfo(rz.dtype).tiny), 0.0)
         p = z + spread(beta) * p
-        rz = torch.where(active, new, rz)
+        lowered, rz = alpha * rz, torch.where(active, new, rz)
+        active = active & (rz > goal) & (lowered > least)
         used += 1
     return ConjugateGradients(x, used, (rz / goal * tolerance**2).sqrt())
+
+
+class Solves(NamedTuple):
+    """What the solves of a data term came to: applications of ``A^H A``, and the last solve's relative residual."""
+
+    applications: int
+    residual: Tensor
 
 
 class GeneralData:
@@ -203,10 +231,24 @@ class GeneralData:
         of ``y``: the exact limit has no unique solution off the range of ``A``.
     iterations : int
         Conjugate-gradient iterations of one evaluation of the data term, warm-started from the last.
+    tolerance : float
+        Where all other solves end, in nats per pixel; 0 for as far as the precision goes.
+
+    Attributes
+    ----------
+    solves : Solves
     """
 
-    def __init__(self, operator: LinearOperator, y: Tensor, sigma: Tensor, iterations: int = 6) -> None:
-        self.operator, self.y, self.iterations = operator, y, iterations
+    def __init__(
+        self,
+        operator: LinearOperator,
+        y: Tensor,
+        sigma: Tensor,
+        iterations: int = 6,
+        tolerance: float = TOLERANCE,
+    ) -> None:
+        self.operator, self.y, self.iterations, self.tolerance = operator, y, iterations, tolerance
+        self.gram = operator.gram
         self.is_complex = operator.is_complex
         floor = 1e-3 * y.abs().square().flatten(1).mean(1).sqrt()
         self.sigma = torch.maximum(sigma, floor)
@@ -214,13 +256,12 @@ class GeneralData:
         self.weight = 1 / self.sigma.square() / (1.0 if y.is_complex() else 2.0)
         self.factor = 1.0 if self.is_complex else 0.5
         self.backprojection = self._adjoint(y)
-        self.calls = 0
+        self.solves = Solves(0, y.real.new_zeros(len(y)))
         self._warm: Tensor | None = None
         self.mean_gain = self._mean_gain()
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        x = self.operator.adjoint(y)
-        return x.real if x.is_complex() and not self.is_complex else x
+        return as_declared(self.operator.adjoint(y), self.operator.in_dtype)
 
     def _mean_gain(self) -> float:
         # mean of the diagonal of A^H A, by one random probe, for the preconditioner
@@ -229,24 +270,29 @@ class GeneralData:
         out = self.operator(probe.to(self.backprojection.dtype)[None])
         return float(out.abs().square().sum() / probe.abs().square().sum())
 
-    def _solve(self, x0: Tensor, variance: Tensor, iterations: int, start: Tensor, y: Tensor | None = None) -> Tensor:
+    def _solve(
+        self, x0: Tensor, variance: Tensor, iterations: int, start: Tensor, tolerance: float, back: Tensor | None = None
+    ) -> Tensor:
         inverse = 1 / variance.clamp_min(1e-12)
         ratio = (self.weight / self.factor).reshape(-1, 1, 1, 1)
+        preconditioner = 1 / (ratio * self.mean_gain + inverse)
 
         def filtered(x: Tensor, by: Tensor) -> Tensor:
             out = ifft2(by * fft2(x))
             return out if self.is_complex else out.real
 
-        def matrix(x: Tensor) -> Tensor:
-            self.calls += 1
-            return ratio * self._adjoint(self.operator(x)) + filtered(x, inverse)
-
-        back = self.backprojection if y is None else self._adjoint(y)
-        right = ratio * back + filtered(x0, inverse)
-        preconditioner = 1 / (ratio * self.mean_gain + inverse)
-        return conjugate_gradients(
-            matrix, right, lambda r: filtered(r, preconditioner), start, iterations, 1e-6
-        ).solution
+        found = conjugate_gradients(
+            lambda x: ratio * as_declared(self.gram(x), self.operator.in_dtype) + filtered(x, inverse),
+            ratio * (self.backprojection if back is None else back) + filtered(x0, inverse),
+            lambda r: filtered(r, preconditioner),
+            start,
+            iterations,
+            10 * torch.finfo(x0.dtype).eps,
+            tolerance * x0[0].numel() / self.factor,
+        )
+        # one for the first residual
+        self.solves = Solves(self.solves.applications + found.iterations + 1, found.residual)
+        return found.solution
 
     def _value(self, x: Tensor, x0: Tensor, variance: Tensor) -> Tensor:
         residual = (self.y - self.operator(x)).abs().square().flatten(1).sum(1)
@@ -259,20 +305,22 @@ class GeneralData:
         with torch.no_grad():
             fixed = x0.detach()
             start = fixed if self._warm is None or self._warm.shape != x0.shape else self._warm
-            best = self._solve(fixed, variance, self.iterations, start)
+            best = self._solve(fixed, variance, self.iterations, start, 0.0)
             self._warm = best
         return self._value(best, x0, variance)
 
-    def settled(self, x0: Tensor, variance: Tensor, iterations: int | None = None) -> Tensor:
-        """The same from a cold start: a warm-started value would only look better for having run longer."""
-        count = 2 * self.iterations if iterations is None else iterations
-        return self._value(self._solve(x0, variance, count, x0), x0, variance)
+    def settled(self, x0: Tensor, variance: Tensor) -> Tensor:
+        """The same from a cold start: a warm-started value would only look better for having run longer.
+
+        Objectives are compared by it, so it is more exact than an image needs to be.
+        """
+        return self._value(self._solve(x0, variance, 200, x0, self.tolerance / 10), x0, variance)
 
     def posterior_mean(
-        self, x0: Tensor, variance: Tensor, iterations: int = 100, start: Tensor | None = None
+        self, x0: Tensor, variance: Tensor, iterations: int = 200, start: Tensor | None = None
     ) -> Tensor:
         """``x*`` by up to ``iterations`` conjugate-gradient iterations."""
-        return self._solve(x0, variance, iterations, x0 if start is None else start)
+        return self._solve(x0, variance, iterations, x0 if start is None else start, self.tolerance)
 
     def precision_range(self) -> tuple[Tensor, Tensor]:
         """See :class:`DataModel`: nothing, as some frequency may go unmeasured, and the operator's mean gain."""
@@ -290,7 +338,8 @@ class GeneralData:
         shape = tuple(self.y.shape[1:])
         n = _white(noise, shape, self.y.is_complex())
         sigma = self.sigma.reshape(-1, *([1] * len(shape)))
-        draw = self._solve(x1, variance, 100, x1, self.y + sigma * n)
+        # start from what the data made of x0
+        draw = self._solve(x1, variance, 200, x1 + mean - x0, self.tolerance, self._adjoint(self.y + sigma * n))
         return mean, draw
 
     def misfit(self, x0: Tensor, variance: Tensor) -> Tensor:

@@ -66,12 +66,12 @@ def read_again(problem: Problem, prior: Prior, recipe: Recipe, stop: Tensor, gue
     nonnegative = recipe.nonnegative and prior.nonnegative
     first = decoded(problem, prior, guess.found)
     image = closest_image(problem.data, first, problem.unexplained(problem.data, first, recipe.adaptive), nonnegative)
-    last = image
+    joined = last = image
     for number in range(recipe.passes):
         level = _level(recipe, number)
         white = torch.full_like(problem.variance, level**2)
         anchor = image + recipe.momentum * (image - last)
-        joined = closest_image(problem.data, anchor, white, nonnegative, iterations=8)
+        joined = closest_image(problem.data, anchor, white, nonnegative, iterations=8, start=joined)
         guess = _read(problem.evidence_of(joined, level), prior, stop)
         seen = DiagonalData(Folded(fft2(joined), white.expand(joined.shape)), joined.is_complex())
         answer = decoded(problem, prior, guess.found)

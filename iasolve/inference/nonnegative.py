@@ -11,7 +11,9 @@ from iasolve.spectrum import fft2, ifft2
 __all__ = ["closest_image", "nonnegative_mode"]
 
 
-def nonnegative_mode(data: DataModel, x0: Tensor, variance: Tensor, iterations: int = 30) -> Tensor:
+def nonnegative_mode(
+    data: DataModel, x0: Tensor, variance: Tensor, iterations: int = 30, start: Tensor | None = None
+) -> Tensor:
     """``argmin -log p(y | x) + |x - x0|^2_V`` over real images ``x >= 0``: the mode of the truncated posterior.
 
     By the alternating direction method of multipliers (Boyd et al. 2011, section 5): unconstrained solves
@@ -28,6 +30,8 @@ def nonnegative_mode(data: DataModel, x0: Tensor, variance: Tensor, iterations: 
         ``V`` on the image grid, ``(C, H, W)`` or ``(B, C, H, W)``.
     iterations : int
         Iterations, each one solve.
+    start : Tensor, optional
+        Where iterative solves begin; at ``x0`` without.
 
     Returns
     -------
@@ -41,7 +45,8 @@ def nonnegative_mode(data: DataModel, x0: Tensor, variance: Tensor, iterations: 
     rho = ((low + smallest) * (high + largest)).sqrt()
     total = 1 / (inverse + rho)
     fixed = inverse * fft2(x0)
-    x = data.posterior_mean(x0, variance)
+    # only a start: not to be solved to the end
+    x = data.posterior_mean(x0, variance, iterations=8, start=start)
     z, u = x.clamp_min(0), torch.zeros_like(x)
     for _ in range(iterations):
         centre = ifft2((fixed + rho * fft2(z - u)) * total).real
@@ -51,8 +56,15 @@ def nonnegative_mode(data: DataModel, x0: Tensor, variance: Tensor, iterations: 
     return z
 
 
-def closest_image(data: DataModel, x0: Tensor, variance: Tensor, nonnegative: bool, iterations: int = 30) -> Tensor:
+def closest_image(
+    data: DataModel,
+    x0: Tensor,
+    variance: Tensor,
+    nonnegative: bool,
+    iterations: int = 30,
+    start: Tensor | None = None,
+) -> Tensor:
     """What ``y`` and ``x0`` say together: :func:`nonnegative_mode`, or the posterior mean where values have a sign."""
     if nonnegative:
-        return nonnegative_mode(data, x0, variance, iterations)
-    return data.posterior_mean(x0, variance)
+        return nonnegative_mode(data, x0, variance, iterations, start)
+    return data.posterior_mean(x0, variance, start=start)

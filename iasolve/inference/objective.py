@@ -134,7 +134,7 @@ class ImageTerm:
     def total(self, contributions: list[Tensor], betas: list[float]) -> Tensor:
         """Of the whole image, once, with the mean weight: its data term does not divide among scales."""
         image = self.geometry.image(self.prior.spectrum.inverse(self.prior.assemble(contributions)))
-        return sum(betas) / len(betas) * self.data.settled(image, self.variance, 60)
+        return sum(betas) / len(betas) * self.data.settled(image, self.variance)
 
     def commit(self, index: int, contribution: Tensor) -> None:
         """Make a contribution current."""

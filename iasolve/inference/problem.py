@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, fold
-from iasolve.inference.data import DataModel, DiagonalData, GeneralData
+from iasolve.inference.data import TOLERANCE, DataModel, DiagonalData, GeneralData
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry
 from iasolve.inference.intensity import gain_diagonal, gain_general, unit_phases
 from iasolve.operators.base import LinearOperator
@@ -112,6 +112,7 @@ def pose(
     fit: str = "canvas",
     overlap: int | None = None,
     iterations: int = 6,
+    tolerance: float = TOLERANCE,
     force_general: bool = False,
     seed: int = 0,
 ) -> Problem:
@@ -132,6 +133,8 @@ def pose(
         Smallest overlap of a canvas's tiles; a quarter of the tile by default.
     iterations : int
         Conjugate-gradient iterations a step on the general path.
+    tolerance : float
+        Where other conjugate-gradient solves end, in nats per pixel.
     force_general : bool
         Take the general path for a diagonal operator too (for checks).
     seed : int
@@ -180,9 +183,9 @@ def pose(
     else:
         gain = gain_general(on_grid, y, sigma, power)
         scaled_y = y / gain.reshape(-1, *([1] * (y.ndim - 1)))
-        general = GeneralData(on_grid, scaled_y, sigma / gain, iterations)
-        image = general.posterior_mean(torch.zeros_like(general.backprojection), power, iterations=60)
-        profile = _probed_profile(on_grid, general.sigma, y, power, rings, counts, seed)
+        general = GeneralData(on_grid, scaled_y, sigma / gain, iterations, tolerance)
+        image = general.posterior_mean(torch.zeros_like(general.backprojection), power)
+        profile = _probed_profile(operator, on_grid, general.sigma, y, power, rings, counts, seed)
         strongest = profile[:, 1].sqrt()
         data = general
     levels = torch.arange(len(prior.spectrum.scales), device=y.device)
@@ -222,6 +225,7 @@ _PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Te
 
 def _probed_profile(
     operator: LinearOperator,
+    on_grid: LinearOperator,
     sigma: Tensor,
     y: Tensor,
     power: Tensor,
@@ -232,14 +236,15 @@ def _probed_profile(
     """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
 
     A probe has unit magnitudes and random phases in one ring. The noise level is rounded to 5 %, so that images
-    of a batch, and later calls with the same operator, share probes.
+    of a batch, and later calls with the same ``operator``, share probes; ``on_grid``, the same on the image grid, is
+    another object in every call.
     """
     cache = _PROFILES.setdefault(operator, {})
     levels = [round(math.log(float(s)) / math.log(1.05)) for s in sigma]
     base = (str(y.device), y.dtype, tuple(power.shape[-2:]), float(power.sum()), seed)
     for level in sorted(set(levels)):
         if (*base, level) not in cache:
-            cache[(*base, level)] = _probe(operator, 1.05**level, y, power, rings, counts, seed)
+            cache[(*base, level)] = _probe(on_grid, 1.05**level, y, power, rings, counts, seed)
     return torch.stack([cache[(*base, level)] for level in levels])
 
 
@@ -254,7 +259,7 @@ def _probe(
     probes = ifft2(spectra)
     probes = probes if operator.is_complex else probes.real
     data = GeneralData(operator, operator(probes), torch.full((count,), sigma, device=y.device))
-    answer = fft2(data.posterior_mean(torch.zeros_like(probes), power, iterations=40))
+    answer = fft2(data.posterior_mean(torch.zeros_like(probes), power))
     channels = spectra.shape[1]
     sizes = counts.to(power.dtype) * channels
     mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)

@@ -60,7 +60,7 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
     def run(start: Guess, how: Recipe) -> _Candidate:
         term = _data_term(problem, prior, how, start.found)
         refiner: Refiner | VanillaRefiner
-        if prior.separable:
+        if prior.separable and how.schedule != "whole":
             refiner = Refiner(prior, how, term, draw, tiles, stop, start.features)
             found = descend(prior, start.features, len(stop), stop=stop, refine=refiner)
         else:

@@ -1,4 +1,4 @@
-"""Refinement of priors whose decoder is not separable: every latent's gradient runs through all later layers.
+"""Refinement of a whole hierarchy: every latent's gradient runs through all later layers.
 
 The objective is that of the whole hierarchy, ``J = beta * data(x) + sum_l cost_l``, with the costs of
 :mod:`iasolve.inference.objective`. Two forms, by the recipe's ``schedule``:
@@ -8,7 +8,8 @@ The objective is that of the whole hierarchy, ``J = beta * data(x) + sum_l cost_
 context at hand. The layers before are evaluated once and kept. A sweep, one step of each latent, costs
 ``L (L + 1) / 2`` layer evaluations.
 
-``joint``: all latents are variables, one pass through the ``L`` layers is one step of all of them.
+``joint``, ``whole``: all latents are variables, one pass through the ``L`` layers is one step of all of them. For a
+separable prior the latter asks for this form: its latents then answer for finer scales too.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class VanillaRefiner:
         before = self._scales(start)
         best, after = start, before
         if any(self.steps):
-            found = self._joint(start) if self.recipe.schedule == "joint" else self._sequential(start)
+            found = self._sequential(start) if self.recipe.schedule == "sequential" else self._joint(start)
             best, after = self._best(start, before, found)
         return self._finish(best, before, after)
 
@@ -236,6 +237,7 @@ class VanillaRefiner:
             offsets[index].append((refined.mean - q.mean) / q.std)
             prefix = hierarchy.advance(prefix, refined.mean)
         contributions = self.prior.contributions(list(prefix.contexts))
+        drawn = self._drawn(latents)
         for index, contribution in enumerate(contributions):
             self.data.commit(index, contribution)
         for index, scale in enumerate(self.prior.spectrum.scales):
@@ -249,6 +251,13 @@ class VanillaRefiner:
                     misfit,
                     after[1][index],
                     contributions[index],
+                    [draw[index] for draw in drawn],
                 )
             )
         return Pass([ScalePass(*found) for found in zip(guess, offsets, contributions, strict=True)])
+
+    def _drawn(self, latents: list[Gaussian]) -> list[list[Tensor]]:
+        """Contributions for each fixed draw; only an image's data term is compared by them."""
+        if not isinstance(self.data, ImageTerm):
+            return []
+        return [self.hierarchy.evaluate(START, latents, draws).contributions for draws in self._fixed()]
