@@ -18,8 +18,8 @@ from iasolve.operators.base import as_tensor
 __all__ = ["acceleration", "as_mask", "line_mask", "mask_from_fastmri", "point_mask"]
 
 
-def as_mask(mask: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:
-    """A float32 copy of ``mask``, broadcast to ``shape``.
+def as_mask(mask: Tensor | np.ndarray, *shapes: tuple[int, ...]) -> Tensor:
+    """A float32 copy of ``mask``, broadcast to the first of ``shapes`` that it fits.
 
     Raises
     ------
@@ -27,10 +27,11 @@ def as_mask(mask: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:
         When it does not broadcast, holds other values than 0 and 1, or samples nothing.
     """
     given = as_tensor(mask)
-    try:
-        values = torch.broadcast_to(given, shape)
-    except RuntimeError:
-        raise ValueError(f"the mask has shape {tuple(given.shape)}, expected one broadcastable to {shape}") from None
+    fitting = [shape for shape in shapes if _fits(given.shape, shape)]
+    if not fitting:
+        expected = " or ".join(map(str, shapes))
+        raise ValueError(f"the mask has shape {tuple(given.shape)}, expected one broadcastable to {expected}")
+    values = torch.broadcast_to(given, fitting[0])
     if not bool(((values == 0) | (values == 1)).all()):
         raise ValueError(
             "the mask must hold only 0 and 1 (or False and True); use mask != 0 if it marks samples otherwise"
@@ -39,6 +40,11 @@ def as_mask(mask: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:
         raise ValueError("the mask samples nothing: at least one entry must be 1")
     # a copy, so that what happens to the caller's mask later does not change the operator
     return values.to(torch.float32, copy=True).contiguous()
+
+
+def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    aligned = zip(reversed(given), reversed(shape), strict=False)
+    return len(given) <= len(shape) and all(a in (1, b) for a, b in aligned)
 
 
 def acceleration(mask: Tensor) -> float:

@@ -43,6 +43,10 @@ def test_encoding_passes_the_check(size, dtype, kind):
     assert operator.in_shape == (1, *size)
     assert operator.out_shape == (3, *size)
     assert operator.transfer() is None
+    x = random((2, 1, *size), dtype)
+    torch.testing.assert_close(operator.gram(x), operator.adjoint(operator(x)))
+    report = check_operator(operator.gram)
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("size", SIZES)
