@@ -78,6 +78,9 @@ class Recipe:
         Use that images hold no negative value, where the prior's do not (its card says so).
     iterations : int
         Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space.
+    tolerance : float
+        Their other solves end when an iteration lowers the exponent by less than this many nats per pixel; see
+        :mod:`iasolve.inference.data`.
     """
 
     name: str = "custom"
@@ -102,6 +105,7 @@ class Recipe:
     momentum: float = 0.5
     nonnegative: bool = True
     iterations: int = 6
+    tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
         for key, allowed in _CHOICES.items():
@@ -122,6 +126,7 @@ class Recipe:
             ("coupling_start", 0.0),
             ("coupling_end", 0.0),
             ("momentum", 0.0),
+            ("tolerance", 0.0),
         ):
             value = getattr(self, key)
             if not _finite(value) or value < low:

@@ -56,7 +56,7 @@ class Case:
             complex_noise=self.y.is_complex(),
         )
         self.diagonal = DiagonalData(folded, is_complex=False)
-        self.general = GeneralData(self.operator, self.y, self.sigma, iterations=300)
+        self.general = GeneralData(self.operator, self.y, self.sigma, iterations=300, tolerance=0)
 
     def dense(self):
         """Posterior mean ``(B, n)`` and covariance ``(n, n)`` by linear algebra."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from iasolve.inference.data import GeneralData, Solves
 from iasolve.inference.guess import first_guess
 from iasolve.inference.nonnegative import closest_image
 from iasolve.inference.problem import Problem, pose
@@ -39,6 +40,7 @@ class Part:
     likeness: Tensor
     distance: Tensor
     offsets: list[list[Tensor]]
+    solves: Solves | None
 
 
 @torch.no_grad()
@@ -63,6 +65,7 @@ def solve_batch(
         fit=fit,
         overlap=overlap,
         iterations=recipe.iterations,
+        tolerance=recipe.tolerance,
         force_general=force_general,
     )
     stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
@@ -107,6 +110,7 @@ def solve_batch(
         likeness,
         distance,
         [s.offsets for s in final.found.scales],
+        problem.data.solves if isinstance(problem.data, GeneralData) else None,
     )
 
 

@@ -154,9 +154,10 @@ TOLERANCE = 1e-4
 
 
 class ConjugateGradients(NamedTuple):
-    """Solution, iterations used, and relative residual per image ``(B,)``, in the preconditioner's norm."""
+    """``product``: the matrix times the solution; ``residual``: relative, ``(B,)``, in the preconditioner's norm."""
 
     solution: Tensor
+    product: Tensor
     iterations: int
     residual: Tensor
 
@@ -169,12 +170,13 @@ def conjugate_gradients(
     iterations: int,
     tolerance: float,
     least: float = 0.0,
+    product: Tensor | None = None,
 ) -> ConjugateGradients:
     """Preconditioned conjugate gradients on a batch ``(B, ...)``, each item with its own scalars.
 
     An item that has converged keeps its solution unchanged, so a batch gives what single solves give. It has when its
     relative residual is below ``tolerance``, or an iteration lowered ``x^H M x - 2 Re right^H x`` by less than
-    ``least``.
+    ``least``. ``product``, the matrix times ``start`` where it is known, saves one application.
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -186,7 +188,7 @@ def conjugate_gradients(
         return a.reshape(-1, *([1] * (right.ndim - 1)))
 
     x = start
-    r = right - matrix(x)
+    r = right - (matrix(x) if product is None else product)
     z = precondition(r)
     p = z
     rz = dot(r, z)
@@ -207,7 +209,7 @@ def conjugate_gradients(
         lowered, rz = alpha * rz, torch.where(active, new, rz)
         active = active & (rz > goal) & (lowered > least)
         used += 1
-    return ConjugateGradients(x, used, (rz / goal * tolerance**2).sqrt())
+    return ConjugateGradients(x, right - r, used, (rz / goal * tolerance**2).sqrt())
 
 
 class Solves(NamedTuple):
@@ -215,6 +217,14 @@ class Solves(NamedTuple):
 
     applications: int
     residual: Tensor
+
+
+class _Solved(NamedTuple):
+    """Where the next solve may begin without an application: a solution, its ``V``, and the matrix times it."""
+
+    solution: Tensor
+    variance: Tensor
+    product: Tensor
 
 
 class GeneralData:
@@ -258,6 +268,7 @@ class GeneralData:
         self.backprojection = self._adjoint(y)
         self.solves = Solves(0, y.real.new_zeros(len(y)))
         self._warm: Tensor | None = None
+        self._last: _Solved | None = None
         self.mean_gain = self._mean_gain()
 
     def _adjoint(self, y: Tensor) -> Tensor:
@@ -278,9 +289,13 @@ class GeneralData:
         preconditioner = 1 / (ratio * self.mean_gain + inverse)
 
         def filtered(x: Tensor, by: Tensor) -> Tensor:
-            out = ifft2(by * fft2(x))
-            return out if self.is_complex else out.real
+            if self.is_complex:
+                return ifft2(by * fft2(x))
+            half = torch.fft.rfft2(x)
+            return torch.fft.irfft2(half.mul_(by[..., : half.shape[-1]]), s=x.shape[-2:])
 
+        last = self._last
+        known = last is not None and last.solution is start and last.variance is variance
         found = conjugate_gradients(
             lambda x: ratio * as_declared(self.gram(x), self.operator.in_dtype) + filtered(x, inverse),
             ratio * (self.backprojection if back is None else back) + filtered(x0, inverse),
@@ -289,9 +304,11 @@ class GeneralData:
             iterations,
             10 * torch.finfo(x0.dtype).eps,
             tolerance * x0[0].numel() / self.factor,
+            last.product if last is not None and known else None,
         )
-        # one for the first residual
-        self.solves = Solves(self.solves.applications + found.iterations + 1, found.residual)
+        self._last = _Solved(found.solution, variance, found.product)
+        # the first residual takes one more
+        self.solves = Solves(self.solves.applications + found.iterations + (not known), found.residual)
         return found.solution
 
     def _value(self, x: Tensor, x0: Tensor, variance: Tensor) -> Tensor:

@@ -104,10 +104,11 @@ def unit_phases(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
     return (h / h.abs().clamp_min(1e-20)).to(like.device)
 
 
-def gain_general(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tensor, iterations: int = 2) -> Tensor:
+def gain_general(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tensor) -> Tensor:
     """The same for any operator: match the energy of the Wiener estimate to what the model predicts of it.
 
-    Images of the model are drawn with exact power and random phases, so that two draws suffice.
+    Images of the model are drawn with exact power and random phases, so that two draws suffice, and one round: another
+    changes the fifth digit. Both estimates stop equally early, which changes the gain by less than 1 %.
     """
     is_complex = operator.is_complex
     like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=y.device)
@@ -122,20 +123,18 @@ def gain_general(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tens
     noise2 = sigma.square()
     energy = y.abs().square().flatten(1).mean(1)
     squared = torch.maximum(energy - noise2, 1e-6 * energy).clamp_min(torch.finfo(energy.dtype).tiny) / per_value
-    for _ in range(iterations):
-        gain = squared.sqrt()
-        ours = _wiener_energy(operator, y / gain.reshape(-1, *([1] * (y.ndim - 1))), sigma / gain, power)
-        predicted = []
-        for item in clean:
-            generator = torch.Generator().manual_seed(0)
-            noise = torch.randn(item.shape, generator=generator, dtype=item.dtype).to(item.device)
-            simulated = item[None] + (sigma / gain).reshape(-1, *([1] * item.ndim)) * noise
-            predicted.append(_wiener_energy(operator, simulated, sigma / gain, power))
-        squared = squared * ours / torch.stack(predicted).mean(0).clamp_min(1e-12)
-    return squared.sqrt()
+    gain = squared.sqrt()
+    ours = _wiener_energy(operator, y / gain.reshape(-1, *([1] * (y.ndim - 1))), sigma / gain, power)
+    predicted = []
+    for item in clean:
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(item.shape, generator=generator, dtype=item.dtype).to(item.device)
+        simulated = item[None] + (sigma / gain).reshape(-1, *([1] * item.ndim)) * noise
+        predicted.append(_wiener_energy(operator, simulated, sigma / gain, power))
+    return (squared * ours / torch.stack(predicted).mean(0).clamp_min(1e-12)).sqrt()
 
 
 def _wiener_energy(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tensor) -> Tensor:
     data = GeneralData(operator, y, sigma)
-    x = data.posterior_mean(torch.zeros_like(data.backprojection), power, iterations=30)
+    x = data.posterior_mean(torch.zeros_like(data.backprojection), power, iterations=8)
     return x.abs().square().flatten(1).sum(1)

@@ -18,7 +18,7 @@ from iasolve.networks import Gaussian, kl_divergence
 from iasolve.priors import Prior
 from iasolve.priors.prior import Layer
 
-__all__ = ["DataTerm", "ImageTerm", "RingTerm", "ScaleValue", "complete", "evaluate_scale"]
+__all__ = ["DataTerm", "ImageTerm", "RingTerm", "ScaleValue", "UnjudgedTerm", "complete", "evaluate_scale"]
 
 
 class DataTerm(Protocol):
@@ -143,6 +143,25 @@ class ImageTerm:
     def misfit(self, index: int, contribution: Tensor) -> Tensor:
         """Of the whole image."""
         return self.data.misfit(self.image(index, contribution), self.variance)
+
+
+class UnjudgedTerm(ImageTerm):
+    """An image's data term where no scale is refined: totals are judged, single scales are not.
+
+    Each judgement of a scale would be a solve for the whole image, and nothing to compare it with.
+    """
+
+    _misfit: Tensor | None = None
+
+    def settled(self, index: int, contribution: Tensor) -> Tensor:
+        """Nothing."""
+        return contribution.real.new_zeros(len(contribution) // self.geometry.tiles)
+
+    def misfit(self, index: int, contribution: Tensor) -> Tensor:
+        """Of the whole image, the same at every scale: nothing changes on the way down."""
+        if self._misfit is None:
+            self._misfit = super().misfit(index, contribution)
+        return self._misfit
 
 
 class ScaleValue(NamedTuple):

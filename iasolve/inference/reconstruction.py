@@ -254,8 +254,17 @@ def _joined(results: list[Result], facts: list[dict[str, Any]], sliced: bool, as
         }
         for n, row in enumerate(results[0].scales)
     ]
+    solvers = [r.solver for r in results if r.solver is not None]
+    layers = [list(zip(*scale, strict=True)) for scale in zip(*(r.offsets for r in results), strict=True)]
+
+    def pieces(parts: Sequence[Tensor]) -> Any:
+        whole = torch.cat([as_tensor(part) for part in parts])  # by tiles, whatever the slices
+        return whole.numpy() if as_numpy else whole
+
     return Reconstruction(
         **values,
+        offsets=[[pieces(parts) for parts in scale] for scale in layers],
+        solver={key: join([s[key] for s in solvers]) for key in ("applications", "residual")} if solvers else None,
         samples=join([r.samples for r in results], 1),
         scales=scales,
         recipe=results[0].recipe,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iasolve.inference.data import DiagonalData
 from iasolve.inference.guess import Guess, read_again
-from iasolve.inference.objective import DataTerm, ImageTerm, RingTerm
+from iasolve.inference.objective import DataTerm, ImageTerm, RingTerm, UnjudgedTerm
 from iasolve.inference.problem import Problem
 from iasolve.inference.refine import Refiner, ScaleReport
 from iasolve.inference.topdown import Noise, Pass, ScalePass, descend
@@ -58,7 +58,8 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
     tiles = problem.geometry.tiles
 
     def run(start: Guess, how: Recipe) -> _Candidate:
-        term = _data_term(problem, prior, how, start.found)
+        refines = any(how.steps_at(s) for s in prior.spectrum.scales)
+        term = _data_term(problem, prior, how, start.found, refines)
         refiner: Refiner | VanillaRefiner
         if prior.separable and how.schedule != "whole":
             refiner = Refiner(prior, how, term, draw, tiles, stop, start.features)
@@ -66,7 +67,7 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
         else:
             refiner = VanillaRefiner(prior, how, term, draw, tiles, stop, start.features)
             found = refiner(start.found)
-        return _Candidate(Guess(start.features, found), refiner.reports, _total(term, refiner.reports, how))
+        return _Candidate(Guess(start.features, found), *_judged(term, refiner.reports, how))
 
     idle = recipe.changed(steps=0)
     first = best = run(guess, idle)
@@ -74,7 +75,7 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
         best = _better(best, run(read_again(problem, prior, recipe, stop, guess), idle), tiles)
     if any(recipe.steps_at(s) for s in prior.spectrum.scales):
         best = _better(best, run(best.guess, recipe), tiles)
-    reports = [replace(new, before=old.before) for old, new in zip(first.reports, best.reports, strict=True)]
+    reports = [replace(new, before=old.after) for old, new in zip(first.reports, best.reports, strict=True)]
     return Outcome(best.guess, reports, _lower(best.total, first.total))
 
 
@@ -120,21 +121,24 @@ def _better(old: _Candidate, new: _Candidate, tiles: int) -> _Candidate:
     return _Candidate(Guess(features, Pass(scales)), reports, pick(new.total, old.total))
 
 
-def _total(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> Tensor:
-    """Total objective of a pass, ``(B,)``."""
+def _judged(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> tuple[list[ScaleReport], Tensor]:
+    """Reports whose objectives add up to the total one, and that, ``(B,)``."""
     if isinstance(data, RingTerm):
         # rings do not touch: the scales' objectives add up, draws included
-        return torch.stack([r.after for r in reports]).sum(0)
+        return reports, torch.stack([r.after for r in reports]).sum(0)
     betas = [recipe.beta_at(r.scale) for r in reports]
     # the means alone would favour wide posteriors, whose cost is low and whose draws do not fit
     draws = list(zip(*(r.drawn for r in reports), strict=True)) or [tuple(r.contribution for r in reports)]
     fit = torch.stack([data.total(list(draw), betas) for draw in draws]).mean(0)
-    return fit + torch.stack([r.cost for r in reports]).sum(0)
+    # the data term of an image does not divide among scales: each is told an equal share
+    shared = [replace(r, after=r.cost + fit / len(reports)) for r in reports]
+    return shared, fit + torch.stack([r.cost for r in reports]).sum(0)
 
 
-def _data_term(problem: Problem, prior: Prior, recipe: Recipe, held: Pass) -> DataTerm:
+def _data_term(problem: Problem, prior: Prior, recipe: Recipe, held: Pass, refines: bool) -> DataTerm:
     if not problem.direct:
-        return ImageTerm(prior, problem.geometry, problem.data, problem.variance, held.contributions)
+        kind = ImageTerm if refines or not prior.separable else UnjudgedTerm
+        return kind(prior, problem.geometry, problem.data, problem.variance, held.contributions)
     assert isinstance(problem.data, DiagonalData)
     spectrum = prior.spectrum
     folded = problem.data.folded

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.batch import NonFiniteError, solve_batch
+from iasolve.inference.data import Solves
 from iasolve.inference.intensity import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import NoiseModel
@@ -56,6 +57,9 @@ class Result:
     offsets : list of list of array
         What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, in iterative
         mode): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
+    solver : dict or None
+        Conjugate gradients, where the operator is not diagonal: per image the ``applications`` of ``A^H A`` (those of
+        its batch, without what came before: gain and profile) and the relative ``residual`` of the last solve.
     recipe : Recipe
         As resolved.
     seed : int
@@ -71,6 +75,7 @@ class Result:
     improved: Any
     likeness: Any
     offsets: list[list[Any]]
+    solver: dict[str, Any] | None
     recipe: Recipe
     seed: int
     seconds: float
@@ -214,10 +219,23 @@ def solve(
         improved=gather("improved"),
         likeness=likeness,
         offsets=offsets,
+        solver=_solver([p.solves for p in parts], lead, as_numpy),
         recipe=resolved,
         seed=seed,
         seconds=time.perf_counter() - begun,
     )
+
+
+def _solver(solves: list[Solves | None], lead: torch.Size, as_numpy: bool) -> dict[str, Any] | None:
+    found = [s for s in solves if s is not None]
+    if not found:
+        return None
+    values = {
+        "applications": torch.cat([torch.full_like(s.residual, s.applications, dtype=torch.int64) for s in found]),
+        "residual": torch.cat([s.residual for s in found]),
+    }
+    whole = {key: value.cpu().reshape(lead) for key, value in values.items()}
+    return {key: value.numpy() for key, value in whole.items()} if as_numpy else dict(whole)
 
 
 def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
