@@ -133,13 +133,16 @@ def infer(
     return Found(image, mse, np.concatenate(elbo), np.concatenate(nll), seconds / len(images))
 
 
-def change_of_mean(values: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
-    """Relative change of a mean, ``mean(values) / mean(reference) - 1``, with its 95 % interval.
-
-    The values are paired: the interval is that of the ratio estimator's linearisation, image by image.
-    """
+def ratio_of_means(values: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
+    """``mean(values) / mean(reference)`` of paired values with its 95 % interval, by linearisation."""
     ratio = values.mean() / reference.mean()
-    return mean_interval((values - ratio * reference) / reference.mean() + ratio - 1)
+    return mean_interval((values - ratio * reference) / reference.mean() + ratio)
+
+
+def change_of_mean(values: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
+    """Relative change of a mean, ``mean(values) / mean(reference) - 1``, with its 95 % interval; values are paired."""
+    ratio, low, high = ratio_of_means(values, reference)
+    return ratio - 1, low - 1, high - 1
 
 
 def percent(interval: tuple[float, float, float]) -> str:

@@ -28,12 +28,15 @@ from torch import Tensor
 
 import common
 import iasolve
+from iasolve.metrics import mean_interval
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 FEATURES = Path(__file__).parent / "features" / "cifar10-classifier.safetensors"
-METHODS = ("amortized", "iterative", "hybrid", "vanilla")
+METHODS = ("amortized", "iterative", "hybrid", "whole", "vanilla")
+NAMES = {"whole": "hybrid, all scales at once", "vanilla": "vanilla HVAE, all latents at once"}
+FROM_GUESS = ("hybrid", "whole")
 PAPER = {
     "cifar10": {"set": "CIFAR-10, lossless", "mse": {5: -1.0, 25: -2.2}, "seconds": {0: 0.051, 25: 0.156}},
     "mri-complex": {"set": "fastMRI", "mse": {5: -1.9, 25: -8.1}, "seconds": {}},
@@ -46,6 +49,8 @@ def recipe_of(method: str, steps: int, changes: dict[str, Any]) -> iasolve.Recip
     base = quality.PAPER_SETTING.changed(steps=steps)
     if method == "iterative":
         base = base.changed(mode="iterative", objective="map")
+    if method == "whole":
+        base = base.changed(schedule="whole")
     return base.changed(**changes)
 
 
@@ -84,16 +89,16 @@ class Rows:
 def summarise(found: Found, base: Found | None, distance: tuple[float, float, float]) -> dict[str, Any]:
     """A row's means, intervals and paired differences."""
     entry: dict[str, Any] = {
-        "mse": quality.mean_interval(found.mse),
-        "negative_elbo": quality.mean_interval(-found.elbo),
-        "nll": quality.mean_interval(found.nll),
+        "mse": mean_interval(found.mse),
+        "negative_elbo": mean_interval(-found.elbo),
+        "nll": mean_interval(found.nll),
         "frechet": distance,
         "seconds": found.seconds,
     }
     if base is not None:
         entry["mse_change"] = quality.change_of_mean(found.mse, base.mse)
-        entry["negative_elbo_change"] = quality.mean_interval(base.elbo - found.elbo)
-        entry["nll_change"] = quality.mean_interval(found.nll - base.nll)
+        entry["negative_elbo_change"] = mean_interval(base.elbo - found.elbo)
+        entry["nll_change"] = mean_interval(found.nll - base.nll)
         entry["not_worse"] = float((found.mse <= base.mse).mean())
     return entry
 
@@ -109,21 +114,42 @@ def line(method: str, steps: int, found: Found, entry: dict[str, Any]) -> list[s
         changes[1] = "-"
     value, low, _ = entry["frechet"]
     distance = f"{value:.3f} ± {value - low:.3f}"
-    name = {"vanilla": "vanilla HVAE, joint" if steps else "vanilla HVAE, amortized"}.get(method, method)
+    name = NAMES.get(method, method) if steps else method
     cells = [name, str(steps), spread(found.mse, 5), changes[0], bound, changes[1], spread(found.nll, 3)]
     return [*cells, distance, f"{found.seconds:.3f}"]
 
 
-def share_of_gain(rows: Rows, steps: int, many: int, count: int, advance: Callable[[int], object]) -> dict[str, Any]:
-    """Which part of the gain of ``many`` hybrid steps ``steps`` of them reach, on the first ``count`` images."""
-    base, few, long = (rows.run("hybrid", n, count, advance) for n in (0, steps, many))
+def share_of_gain(
+    rows: Rows, method: str, steps: int, many: int, count: int, advance: Callable[[int], object]
+) -> dict[str, Any]:
+    """Which part of the gain of ``many`` steps ``steps`` of them reach, on the first ``count`` images."""
+    base, few, long = (rows.run(method, n, count, advance) for n in (0, steps, many))
     gains = {"mse": (base.mse - few.mse, base.mse - long.mse), "elbo": (few.elbo - base.elbo, long.elbo - base.elbo)}
-    out: dict[str, Any] = {"images": len(base.mse), "steps": steps, "many": many, "seconds": long.seconds}
+    out: dict[str, Any] = {
+        "method": method,
+        "images": len(base.mse),
+        "steps": steps,
+        "many": many,
+        "seconds": long.seconds,
+    }
     for key, (reached, whole) in gains.items():
-        mean, low, high = quality.change_of_mean(reached, whole)
-        out[key] = (1 + mean, 1 + low, 1 + high)
+        # where many steps gain nothing there is nothing to have a share of
+        out[key] = quality.ratio_of_means(reached, whole) if mean_interval(whole)[1] > 0 else None
     out["mse_change"] = quality.change_of_mean(long.mse, base.mse)
+    out["negative_elbo_change"] = mean_interval(base.elbo - long.elbo)
     return out
+
+
+def long_table(entries: list[dict[str, Any]]) -> str:
+    """What many steps gain, and how much of it fewer reach."""
+    rows = []
+    for entry in entries:
+        shares = ["-" if entry[key] is None else percent(entry[key]).replace("+", "") for key in ("mse", "elbo")]
+        mean, low, high = entry["negative_elbo_change"]
+        gains = [percent(entry["mse_change"]), f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"]
+        rows.append([NAMES.get(entry["method"], entry["method"]), *gains, *shares, f"{entry['seconds']:.2f}"])
+    reached = f"N = {entries[0]['steps']} reaches"
+    return common.table(["method", "MSE", "-ELBO / dim", f"{reached}, MSE", f"{reached}, ELBO", "s / image"], rows)
 
 
 def paper_table(name: str, entries: dict[tuple[str, int], dict[str, Any]]) -> str:
@@ -131,14 +157,14 @@ def paper_table(name: str, entries: dict[tuple[str, int], dict[str, Any]]) -> st
     paper = PAPER[name]
     rows = []
     for steps, value in paper["mse"].items():
-        ours = entries.get(("hybrid", steps))
-        found = percent(ours["mse_change"]) if ours else "not run"
-        rows.append([f"MSE, hybrid N = {steps} against amortized", f"{value:+.1f} %", found])
+        ours = [entries.get((method, steps)) for method in FROM_GUESS]
+        found = [percent(entry["mse_change"]) if entry else "not run" for entry in ours]
+        rows.append([f"MSE, hybrid N = {steps} against amortized", f"{value:+.1f} %", *found])
     for steps, value in paper["seconds"].items():
-        ours = entries.get(("hybrid" if steps else "amortized", steps))
-        found = f"{ours['seconds']:.3f}" if ours else "not run"
-        rows.append([f"seconds an image, N = {steps}", f"{value:.3f}", found])
-    return common.table(["", f"paper, theirs ({paper['set']})", "here"], rows)
+        ours = [entries.get((method if steps else "amortized", steps)) for method in FROM_GUESS]
+        found = [f"{entry['seconds']:.3f}" if entry else "not run" for entry in ours]
+        rows.append([f"seconds an image, N = {steps}", f"{value:.3f}", *found])
+    return common.table(["", f"paper, theirs ({paper['set']})", "here", "here, all scales at once"], rows)
 
 
 def figure(report: dict[str, Any], path: Path) -> None:
@@ -147,16 +173,18 @@ def figure(report: dict[str, Any], path: Path) -> None:
     grid, axes = plt.subplots(len(sets), 3, figsize=(11, 3.1 * len(sets)), squeeze=False)
     for row, (name, entry) in zip(axes, sets.items(), strict=True):
         for method in METHODS[1:]:
-            found = [r for r in entry["rows"] if r["method"] == method or (method == "hybrid" and r["steps"] == 0)]
-            found = [r for r in found if r["method"] in (method, "amortized")]
+            start = ["amortized"] if method in FROM_GUESS else []
+            found = [r for r in entry["rows"] if r["method"] in (method, *start)]
             steps = [r["steps"] for r in found]
-            row[0].plot(steps, [r["mse"][0] for r in found], "o-", ms=3, label=method)
+            row[0].plot(steps, [r["mse"][0] for r in found], "o-", ms=3, label=NAMES.get(method, method))
             if method == "iterative":
                 continue
             for axis, key, factor in ((row[1], "mse_change", 100), (row[2], "negative_elbo_change", 1)):
                 values = factor * np.array([r.get(key, (0, 0, 0)) for r in found])
                 error = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
-                axis.errorbar(steps, values[:, 0], yerr=error, fmt="o-", ms=3, capsize=2, label=method)
+                axis.errorbar(
+                    steps, values[:, 0], yerr=error, fmt="o-", ms=3, capsize=2, label=NAMES.get(method, method)
+                )
         theirs = PAPER[name]["mse"]
         row[1].plot(list(theirs), list(theirs.values()), "kx", label="paper, theirs")
         row[0].set_yscale("log")
@@ -180,14 +208,9 @@ def page(name: str, entry: dict[str, Any], lines: list[list[str]], distance: str
     out.append(quality.NOTES[name] + "\n")
     out.append(common.table(header, lines))
     out.append(f"\nFrechet: {distance}.\n")
-    share = entry.get("long")
-    if share:
-        part = percent(share["mse"]).replace("+", "")
-        out.append(
-            f"Hybrid N = {share['steps']} reaches {part} of the MSE that N = {share['many']} gains "
-            f"({percent(share['mse_change'])}; {share['images']} images); of the gain in ELBO "
-            f"{percent(share['elbo']).replace('+', '')}.\n"
-        )
+    if entry["long"]:
+        out.append(f"What N = {entry['long'][0]['many']} gains, {entry['long'][0]['images']} images:\n")
+        out.append(long_table(entry["long"]))
     found = {(r["method"], r["steps"]): r for r in entry["rows"]}
     out.append(paper_table(name, found))
     return out
@@ -217,7 +240,7 @@ def main(
 ) -> None:
     """Run the table."""
     if quick:
-        count, mri_count, steps, many, many_count = 8, 4, "0,5", 10, 4
+        count, mri_count, steps, many, many_count = 4, 4, "0,5", 10, 2
     numbers = sorted({int(n) for n in steps.split(",")} | {0})
     wanted = methods.split(",")
     if unknown := set(wanted) - set(METHODS):
@@ -239,12 +262,12 @@ def main(
                 priors["vanilla"] = quality.loaded(vanilla, images)
             everyone += priors.values()
             rows = Rows(images, priors, chosen.get(data_set, {}), seed, batch)
-            todo = [("amortized", 0)] if "amortized" in wanted or "hybrid" in wanted else []
-            todo += [(m, n) for m in wanted for n in numbers if m != "amortized" and (n or m != "hybrid")]
-            share = many and "hybrid" in wanted
-            total = len(todo) * len(images) + (3 * min(many_count, len(images)) if share else 0)
+            todo = [("amortized", 0)]
+            todo += [(m, n) for m in wanted for n in numbers if m != "amortized" and (n or m not in FROM_GUESS)]
+            shares = [m for m in FROM_GUESS if many and m in wanted]
+            total = len(todo) * len(images) + 3 * len(shares) * min(many_count, len(images))
             task = bar.add_task(data_set, total=total)
-            entry: dict[str, Any] = {"images": len(images), "rows": []}
+            entry: dict[str, Any] = {"images": len(images), "rows": [], "long": []}
             lines: list[list[str]] = []
             bases: dict[str, Found] = {}
             seen = frechet.features_of(extractor, frechet.as_rgb(images, images))
@@ -258,10 +281,11 @@ def main(
                 summary = summarise(found, base, frechet.jackknife(seen, shown))
                 entry["rows"].append({"method": method, "steps": number, **summary})
                 lines.append(line(method, number, found, summary))
-            if share:
-                bar.update(task, description=f"{data_set}, {many} steps")
-                few = 25 if 25 in numbers else max(numbers)
-                entry["long"] = share_of_gain(rows, few, many, many_count, lambda n, t=task: bar.advance(t, n))
+            few = 25 if 25 in numbers else max(numbers)
+            for method in shares:
+                bar.update(task, description=f"{data_set}, {method} {many}")
+                advance = lambda n, t=task: bar.advance(t, n)  # noqa: E731
+                entry["long"].append(share_of_gain(rows, method, few, many, many_count, advance))
             report["sets"][data_set] = entry
             text += page(data_set, entry, lines, distance)
             report["about"] = common.provenance(

@@ -158,18 +158,32 @@ def test_table_of_inference_quality(world):
     assert set(report["sets"]) == set(SETS)
     for entry in report["sets"].values():
         rows = {(r["method"], r["steps"]): r for r in entry["rows"]}
-        assert set(rows) == {
-            ("amortized", 0),
-            *((m, n) for m in ("iterative", "vanilla") for n in (0, 5)),
-            ("hybrid", 5),
-        }
+        starts = {("amortized", 0), ("iterative", 0), ("vanilla", 0)}
+        assert set(rows) == starts | {(m, 5) for m in ("iterative", "hybrid", "whole", "vanilla")}
         assert rows["hybrid", 5]["negative_elbo_change"][0] < 0
-        assert rows["hybrid", 5]["mse_change"][1] < rows["hybrid", 5]["mse_change"][0]
+        assert [long["method"] for long in entry["long"]] == ["hybrid", "whole"]
     text = (out / "table1_inference_quality-quick.md").read_text()
     assert "not comparable with figures on the lossless set" in text
     assert "theirs" in text
     assert "no FID" in text
     assert (out / "table1_inference_quality-quick.png").stat().st_size > 1000
+
+
+def test_steps_are_chosen_on_validation_images_and_used(world):
+    folder, options = world
+    only = ("--quick", "--data", folder, "--only", "cifar10")
+    out = run("tune_clean", folder, options, *only, "--methods", "whole,iterative")
+    report = json.loads((out / "tune_clean-quick.json").read_text())
+    for method, entries in report["tried"]["cifar10"].items():
+        chosen = next(e for e in entries if e["changes"] == report["chosen"]["cifar10"][method])
+        rivals = [e for e in entries if method == "iterative" or e["negative_elbo_change"][0] <= 0]
+        assert all(chosen["mse_change"][0] <= e["mse_change"][0] for e in rivals)
+    chosen = {"cifar10": {"whole": {"step_size": 1e-9}}}
+    (folder / "chosen.json").write_text(json.dumps({"chosen": chosen}))
+    run("table1_inference_quality", folder, options, *only, "--tuned", folder / "chosen.json", "--methods", "whole")
+    rows = json.loads((out / "table1_inference_quality-quick-cifar10.json").read_text())["sets"]["cifar10"]["rows"]
+    change = next(r["mse_change"][0] for r in rows if r["method"] == "whole")
+    assert abs(change) < 1e-5
 
 
 def test_output_as_scales_are_added(world):
