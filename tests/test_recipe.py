@@ -9,8 +9,10 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import images, tiny_prior
 
-from iasolve import Recipe, RecipeError, list_recipes, load_recipe
+from iasolve import Recipe, RecipeError, list_recipes, load_recipe, solve
+from iasolve.operators import GaussianNoise, Identity
 from iasolve.recipe import recipe_text
 
 SCALES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -234,3 +236,13 @@ def test_files(tmp_path):
             load_recipe(wrong)
     with pytest.raises(RecipeError, match=r"no recipe 'nothing'.*denoise"):
         load_recipe("nothing")
+
+
+def test_rings_are_not_compared_where_there_are_none():
+    """Silently taking the likelihood instead would be no answer to who asks for the paper's loss."""
+    prior, recipe = tiny_prior(), Recipe(loss="l1", steps=1)
+    general = {"noise": GaussianNoise(0.1), "force_general": True, "warn": False}
+    y = images(1)
+    with pytest.raises(RecipeError, match="'l1'.*diagonal.*'likelihood'"):
+        solve(y, Identity((1, 32, 32)), prior, recipe=recipe, **general)
+    assert solve(y, Identity((1, 32, 32)), prior, recipe=recipe.changed(steps=0), **general).image.shape == y.shape

@@ -21,7 +21,7 @@ from iasolve.inference.topdown import Noise, Pass, ScalePass, descend
 from iasolve.inference.vanilla import VanillaRefiner
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
-from iasolve.recipe import Recipe
+from iasolve.recipe import Recipe, RecipeError
 
 __all__ = ["Outcome", "improve"]
 
@@ -137,6 +137,11 @@ def _judged(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> tuple
 
 def _data_term(problem: Problem, prior: Prior, recipe: Recipe, held: Pass, refines: bool) -> DataTerm:
     if not problem.direct:
+        if refines and recipe.loss == "l1":
+            raise RecipeError(
+                "recipe key 'loss' is 'l1', which compares ring with ring: that needs an operator that is diagonal in "
+                "Fourier space and an image of the prior's size; use 'likelihood'"
+            )
         kind = ImageTerm if refines or not prior.separable else UnjudgedTerm
         return kind(prior, problem.geometry, problem.data, problem.variance, held.contributions)
     assert isinstance(problem.data, DiagonalData)
