@@ -3,10 +3,11 @@
     python benchmarks/fig4_inverse_problems.py --quick
 
 *Deblurring*: bins up to scale 8 are measured without noise, the rest comes from the prior. *Denoising*: N(0, 1) noise
-on images of unit variance. Both decoders get the same steps, the vanilla one all latents at once through its whole
-decoder (per latent, the paper's way, costs too much); the same closing; temperature 0. With encoders that were trained
-on clean images, as in the paper, and with encoders that were trained on degraded ones too. A clean encoder is not asked
-about scales that were not measured: its guess stops at scale 8.
+on images of unit variance. Both decoders get the same steps, of the same size: IA-HVAE scale by scale, as in the paper,
+and all scales at once; vanilla all latents at once through its whole decoder (per latent, the paper's way, costs too
+much). The same closing; temperature 0. With encoders that were trained on clean images, as in the paper, and with
+encoders that were trained on degraded ones too. A clean encoder is not asked about scales that were not measured: its
+guess stops at scale 8.
 """
 
 from __future__ import annotations
@@ -39,16 +40,26 @@ MEASURES: dict[str, Callable[[Any, Any], float]] = {"psnr": metrics.psnr, "ssim"
 
 
 class Method(NamedTuple):
-    """An encoder's training, a decoder, and the number of steps."""
+    """An encoder's training, a decoder, and its refinement."""
 
     encoder: str
     decoder: str
     steps: int
+    schedule: str = "joint"
 
     def __str__(self) -> str:
         """As tables and pictures call it."""
         name = "vanilla" if self.decoder == "vanilla" else "IA-HVAE"
-        return f"{name}, N = {self.steps}" if self.steps else f"{name}, amortized"
+        if not self.steps:
+            return f"{name}, amortized"
+        return f"{name}, N = {self.steps}" + (" at once" if self.schedule == "whole" else "")
+
+
+def methods_of(encoder: str, steps: int) -> list[Method]:
+    """The guess and its refinements; of IA-HVAE scale by scale, and all scales at once as vanilla always is."""
+    ours = [Method(encoder, "separable", 0), Method(encoder, "separable", steps)]
+    ours.append(Method(encoder, "separable", steps, "whole"))
+    return [*ours, Method(encoder, "vanilla", 0), Method(encoder, "vanilla", steps)]
 
 
 def measurement(task: str, images: Tensor, seed: int) -> tuple[LinearOperator, Tensor, float]:
@@ -61,10 +72,37 @@ def measurement(task: str, images: Tensor, seed: int) -> tuple[LinearOperator, T
     return Identity(shape, images.dtype), noisy, 1.0
 
 
-def recipe_of(task: str, method: Method, closing: bool) -> iasolve.Recipe:
-    """The same for both decoders."""
-    stop = KEPT if task == "deblur" and method.encoder == "clean" else "all"
-    return quality.PAPER_SETTING.changed(steps=method.steps, guess_stop=stop, closing=closing)
+class Answers(NamedTuple):
+    """Of every method: images, their figures of merit, and seconds an image."""
+
+    images: dict[Method, Tensor]
+    merits: dict[Method, dict[str, np.ndarray]]
+    seconds: dict[Method, float]
+
+
+def answer(
+    task: str,
+    images: Tensor,
+    methods: dict[Method, iasolve.HVAEPrior],
+    recipe: iasolve.Recipe,
+    seed: int,
+    batch: int,
+    advance: Callable[[Method], object],
+) -> tuple[Tensor, Answers]:
+    """The measurement of a task, and what every method makes of it; the recipe is the same for all."""
+    operator, y, sigma = measurement(task, images, seed)
+    found = Answers({}, {}, {})
+    for method, prior in methods.items():
+        stop = KEPT if task == "deblur" and method.encoder == "clean" else "all"
+        own = recipe.changed(steps=method.steps, schedule=method.schedule, guess_stop=stop)
+        result = iasolve.solve(
+            y, operator, prior, noise=GaussianNoise(sigma), recipe=own, seed=seed, batch_size=batch, warn=False
+        )
+        found.images[method] = result.image
+        found.merits[method] = merits(result.image, images)
+        found.seconds[method] = result.seconds / len(images)
+        advance(method)
+    return y, found
 
 
 def merits(estimates: Tensor, images: Tensor) -> dict[str, np.ndarray]:
@@ -84,8 +122,9 @@ def shown_interval(interval: tuple[float, float, float], digits: int) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def results(found: dict[Method, dict[str, np.ndarray]], seconds: dict[Method, float]) -> tuple[dict[str, Any], str]:
+def results(answers: Answers) -> tuple[dict[str, Any], str]:
     """A task's part of the report and of the page."""
+    found, seconds = answers.merits, answers.seconds
     digits = {"psnr": 2, "ssim": 3, "nmse": 4}
     report: dict[str, Any] = {"methods": [], "differences": []}
     rows, differences = [], []
@@ -96,9 +135,9 @@ def results(found: dict[Method, dict[str, np.ndarray]], seconds: dict[Method, fl
         rows.append([method.encoder, str(method), *cells, f"{seconds[method]:.3f}"])
     pairs = []
     for encoder in dict.fromkeys(m.encoder for m in found):
-        own = [m for m in found if m.encoder == encoder]
-        ours, theirs = ([m for m in own if (m.decoder == "vanilla") == vanilla] for vanilla in (False, True))
-        pairs += [*zip(ours, theirs, strict=True), (ours[-1], ours[0]), (theirs[-1], theirs[0])]
+        guess, *refined = (m for m in found if m.encoder == encoder and m.decoder == "separable")
+        other, theirs = (m for m in found if m.encoder == encoder and m.decoder == "vanilla")
+        pairs += [(guess, other), *((m, theirs) for m in refined), *((m, guess) for m in refined), (theirs, other)]
     for first, second in pairs:
         difference = compare(found, first, second)
         report["differences"].append({"first": first._asdict(), "second": second._asdict(), **difference})
@@ -152,6 +191,8 @@ def main(
     encoders: Annotated[str, typer.Option(help="Which trainings of the encoder")] = "clean,evidence",
     count: Annotated[int, typer.Option(help="Test images of each set")] = 64,
     steps: Annotated[int, typer.Option(help="Steps of hybrid inference")] = 25,
+    objective: Annotated[str, typer.Option(help="variational or map, for both decoders")] = "variational",
+    step_size: Annotated[float, typer.Option(help="Of Adam, for both decoders")] = 0.03,
     closing: Annotated[bool, typer.Option(help="Close with the measurement, both decoders alike")] = True,
     batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of images, phases, noise and draws")] = 0,
@@ -165,6 +206,7 @@ def main(
         "cifar10": {"clean": (cifar10_clean, cifar10_clean_vanilla), "evidence": (cifar10, cifar10_vanilla)},
         "mri-complex": {"clean": (mri_clean, mri_clean_vanilla), "evidence": (mri, mri_vanilla)},
     }
+    recipe = quality.PAPER_SETTING.changed(closing=closing, objective=objective, step_size=step_size)
     endings = ["-quick" if quick else "", f"-{only}" if only else "", "" if closing else "-no-closing"]
     name = "fig4_inverse_problems" + "".join(endings)
     out.mkdir(parents=True, exist_ok=True)
@@ -175,44 +217,33 @@ def main(
         for data_set, trainings in quality.chosen_sets(sources, only).items():
             images = quality.images_of(data_set, "test", count, seed, data)
             images = images / images.std((-3, -2, -1), keepdim=True)
-            priors = {}
+            methods: dict[Method, iasolve.HVAEPrior] = {}
             for encoder in encoders.split(","):
                 if encoder not in trainings:
                     raise SystemExit(f"--encoders: no {encoder!r}; there are {', '.join(trainings)}")
-                for decoder, source in zip(("separable", "vanilla"), trainings[encoder], strict=True):
-                    priors[encoder, decoder] = quality.loaded(source, images)
-            everyone += priors.values()
-            methods = [Method(*key, number) for key in priors for number in (0, steps)]
+                priors = dict(zip(("separable", "vanilla"), trainings[encoder], strict=True))
+                loaded = {decoder: quality.loaded(source, images) for decoder, source in priors.items()}
+                everyone += loaded.values()
+                methods |= {m: loaded[m.decoder] for m in methods_of(encoder, steps)}
             bar_task = bar.add_task(data_set, total=len(TASKS) * len(methods) * len(images))
             report["sets"][data_set] = {}
             text.append(f"\n## {quality.TITLES[data_set]}, {len(images)} test images\n\n{quality.NOTES[data_set]}\n")
             pictures: dict[str, dict[str, Tensor]] = {}
             for task in TASKS:
-                operator, y, sigma = measurement(task, images, seed)
-                found: dict[Method, dict[str, np.ndarray]] = {}
-                seconds: dict[Method, float] = {}
-                pictures[task] = {"image": images, "measurement": y}
-                for method in methods:
-                    bar.update(bar_task, description=f"{data_set}, {task}, {method.encoder} {method}")
-                    result = iasolve.solve(
-                        y,
-                        operator,
-                        priors[method.encoder, method.decoder],
-                        noise=GaussianNoise(sigma),
-                        recipe=recipe_of(task, method, closing),
-                        seed=seed,
-                        batch_size=batch,
-                        warn=False,
-                    )
-                    found[method] = merits(result.image, images)
-                    seconds[method] = result.seconds / len(images)
-                    pictures[task][f"{method.encoder} encoder\n{method}"] = result.image
-                    bar.advance(bar_task, len(images))
-                report["sets"][data_set][task], page = results(found, seconds)
+
+                def advance(
+                    method: Method, t: Any = bar_task, of: str = f"{data_set}, {task}", n: int = len(images)
+                ) -> None:
+                    bar.update(t, advance=n, description=f"{of}, {method.encoder} {method}")
+
+                y, found = answer(task, images, methods, recipe, seed, batch, advance)
+                named = {f"{m.encoder} encoder\n{m}": image for m, image in found.images.items()}
+                pictures[task] = {"image": images, "measurement": y, **named}
+                report["sets"][data_set][task], page = results(found)
                 text.append(f"\n### {task}\n\n{page}")
             figure(data_set, pictures, out / f"{name}-{data_set}.png")
     report["about"] = common.provenance(
-        seed, everyone[0], priors=[p.name for p in everyone], images=count, steps=steps, closing=closing
+        seed, everyone[0], priors=[p.name for p in everyone], images=count, recipe=recipe.changed(steps=steps).to_dict()
     ) | {"load": os.getloadavg()}
     head = [
         "# Deblurring and denoising: IA-HVAE against the vanilla HVAE\n",
@@ -220,7 +251,8 @@ def main(
     ]
     head.append(
         f"Deblurring: bins up to scale {KEPT} measured without noise; denoising: N(0, 1) noise on unit variance. "
-        f"{steps} steps, all latents of a scale (vanilla: of the hierarchy) at once; "
+        f"{steps} steps ({objective}, Adam, step size {step_size:g}), all latents of a scale at once or all of the "
+        "hierarchy's (vanilla always); "
         f"{'with' if closing else 'no'} closing, temperature 0.\n"
     )
     common.write(name, report, "\n".join(head + text), out)

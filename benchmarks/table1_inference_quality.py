@@ -171,26 +171,14 @@ def figure(report: dict[str, Any], path: Path) -> None:
     """MSE against the number of steps; change of the MSE and of the bound against the amortized guess."""
     sets = report["sets"]
     grid, axes = plt.subplots(len(sets), 3, figsize=(11, 3.1 * len(sets)), squeeze=False)
+    titles = ("MSE", "MSE against amortized, %", "-ELBO against amortized, nats/dim")
     for row, (name, entry) in zip(axes, sets.items(), strict=True):
-        for method in METHODS[1:]:
-            start = ["amortized"] if method in FROM_GUESS else []
-            found = [r for r in entry["rows"] if r["method"] in (method, *start)]
-            steps = [r["steps"] for r in found]
-            row[0].plot(steps, [r["mse"][0] for r in found], "o-", ms=3, label=NAMES.get(method, method))
-            if method == "iterative":
-                continue
-            for axis, key, factor in ((row[1], "mse_change", 100), (row[2], "negative_elbo_change", 1)):
-                values = factor * np.array([r.get(key, (0, 0, 0)) for r in found])
-                error = [values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]
-                axis.errorbar(
-                    steps, values[:, 0], yerr=error, fmt="o-", ms=3, capsize=2, label=NAMES.get(method, method)
-                )
+        for method in dict.fromkeys(r["method"] for r in entry["rows"] if r["method"] != "amortized"):
+            curves(row, method, entry["rows"])
         theirs = PAPER[name]["mse"]
         row[1].plot(list(theirs), list(theirs.values()), "kx", label="paper, theirs")
         row[0].set_yscale("log")
-        for axis, title in zip(
-            row, ("MSE", "MSE against amortized, %", "-ELBO against amortized, nats/dim"), strict=True
-        ):
+        for axis, title in zip(row, titles, strict=True):
             axis.set_title(f"{quality.TITLES[name]}: {title}", fontsize=8)
             axis.set_xlabel("steps", fontsize=8)
             axis.tick_params(labelsize=7)
@@ -198,6 +186,18 @@ def figure(report: dict[str, Any], path: Path) -> None:
     grid.tight_layout()
     grid.savefig(path, dpi=100)
     plt.close(grid)
+
+
+def curves(axes: Any, method: str, rows: list[dict[str, Any]]) -> None:
+    """A method's curves in the three panels of a data set."""
+    own = [r for r in rows if r["method"] == method or (method in FROM_GUESS and r["method"] == "amortized")]
+    steps, style = [r["steps"] for r in own], {"fmt": "o-", "ms": 3, "capsize": 2, "label": NAMES.get(method, method)}
+    axes[0].errorbar(steps, [r["mse"][0] for r in own], **style)
+    if method == "iterative":  # not comparable with the guess: off the scale by far
+        return
+    for axis, key, factor in ((axes[1], "mse_change", 100), (axes[2], "negative_elbo_change", 1)):
+        mean, low, high = factor * np.array([r.get(key, (0, 0, 0)) for r in own]).T
+        axis.errorbar(steps, mean, yerr=[mean - low, high - mean], **style)
 
 
 def page(name: str, entry: dict[str, Any], lines: list[list[str]], distance: str) -> list[str]:

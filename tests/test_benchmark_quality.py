@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import zipfile
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -208,13 +209,14 @@ def test_inverse_problems(world):
     for name in SETS:
         for task in ("deblur", "denoise"):
             entry = report["sets"][name][task]
-            assert len(entry["methods"]) == 8
+            assert len(entry["methods"]) == 10
             compared = {(d["first"]["decoder"], d["second"]["decoder"]) for d in entry["differences"]}
             assert compared == {("separable", "vanilla"), ("separable", "separable"), ("vanilla", "vanilla")}
-            means = {(m["encoder"], m["decoder"], m["steps"]): m["psnr"][0] for m in entry["methods"]}
-            first = entry["differences"][0]
-            pair = [(d["encoder"], d["decoder"], d["steps"]) for d in (first["first"], first["second"])]
-            assert first["psnr"][0] == pytest.approx(means[pair[0]] - means[pair[1]])
+            key = itemgetter("encoder", "decoder", "steps", "schedule")
+            means = {key(m): m["psnr"][0] for m in entry["methods"]}
+            for difference in entry["differences"]:
+                expected = means[key(difference["first"])] - means[key(difference["second"])]
+                assert difference["psnr"][0] == pytest.approx(expected)
         assert (out / f"fig4_inverse_problems-quick-{name}.png").is_file()
 
 
