@@ -243,6 +243,6 @@ def test_rings_are_not_compared_where_there_are_none():
     prior, recipe = tiny_prior(), Recipe(loss="l1", steps=1)
     general = {"noise": GaussianNoise(0.1), "force_general": True, "warn": False}
     y = images(1)
-    with pytest.raises(RecipeError, match="'l1'.*diagonal.*'likelihood'"):
+    with pytest.raises(RecipeError, match=r"'l1'.*diagonal.*'likelihood'"):
         solve(y, Identity((1, 32, 32)), prior, recipe=recipe, **general)
     assert solve(y, Identity((1, 32, 32)), prior, recipe=recipe.changed(steps=0), **general).image.shape == y.shape
