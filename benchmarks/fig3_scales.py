@@ -18,6 +18,7 @@ import numpy as np
 import quality
 import torch
 import typer
+from clean_inference import FROM_GUESS, infer, recipe_of, tuned_settings
 from torch import Tensor
 
 import common
@@ -81,6 +82,7 @@ def main(
     count: Annotated[int, typer.Option(help="Test images of each set")] = 32,
     rows: Annotated[int, typer.Option(help="Images shown of each set")] = 2,
     steps: Annotated[int, typer.Option(help="Steps of hybrid inference")] = 25,
+    method: Annotated[str, typer.Option(help="hybrid: scale by scale; whole: all scales at once")] = "hybrid",
     tuned: Annotated[Path | None, typer.Option(help="What tune_clean.py wrote; default: in the results")] = None,
     batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of images, phases and draws")] = 0,
@@ -90,8 +92,10 @@ def main(
     """Make the figure."""
     if quick:
         count, steps = 4, 2
+    if method not in FROM_GUESS:
+        raise SystemExit(f"--method {method}: there are {', '.join(FROM_GUESS)}")
     sets = quality.chosen_sets({"cifar10": cifar10, "mri-complex": mri}, only)
-    settings = quality.tuned_settings(tuned)
+    settings = tuned_settings(tuned)
     name = f"fig3_scales{'-quick' if quick else ''}{'-' + only if only else ''}"
     out.mkdir(parents=True, exist_ok=True)
     shown: dict[str, dict[str, Any]] = {}
@@ -101,18 +105,20 @@ def main(
             images = quality.images_of(data_set, "test", count, seed, data)
             prior = quality.loaded(source, images)
             priors.append(prior)
-            recipe = quality.PAPER_SETTING.changed(steps=steps, **settings.get(data_set, {}).get("hybrid", {}))
+            recipe = recipe_of(method, steps, settings.get(data_set, {}).get(method, {}))
             task = bar.add_task(data_set, total=len(images))
-            found = quality.infer(prior, images, recipe, seed, batch, lambda n, t=task: bar.advance(t, n))
+            found = infer(prior, images, recipe, seed, batch, lambda n, t=task: bar.advance(t, n))
             scales = prior.spectrum.scales
             partial = partial_sums(found.image, scales)
             least = errors(partial_sums(images, scales), images)
             shown[data_set] = {"scales": scales, "partial": partial, "images": images, "least": least}
             shown[data_set]["mse"] = errors(partial, images)
-    about = common.provenance(seed, priors[0], priors=[p.name for p in priors], images=count, steps=steps)
+    about = common.provenance(
+        seed, priors[0], priors=[p.name for p in priors], images=count, steps=steps, method=method
+    )
     report: dict[str, Any] = {"about": about | {"load": os.getloadavg()}, "sets": {}}
     text = ["# The output as scales are added\n", quality.describe(about, priors)]
-    text.append(f"Hybrid inference of {count} clean test images, {steps} steps, beta 1, closing off.\n")
+    text.append(f"Hybrid inference of {count} clean test images, {steps} steps ({method}), beta 1, closing off.\n")
     for data_set, entry in shown.items():
         lines, cells = [], []
         for scale, mse, least in zip(entry["scales"], entry["mse"], entry["least"], strict=True):

@@ -1,17 +1,14 @@
-"""What the scripts of the paper's quality figures share: the two data sets, clean inference, paired comparisons."""
+"""What the scripts of the paper's quality figures share: the two data sets, priors, paired comparisons, pages."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -19,8 +16,6 @@ from torch import Tensor
 import common
 import iasolve
 from iasolve.metrics import mean_interval
-from iasolve.operators import GaussianNoise, Identity
-from iasolve.priors.bound import bound
 from iasolve.training.data import DataConfig, load_images, load_split, normalise
 from iasolve.training.phase import PhaseField
 
@@ -41,16 +36,6 @@ def chosen_sets(sets: dict[str, Any], only: str) -> dict[str, Any]:
     if only and only not in sets:
         raise SystemExit(f"--only {only}: no such data set; there are {', '.join(sets)}")
     return {only: sets[only]} if only else sets
-
-
-def tuned_settings(path: Path | None) -> dict[str, dict[str, dict[str, Any]]]:
-    """Changes to the recipe per data set and method, as ``tune_clean.py`` chose them; none without its file."""
-    chosen = path or common.RESULTS / "tune_clean.json"
-    if chosen.is_file():
-        return json.loads(chosen.read_text(encoding="utf-8"))["chosen"]
-    if path is not None:
-        raise SystemExit(f"no {path}: make it with tune_clean.py")
-    return {}
 
 
 def images_of(name: str, part: str, count: int, seed: int, folder: Path | None = None) -> Tensor:
@@ -86,51 +71,6 @@ def _cifar(part: str, seed: int, folder: Path | None) -> Tensor:
 def _complex_mri(part: str, seed: int, folder: Path | None) -> Tensor:
     magnitudes = common.slices(folder / "mri-t1ce-128.npz" if folder else None, part)
     return PhaseField()(magnitudes, np.random.default_rng(seed))
-
-
-@dataclass
-class Found:
-    """What a method makes of images: ``image`` ``(n, C, N, N)``, and per image ``mse``, ``elbo`` and ``nll``.
-
-    ``elbo`` is in nats per dimension of the image; ``nll``, minus the log prior density of the latents, in nats per
-    latent dimension. ``seconds`` are per image.
-    """
-
-    image: Tensor
-    mse: np.ndarray
-    elbo: np.ndarray
-    nll: np.ndarray
-    seconds: float
-
-
-def infer(
-    prior: iasolve.HVAEPrior,
-    images: Tensor,
-    recipe: iasolve.Recipe,
-    seed: int,
-    batch: int,
-    advance: Callable[[int], object] = lambda count: None,
-) -> Found:
-    """Inference of clean images, and what it is worth."""
-    operator = Identity(tuple(images.shape[1:]), images.dtype)
-    parts, elbo, nll = [], [], []
-    seconds = 0.0
-    for start in range(0, len(images), batch):
-        x = images[start : start + batch]
-        result = iasolve.solve(
-            x, operator, prior, noise=GaussianNoise(0.0), recipe=recipe, seed=seed, batch_size=batch, warn=False
-        )
-        seconds += result.seconds
-        known = x / result.gain.reshape(-1, 1, 1, 1)
-        encoder = recipe.mode != "iterative"
-        found = bound(prior, known, result.offsets, encoder=encoder, seed=seed + start)
-        parts.append(result.image)
-        elbo.append(found.elbo.numpy())
-        nll.append(found.nll.numpy())
-        advance(len(x))
-    image = torch.cat(parts)
-    mse = (image - images).abs().square().mean((-3, -2, -1)).numpy()
-    return Found(image, mse, np.concatenate(elbo), np.concatenate(nll), seconds / len(images))
 
 
 def ratio_of_means(values: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:

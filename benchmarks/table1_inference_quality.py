@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,35 +24,23 @@ import numpy as np
 import quality
 import torch
 import typer
-from quality import Found, percent, spread
+from clean_inference import FROM_GUESS, METHODS, NAMES, Found, Setting, share_of_gain, tuned_settings
+from quality import percent, spread
+from rich.progress import Progress, TaskID
 from torch import Tensor
 
 import common
-import iasolve
 from iasolve.metrics import mean_interval
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 FEATURES = Path(__file__).parent / "features" / "cifar10-classifier.safetensors"
-METHODS = ("amortized", "iterative", "hybrid", "whole", "vanilla")
-NAMES = {"whole": "hybrid, all scales at once", "vanilla": "vanilla HVAE, all latents at once"}
-FROM_GUESS = ("hybrid", "whole")
 PAPER = {
     "cifar10": {"set": "CIFAR-10, lossless", "mse": {5: -1.0, 25: -2.2}, "seconds": {0: 0.051, 25: 0.156}},
     "mri-complex": {"set": "fastMRI", "mse": {5: -1.9, 25: -8.1}, "seconds": {}},
 }
 """The paper's figures: change of the MSE in per cent at so many hybrid steps, and seconds an image."""
-
-
-def recipe_of(method: str, steps: int, changes: dict[str, Any]) -> iasolve.Recipe:
-    """The recipe of a row."""
-    base = quality.PAPER_SETTING.changed(steps=steps)
-    if method == "iterative":
-        base = base.changed(mode="iterative", objective="map")
-    if method == "whole":
-        base = base.changed(schedule="whole")
-    return base.changed(**changes)
 
 
 def extractor_of(path: Path | None) -> tuple[Callable[[Tensor], Tensor], str]:
@@ -70,20 +59,6 @@ def extractor_of(path: Path | None) -> tuple[Callable[[Tensor], Tensor], str]:
         return torch.jit.load(str(path), map_location="cpu").eval(), f"Frechet distance of {path.name}"
     except (RuntimeError, ValueError) as error:
         raise SystemExit(f"{path} is neither a .pth state dict nor a TorchScript module: {error}") from None
-
-
-class Rows:
-    """Runs methods on one data set and keeps what was found."""
-
-    def __init__(self, images: Tensor, priors: dict[str, Any], chosen: dict[str, Any], seed: int, batch: int) -> None:
-        self.images, self.priors, self.chosen, self.seed, self.batch = images, priors, chosen, seed, batch
-
-    def run(self, method: str, steps: int, count: int, advance: Callable[[int], object]) -> Found:
-        """One row, on the first ``count`` images."""
-        prior = self.priors["vanilla" if method == "vanilla" else "separable"]
-        changes = self.chosen.get(method, {})
-        recipe = recipe_of(method, steps, changes)
-        return quality.infer(prior, self.images[:count], recipe, self.seed, self.batch, advance)
 
 
 def summarise(found: Found, base: Found | None, distance: tuple[float, float, float]) -> dict[str, Any]:
@@ -114,30 +89,9 @@ def line(method: str, steps: int, found: Found, entry: dict[str, Any]) -> list[s
         changes[1] = "-"
     value, low, _ = entry["frechet"]
     distance = f"{value:.3f} ± {value - low:.3f}"
-    name = NAMES.get(method, method) if steps else method
+    name = NAMES.get(method, method) if steps else {"vanilla": "vanilla HVAE, amortized"}.get(method, method)
     cells = [name, str(steps), spread(found.mse, 5), changes[0], bound, changes[1], spread(found.nll, 3)]
     return [*cells, distance, f"{found.seconds:.3f}"]
-
-
-def share_of_gain(
-    rows: Rows, method: str, steps: int, many: int, count: int, advance: Callable[[int], object]
-) -> dict[str, Any]:
-    """Which part of the gain of ``many`` steps ``steps`` of them reach, on the first ``count`` images."""
-    base, few, long = (rows.run(method, n, count, advance) for n in (0, steps, many))
-    gains = {"mse": (base.mse - few.mse, base.mse - long.mse), "elbo": (few.elbo - base.elbo, long.elbo - base.elbo)}
-    out: dict[str, Any] = {
-        "method": method,
-        "images": len(base.mse),
-        "steps": steps,
-        "many": many,
-        "seconds": long.seconds,
-    }
-    for key, (reached, whole) in gains.items():
-        # where many steps gain nothing there is nothing to have a share of
-        out[key] = quality.ratio_of_means(reached, whole) if mean_interval(whole)[1] > 0 else None
-    out["mse_change"] = quality.change_of_mean(long.mse, base.mse)
-    out["negative_elbo_change"] = mean_interval(base.elbo - long.elbo)
-    return out
 
 
 def long_table(entries: list[dict[str, Any]]) -> str:
@@ -216,6 +170,35 @@ def page(name: str, entry: dict[str, Any], lines: list[list[str]], distance: str
     return out
 
 
+def rows_of(
+    setting: Setting,
+    extractor: Callable[[Tensor], Tensor],
+    methods: list[str],
+    numbers: list[int],
+    bar: Progress,
+    task: TaskID,
+) -> tuple[dict[str, Any], list[list[str]]]:
+    """All rows of a data set, for the report and for the page; each is paired with its own prior's guess."""
+    images = setting.images
+    todo = [("amortized", 0)]
+    todo += [(m, n) for m in methods for n in numbers if m != "amortized" and (n or m not in FROM_GUESS)]
+    bar.update(task, total=len(todo) * len(images))
+    entry: dict[str, Any] = {"images": len(images), "rows": []}
+    lines: list[list[str]] = []
+    guesses: dict[bool, Found] = {}
+    seen = frechet.features_of(extractor, frechet.as_rgb(images, images))
+    for method, steps in todo:
+        bar.update(task, description=f"{method}, {steps} steps")
+        found = setting.run(method, steps, len(images), partial(bar.advance, task))
+        base = guesses.get(method == "vanilla")
+        guesses.setdefault(method == "vanilla", found)
+        shown = frechet.features_of(extractor, frechet.as_rgb(found.image, images))
+        summary = summarise(found, base, frechet.jackknife(seen, shown))
+        entry["rows"].append({"method": method, "steps": steps, **summary})
+        lines.append(line(method, steps, found, summary))
+    return entry, lines
+
+
 def main(
     data: Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")] = None,
     cifar10: Annotated[str, typer.Option(help="Clean-trained prior, by name or path")] = "cifar10-clean",
@@ -248,7 +231,7 @@ def main(
     sets = {"cifar10": (cifar10, cifar10_vanilla, count), "mri-complex": (mri, mri_vanilla, mri_count)}
     sets = quality.chosen_sets(sets, only)
     extractor, distance = extractor_of(features)
-    chosen = quality.tuned_settings(tuned)
+    chosen = tuned_settings(tuned)
     name = f"table1_inference_quality{'-quick' if quick else ''}{'-' + only if only else ''}"
     out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"about": {}, "frechet": distance, "settings": chosen, "sets": {}}
@@ -261,31 +244,15 @@ def main(
             if "vanilla" in wanted:
                 priors["vanilla"] = quality.loaded(vanilla, images)
             everyone += priors.values()
-            rows = Rows(images, priors, chosen.get(data_set, {}), seed, batch)
-            todo = [("amortized", 0)]
-            todo += [(m, n) for m in wanted for n in numbers if m != "amortized" and (n or m not in FROM_GUESS)]
-            shares = [m for m in FROM_GUESS if many and m in wanted]
-            total = len(todo) * len(images) + 3 * len(shares) * min(many_count, len(images))
-            task = bar.add_task(data_set, total=total)
-            entry: dict[str, Any] = {"images": len(images), "rows": [], "long": []}
-            lines: list[list[str]] = []
-            bases: dict[str, Found] = {}
-            seen = frechet.features_of(extractor, frechet.as_rgb(images, images))
-            for method, number in todo:
-                bar.update(task, description=f"{data_set}, {method} {number}")
-                found = rows.run(method, number, len(images), lambda n, t=task: bar.advance(t, n))
-                family = "vanilla" if method == "vanilla" else "separable"
-                base = bases.get(family)
-                bases.setdefault(family, found)
-                shown = frechet.features_of(extractor, frechet.as_rgb(found.image, images))
-                summary = summarise(found, base, frechet.jackknife(seen, shown))
-                entry["rows"].append({"method": method, "steps": number, **summary})
-                lines.append(line(method, number, found, summary))
+            setting = Setting(images, priors, chosen.get(data_set, {}), seed, batch)
+            task = bar.add_task(data_set, total=None)
+            entry, lines = rows_of(setting, extractor, wanted, numbers, bar, task)
+            entry["long"] = []
             few = 25 if 25 in numbers else max(numbers)
-            for method in shares:
-                bar.update(task, description=f"{data_set}, {method} {many}")
-                advance = lambda n, t=task: bar.advance(t, n)  # noqa: E731
-                entry["long"].append(share_of_gain(rows, method, few, many, many_count, advance))
+            for method in (m for m in FROM_GUESS if many and m in wanted):
+                task = bar.add_task(f"{data_set}, {method}, {many} steps", total=3 * min(many_count, len(images)))
+                advance = partial(bar.advance, task)
+                entry["long"].append(share_of_gain(setting, method, few, many, many_count, advance))
             report["sets"][data_set] = entry
             text += page(data_set, entry, lines, distance)
             report["about"] = common.provenance(

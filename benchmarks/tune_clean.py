@@ -13,13 +13,15 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import quality
 import typer
-from quality import Found, percent
-from table1_inference_quality import Rows
+from clean_inference import Found, Setting
+from quality import percent
 
 import common
 from iasolve.metrics import mean_interval
@@ -90,14 +92,13 @@ def main(
                 prior = quality.loaded(vanilla if method == "vanilla" else separable, images)
                 grid = list(candidates(method, sizes))
                 task = bar.add_task(f"{data_set}, {method}", total=(len(grid) + 1) * len(images))
-                rows = Rows(images, {"separable": prior, "vanilla": prior}, {}, seed, batch)
-
-                def run(number: int, changes: dict[str, Any], m: str = method, r: Rows = rows, t: Any = task) -> Found:
-                    r.chosen = {m: changes}
-                    return r.run(m, number, len(r.images), lambda n: bar.advance(t, n))
-
-                base = run(0, {})
-                entries = [judged(changes, run(steps, changes), base) for changes in grid]
+                setting = Setting(images, {"separable": prior, "vanilla": prior}, {}, seed, batch)
+                advance = partial(bar.advance, task)
+                base = setting.run(method, 0, len(images), advance)
+                entries = []
+                for changes in grid:
+                    found = replace(setting, chosen={method: changes}).run(method, steps, len(images), advance)
+                    entries.append(judged(changes, found, base))
                 report["chosen"].setdefault(data_set, {})[method] = best(entries, method)["changes"]
                 report["tried"].setdefault(data_set, {})[method] = entries
                 about = common.provenance(seed, prior, images=len(images), steps=steps, load=os.getloadavg())
