@@ -67,7 +67,8 @@ def headline(row: dict[str, Any]) -> str:
                 f"{counted[0]:.1f}x",
                 f"{counted[1]:.1f}x",
                 entry["evaluations"],
-                f"{entry['flops'] / 1e9:.0f}",
+                f"{entry['flops'] / 1e9:.3g}",
+                f"{1e12 * entry['seconds_25'] / entry['flops_25']:.2f}",
                 f"{entry['steps']} x {len(entry['runs'])}",
                 f"{100 * entry['share']:.0f} %",
             ]
@@ -80,6 +81,7 @@ def headline(row: dict[str, Any]) -> str:
         "by layer evaluations",
         "layer evaluations a step",
         "GFLOP a step",
+        "ms / GFLOP",
         "steps timed x runs",
         "share of cores",
     ]
@@ -145,13 +147,15 @@ def markdown(report: dict[str, Any]) -> str:
     parts = [
         "# Time of 25 refinement steps\n",
         f"{'Networks of the paper' if about['paper_size'] else 'Tiny networks, a look only'}, untrained; "
-        f"objective {about['objective']}; torch {about['torch']}, {about['machine']}; commit {about['commit']}; seed "
-        f"{about['seed']}. `~`: fewer steps timed, the rest by counted FLOPs; `~~`: not timed at this depth, by FLOPs "
+        f"objective {about['objective']}; {about['clock']} seconds; torch {about['torch']}, {about['machine']}; "
+        f"commit {about['commit']}; seed {about['seed']}. `~`: fewer steps timed, the rest by counted FLOPs; `~~`: not "
+        "timed at this depth, by FLOPs "
         "from the deepest network timed.\n",
         f"## {first['size']}x{first['size']}, L = {first['depth']}, {first['scales']} scales, batch 1\n",
         headline(first),
         "\nVanilla joint is the fair opponent: all latents at once cost it about what they cost us. What separability "
-        "saves is the way through all later scales, which only refinement latent by latent takes.\n",
+        "saves is the way through all later scales, which only refinement latent by latent takes. A FLOP costs all arms "
+        "the same: where ms / GFLOP differ, part of a ratio of seconds is the machine's.\n",
         "\n## One joint step of all scales\n",
         "Against the decoder alone, forward and backward, and one amortized pass. A step: from runs of two lengths. "
         "1/25 of all: with comparisons of iterates and the decoder passes before and after.\n",
