@@ -1,7 +1,9 @@
 """From the guess to the solution: further passes, then gradient steps, each kept only where it pays.
 
 What pays is told by the total objective of an image, the ELBO of its measurement (or minus its log posterior):
-an image never ends with a worse one than its first guess's.
+an image never ends with a worse one than its first guess's. Where there are passes and no steps, it is the log
+posterior of the latents' means: widths after a pass are those of another image's posterior, not of the measurement's.
+With 8 coils at 4x the ELBO discards passes that gain 1 dB; on masked k-space of one coil both choose alike.
 """
 
 from __future__ import annotations
@@ -69,11 +71,12 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
             found = refiner(start.found)
         return _Candidate(Guess(start.features, found), *_judged(term, refiner.reports, how))
 
-    idle = recipe.changed(steps=0)
+    steps = any(recipe.steps_at(s) for s in prior.spectrum.scales)
+    idle = recipe.changed(steps=0, objective="map" if recipe.passes and not steps else recipe.objective)
     first = best = run(guess, idle)
     if recipe.passes and guess.features is not None:
         best = _better(best, run(read_again(problem, prior, recipe, stop, guess), idle), tiles)
-    if any(recipe.steps_at(s) for s in prior.spectrum.scales):
+    if steps:
         best = _better(best, run(best.guess, recipe), tiles)
     reports = [replace(new, before=old.after) for old, new in zip(first.reports, best.reports, strict=True)]
     return Outcome(best.guess, reports, _lower(best.total, first.total))
