@@ -154,8 +154,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"## {first['size']}x{first['size']}, L = {first['depth']}, {first['scales']} scales, batch 1\n",
         headline(first),
         "\nVanilla joint is the fair opponent: all latents at once cost it about what they cost us. What separability "
-        "saves is the way through all later scales, which only refinement latent by latent takes. A FLOP costs all arms "
-        "the same: where ms / GFLOP differ, part of a ratio of seconds is the machine's.\n",
+        "saves is the way through all later scales, which only refinement latent by latent takes. All arms do the same "
+        "kind of work: where ms / GFLOP differ, part of a ratio of seconds is the machine's.\n",
         "\n## One joint step of all scales\n",
         "Against the decoder alone, forward and backward, and one amortized pass. A step: from runs of two lengths. "
         "1/25 of all: with comparisons of iterates and the decoder passes before and after.\n",
@@ -177,49 +177,54 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _lines(axis: Any, rows: list[dict[str, Any]]) -> None:
-    for name, colour in zip(NAMES, ("C3", "C1", "C0", "C2"), strict=True):
-        found = [r for r in rows if "seconds_25" in r["arms"][name]]
-        depth, seconds = [r["depth"] for r in found], [r["arms"][name]["seconds_25"] for r in found]
-        axis.plot(depth, seconds, color=colour, label=name, lw=1)
-        for r, x, y in zip(found, depth, seconds, strict=True):
-            measured = r["arms"][name]["steps"] == 25
-            axis.plot(x, y, "o", color=colour, mfc=colour if measured else "white", ms=4)
-    axis.plot(
-        [r["depth"] for r in rows], [r["separable_amortized"]["seconds"] for r in rows], "k:", label="amortized pass"
-    )
-    axis.set(xscale="log", yscale="log", xlabel="depth L", ylabel="seconds, 25 steps")
+def _curve(axis: Any, rows: list[dict[str, Any]], values: list[float], arms: tuple[str, ...], **style: Any) -> None:
+    """A curve against depth; markers are open where one of ``arms`` was extrapolated."""
+    depth = [r["depth"] for r in rows]
+    axis.plot(depth, values, lw=1, **style)
+    for r, x, y in zip(rows, depth, values, strict=True):
+        measured = all(r["arms"][name]["steps"] == 25 for name in arms)
+        axis.plot(x, y, "o", color=style["color"], mfc=style["color"] if measured else "white", ms=4)
+
+
+def _depths(axis: Any, rows: list[dict[str, Any]]) -> None:
+    """Logarithmic axes, with the depths themselves as ticks."""
+    axis.set(xscale="log", yscale="log", xlabel="depth L")
+    axis.set_xticks(sorted({r["depth"] for r in rows}), minor=False)
+    axis.set_xticks([], minor=True)
+    axis.xaxis.set_major_formatter("{x:.0f}")
 
 
 def figure(report: dict[str, Any], path: Path) -> None:
     """Seconds against depth in both series, and their ratios."""
     grid, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-    for axis, series in zip(axes, ("layers per scale", "number of scales"), strict=False):
-        rows = [r for r in report["rows"] if r["series"] == series]
-        if not rows:
-            continue
-        _lines(axis, rows)
-        fixed = (
-            f"{rows[0]['scales']} scales"
-            if series == "layers per scale"
-            else (f"{rows[0]['layers_per_scale']} layers a scale")
-        )
-        axis.set_title(f"{series} varied ({fixed})", fontsize=10)
-        opponents = ((PER_LATENT, "C3"), (SEQUENTIAL, "C0"), (VANILLA_JOINT, "C1"))
-        for arm, colour in opponents if series == "layers per scale" else ():
-            depth = [r["depth"] for r in rows]
-            axes[2].plot(
-                depth, [ratio(r, arm.name, JOINT.name) for r in rows], "o-", color=colour, ms=4, lw=1, label=arm.name
-            )
-            axes[2].plot(depth, [ratio(r, arm.name, JOINT.name, "flops_25") for r in rows], "--", color=colour, lw=0.8)
+    colours = dict(zip(NAMES, ("C3", "C1", "C0", "C2"), strict=True))
+    series = {s: [r for r in report["rows"] if r["series"] == s] for s in ("layers per scale", "number of scales")}
+    for axis, (name, rows) in zip(axes, series.items(), strict=False):
+        for arm, colour in colours.items():
+            found = [r for r in rows if "seconds_25" in r["arms"][arm]]
+            seconds = [r["arms"][arm]["seconds_25"] for r in found]
+            _curve(axis, found, seconds, (arm,), color=colour, label=arm)
+        amortized = [r["separable_amortized"]["seconds"] for r in rows]
+        axis.plot([r["depth"] for r in rows], amortized, "k:", label="amortized pass")
+        _depths(axis, rows)
+        axis.set_ylabel("seconds, 25 steps")
+        fixed = ("scales", "scales") if name == "layers per scale" else ("layers_per_scale", "layers a scale")
+        axis.set_title(f"{name} varied ({rows[0][fixed[0]]} {fixed[1]})", fontsize=10)
     axes[0].legend(fontsize=7, title="open: extrapolated", title_fontsize=7)
+    rows = series["layers per scale"]
+    for arm in (PER_LATENT.name, SEQUENTIAL.name, VANILLA_JOINT.name):
+        of_seconds = [ratio(r, arm, JOINT.name) for r in rows]
+        _curve(axes[2], rows, of_seconds, (arm, JOINT.name), color=colours[arm], label=arm)
+        flops = [ratio(r, arm, JOINT.name, "flops_25") for r in rows]
+        axes[2].plot([r["depth"] for r in rows], flops, "--", color=colours[arm], lw=0.8)
     first = report["rows"][0]
-    axes[2].plot(first["depth"], ratio(first, PER_LATENT.name, JOINT.name), "*", color="C3", ms=12)
+    place = (first["depth"], ratio(first, PER_LATENT.name, JOINT.name))
+    axes[2].plot(*place, "*", color=colours[PER_LATENT.name], ms=11)
     axes[2].annotate(
-        f"{first['size']}x{first['size']}", (first["depth"], ratio(first, PER_LATENT.name, JOINT.name)), fontsize=8,
-        xytext=(6, 4), textcoords="offset points",
-    )  # fmt: skip
-    axes[2].set(xscale="log", yscale="log", xlabel="depth L", ylabel="times IA joint")
+        f"{first['size']}x{first['size']}", place, (-6, 6), textcoords="offset points", ha="right", fontsize=8
+    )
+    _depths(axes[2], rows)
+    axes[2].set_ylabel("times IA joint")
     axes[2].set_title("ratio of seconds; dashed: of FLOPs", fontsize=10)
     axes[2].legend(fontsize=7)
     grid.savefig(path, dpi=110)
