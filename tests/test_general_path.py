@@ -1,0 +1,142 @@
+"""What a refinement step costs where the operator is not diagonal: applications counted, and no network layer more."""
+
+import pytest
+import torch
+from tiny import SIZE, images, tiny_prior
+
+from iasolve import Recipe, solve
+from iasolve.inference import problem
+from iasolve.inference.data import GeneralData
+from iasolve.operators import GaussianNoise, Identity, LinearOperator, SensitivityEncoding, birdcage_maps
+from iasolve.priors.counting import CountedPrior
+
+SIGMA = 0.05
+EXACT = Identity((1, SIZE, SIZE), torch.float64)
+
+
+class Counted(LinearOperator):
+    """Multi-coil k-space whose applications are counted; the general path knows no short cut for it."""
+
+    def __init__(self):
+        maps = birdcage_maps((SIZE, SIZE), 3)
+        self.encoding = (SensitivityEncoding(maps, torch.arange(SIZE) % 2 == 0, torch.float64),)  # no submodule
+        super().__init__((1, SIZE, SIZE), (3, SIZE, SIZE), in_dtype=torch.float64, out_dtype=torch.complex128)
+        self.forwards = self.adjoints = 0
+
+    def forward(self, x):
+        self.forwards += 1
+        return self.encoding[0](x)
+
+    def adjoint(self, y):
+        self.adjoints += 1
+        return self.encoding[0].adjoint(y)
+
+    def counts(self):
+        return self.forwards, self.adjoints
+
+
+@pytest.fixture
+def measured():
+    operator = Counted()
+    x = images(2, seed=1, dtype=torch.float64)
+    y = GaussianNoise(SIGMA).sample(operator(x), torch.Generator().manual_seed(0))
+    return operator, y
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 6])
+def test_a_step_costs_j_applications_and_one_for_its_value(measured, iterations):
+    operator, y = measured
+    data = GeneralData(operator, y, torch.full((2,), SIGMA, dtype=torch.float64), iterations)
+    variance = torch.full((1, SIZE, SIZE), 0.1, dtype=torch.float64)
+    spent = []
+    for seed in range(4):
+        before = operator.counts()
+        x0 = images(2, seed=seed, dtype=torch.float64).requires_grad_(True)
+        torch.autograd.grad(data.term(x0, variance).sum(), x0)
+        spent.append(tuple(b - a for a, b in zip(before, operator.counts(), strict=True)))
+    # the first has no product to start from; the value of the objective takes one A more
+    assert spent == [(iterations + 2, iterations + 1)] + [(iterations + 1, iterations)] * 3
+
+
+def test_steps_cost_no_layer_more_than_on_the_exact_path(measured):
+    """And J + 1 applications of A each, J of the adjoint, as :class:`Recipe` says."""
+    operator, y = measured
+    iterations, spent = 2, []
+
+    def recorded(self, x0, variance, original=GeneralData.term):
+        before = operator.counts()
+        value = original(self, x0, variance)
+        spent.append(tuple(b - a for a, b in zip(before, operator.counts(), strict=True)))
+        return value
+
+    layers = {}
+    for name in ("general", "exact"):
+        prior = CountedPrior(tiny_prior(torch.float64))
+        recipe = Recipe(steps=5, iterations=iterations)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GeneralData, "term", recorded)
+            if name == "general":
+                solve(y, operator, prior, noise=GaussianNoise(SIGMA), recipe=recipe, warn=False)
+            else:
+                solve(y[:, :1].real, EXACT, prior, noise=GaussianNoise(SIGMA), recipe=recipe, warn=False)
+        layers[name] = prior.with_gradient
+    scales = len(tiny_prior().spectrum.scales)
+    assert layers["general"] == layers["exact"] > 0
+    assert len(spent) == 5 * scales
+    assert max(spent) == (iterations + 2, iterations + 1)
+    # one solve a scale, the first, begins elsewhere: comparisons came between
+    assert spent.count((iterations + 1, iterations)) >= 4 * scales
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE - 4])
+def test_the_profile_of_an_operator_is_probed_once(size, monkeypatch):
+    """Also where the operator is put onto a larger grid, which makes another object of it in every call."""
+    operator = SensitivityEncoding(birdcage_maps((size, size), 3), torch.arange(size) % 2 == 0, torch.float64)
+    y = GaussianNoise(SIGMA).sample(operator(images(2, size=size, dtype=torch.float64)))
+    probed = []
+
+    def counted(*arguments, original=problem._probe):
+        probed.append(arguments[1])
+        return original(*arguments)
+
+    monkeypatch.setattr(problem, "_probe", counted)
+    for _ in range(2):
+        solve(y, operator, tiny_prior(torch.float64), noise=GaussianNoise(SIGMA), recipe="fast", warn=False)
+    # once for each noise level in units of the image, not again in the second call
+    assert len(probed) == len(set(probed)) <= 2
+
+
+def test_the_result_tells_what_conjugate_gradients_did(measured):
+    operator, y = measured
+    loose, tight = (
+        solve(
+            y,
+            operator,
+            tiny_prior(torch.float64),
+            noise=GaussianNoise(SIGMA),
+            recipe=Recipe(steps=0, tolerance=tolerance),
+            warn=False,
+        )
+        for tolerance in (1e-2, 1e-8)
+    )
+    assert loose.solver["residual"].shape == loose.solver["applications"].shape == (2,)
+    assert (tight.solver["residual"] < 1e-3 * loose.solver["residual"]).all()
+    assert (tight.solver["applications"] > loose.solver["applications"]).all()
+    noise = GaussianNoise(SIGMA)
+    exact = solve(y[:, :1].real, EXACT, tiny_prior(torch.float64), noise=noise, recipe="fast", warn=False)
+    assert exact.solver is None
+
+
+def test_the_stopping_rule_leaves_little_of_the_posteriors_width(measured):
+    """What is left of the exponent after stopping is about ten times the tolerance, not a thousand times."""
+    operator, y = measured
+    sigma = torch.full((2,), SIGMA, dtype=torch.float64)
+    x0, variance = torch.zeros(2, 1, SIZE, SIZE, dtype=torch.float64), tiny_prior(torch.float64).power
+    exact = GeneralData(operator, y, sigma, tolerance=0)
+    target = exact.posterior_mean(x0, variance, iterations=1000)
+    least = exact._value(target, x0, variance)
+    for tolerance in (1e-2, 1e-4):
+        data = GeneralData(operator, y, sigma, tolerance=tolerance)
+        left = (exact._value(data.posterior_mean(x0, variance), x0, variance) - least) / x0[0].numel()
+        assert (left < 30 * tolerance).all()
+        assert data.solves.applications < exact.solves.applications
