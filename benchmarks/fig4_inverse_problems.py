@@ -192,7 +192,7 @@ def main(
     count: Annotated[int, typer.Option(help="Test images of each set")] = 64,
     steps: Annotated[int, typer.Option(help="Steps of hybrid inference")] = 25,
     objective: Annotated[str, typer.Option(help="variational or map, for both decoders")] = "variational",
-    step_size: Annotated[float, typer.Option(help="Of Adam, for both decoders")] = 0.03,
+    step_size: Annotated[float, typer.Option(help="Of Adam, for both decoders")] = 0.1,
     closing: Annotated[bool, typer.Option(help="Close with the measurement, both decoders alike")] = True,
     batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of images, phases, noise and draws")] = 0,
