@@ -346,6 +346,9 @@ def _admm(
     for iteration in range(1, max_iterations + 1):
         pull = torch.fft.rfft2(_merge(d - u), norm="ortho")
         pull.masked_fill_(exact, 0)
+        if not nonnegative:
+            # differences sum to zero; their rounding, times a large rho, would move the mean
+            pull[..., 0, 0] = 0
         x = _image((target + _column(rho) * pull) * gain, grid)
         kx = _split(x, nonnegative)
         v = torch.lerp(d, kx, _RELAXATION)
