@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from iasolve.files.atomic import atomic_write
 from iasolve.networks import HVAE, NetworkConfig
 
 __all__ = ["FORMAT", "PriorError", "load_checkpoint", "read_card", "save_checkpoint", "sha256_of", "verify"]
@@ -32,23 +31,6 @@ class PriorError(Exception):
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    # same folder, then rename: a reader never sees half a file
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save_checkpoint(network: HVAE, card: dict[str, Any], path: Path) -> None:
@@ -76,8 +58,9 @@ def save_checkpoint(network: HVAE, card: dict[str, Any], path: Path) -> None:
         **card,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    _replace(path, content)
-    _replace(path.with_suffix(".json"), (json.dumps(full, indent=1) + "\n").encode())
+    for target, data in ((path, content), (path.with_suffix(".json"), (json.dumps(full, indent=1) + "\n").encode())):
+        with atomic_write(target) as stream:
+            stream.write(data)
 
 
 def read_card(path: Path) -> dict[str, Any]:
