@@ -67,6 +67,8 @@ def test_coils_come_first_and_the_report_says_what_was_done(kspace, heads, tiny,
     assert (found["coils"], found["coils_used"], found["maps"]) == (4, 4, "espirit")
     assert found["calibration"] == [24, 13]
     assert (found["phase"], found["phase_size"]) == ("TV-SENSE", 32)
+    assert report["solver"]["applications"][0] > 0
+    assert 0 <= report["solver"]["residual"][0] < 0.1
     assert "4; maps: espirit, from the central 24 x 13" in done.out
     assert "estimated: TV-SENSE" in done.out
 

@@ -222,6 +222,8 @@ class Solver:
             "gain": each(np.asarray(result.gain, np.float64) * unit),
             "improved": each(result.improved),
             "likeness": each(result.likeness),
+            # conjugate gradients, where the operator is not diagonal
+            "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
             "scales": [
                 {
                     "scale": row["scale"],
