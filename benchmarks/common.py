@@ -195,6 +195,12 @@ def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:
     }
 
 
+def signed(interval: tuple[float, float, float], digits: int = 2) -> str:
+    """``+0.31 (+0.12 to +0.50)``: a paired difference with its interval."""
+    mean, low, high = (f"{value:+.{digits}f}" for value in interval)
+    return f"{mean} ({low} to {high})"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]

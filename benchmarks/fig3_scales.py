@@ -75,19 +75,19 @@ def figure(shown: dict[str, dict[str, Any]], rows: int, path: Path) -> None:
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")] = None,
-    cifar10: Annotated[str, typer.Option(help="Clean-trained prior, by name or path")] = "cifar10-clean",
-    mri: Annotated[str, typer.Option(help="Clean-trained prior of complex images")] = "mri-complex-128-clean",
-    only: Annotated[str, typer.Option(help="cifar10 or mri-complex; empty: both")] = "",
+    data: quality.Data = None,
+    cifar10: quality.Cifar10 = "cifar10-clean",
+    mri: quality.ComplexMri = "mri-complex-128-clean",
+    only: quality.Only = "",
     count: Annotated[int, typer.Option(help="Test images of each set")] = 32,
     rows: Annotated[int, typer.Option(help="Images shown of each set")] = 2,
     steps: Annotated[int, typer.Option(help="Steps of hybrid inference")] = 25,
     method: Annotated[str, typer.Option(help="hybrid: scale by scale; whole: all scales at once")] = "hybrid",
-    tuned: Annotated[Path | None, typer.Option(help="What tune_clean.py wrote; default: in the results")] = None,
-    batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of images, phases and draws")] = 0,
-    quick: Annotated[bool, typer.Option(help="Few images and steps: a look, not a result")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
+    tuned: quality.Tuned = None,
+    batch: quality.Batch = 32,
+    seed: quality.Seed = 0,
+    quick: quality.Quick = False,
+    out: quality.Out = common.RESULTS,
 ) -> None:
     """Make the figure."""
     if quick:

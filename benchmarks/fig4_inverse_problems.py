@@ -116,12 +116,6 @@ def compare(found: dict[Method, dict[str, np.ndarray]], first: Method, second: M
     return {name: mean_interval(found[first][name] - found[second][name]) for name in MEASURES}
 
 
-def shown_interval(interval: tuple[float, float, float], digits: int) -> str:
-    """``+0.31 (+0.12 to +0.50)``."""
-    mean, low, high = (f"{v:+.{digits}f}" for v in interval)
-    return f"{mean} ({low} to {high})"
-
-
 def results(answers: Answers) -> tuple[dict[str, Any], str]:
     """A task's part of the report and of the page."""
     found, seconds = answers.merits, answers.seconds
@@ -141,7 +135,7 @@ def results(answers: Answers) -> tuple[dict[str, Any], str]:
     for first, second in pairs:
         difference = compare(found, first, second)
         report["differences"].append({"first": first._asdict(), "second": second._asdict(), **difference})
-        cells = [shown_interval(difference[name], digits[name]) for name in MEASURES]
+        cells = [common.signed(difference[name], digits[name]) for name in MEASURES]
         differences.append([first.encoder, f"{first} over {second}", *cells])
     names = ["PSNR dB", "SSIM", "NMSE"]
     text = common.table(["encoder", "method", *names, "s / image"], rows)
@@ -178,26 +172,26 @@ def figure(name: str, pictures: dict[str, dict[str, Tensor]], path: Path) -> Non
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")] = None,
+    data: quality.Data = None,
     cifar10: Annotated[str, typer.Option(help="Evidence-trained prior, by name or path")] = "cifar10",
-    cifar10_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "cifar10-vanilla",
+    cifar10_vanilla: quality.Twin = "cifar10-vanilla",
     cifar10_clean: Annotated[str, typer.Option(help="Clean-trained prior")] = "cifar10-clean",
     cifar10_clean_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "cifar10-clean-vanilla",
     mri: Annotated[str, typer.Option(help="Evidence-trained prior of complex images")] = "mri-complex-128",
-    mri_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "mri-complex-128-vanilla",
+    mri_vanilla: quality.Twin = "mri-complex-128-vanilla",
     mri_clean: Annotated[str, typer.Option(help="Clean-trained prior of complex images")] = "mri-complex-128-clean",
     mri_clean_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "mri-complex-128-clean-vanilla",
-    only: Annotated[str, typer.Option(help="cifar10 or mri-complex; empty: both")] = "",
+    only: quality.Only = "",
     encoders: Annotated[str, typer.Option(help="Which trainings of the encoder")] = "clean,evidence",
     count: Annotated[int, typer.Option(help="Test images of each set")] = 64,
     steps: Annotated[int, typer.Option(help="Steps of hybrid inference")] = 25,
     objective: Annotated[str, typer.Option(help="variational or map, for both decoders")] = "variational",
     step_size: Annotated[float, typer.Option(help="Of Adam, for both decoders")] = 0.1,
     closing: Annotated[bool, typer.Option(help="Close with the measurement, both decoders alike")] = True,
-    batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
+    batch: quality.Batch = 32,
     seed: Annotated[int, typer.Option(help="Seed of images, phases, noise and draws")] = 0,
-    quick: Annotated[bool, typer.Option(help="Few images and steps: a look, not a result")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
+    quick: quality.Quick = False,
+    out: quality.Out = common.RESULTS,
 ) -> None:
     """Make the figure and its table."""
     if quick:

@@ -91,8 +91,8 @@ def main(
     cifar10_spectral: Annotated[Path, typer.Option(help="Spectral heads")] = Path("runs/cifar10-spectral"),
     mri: Annotated[Path, typer.Option(help="Complex MR, spatial heads")] = Path("runs/mri-complex-128"),
     mri_spectral: Annotated[Path, typer.Option(help="Spectral heads")] = Path("runs/mri-complex-128-spectral"),
-    only: Annotated[str, typer.Option(help="cifar10 or mri-complex; empty: both")] = "",
-    out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
+    only: quality.Only = "",
+    out: quality.Out = common.RESULTS,
 ) -> None:
     """Make the table; reading logs takes no time, so there is no quick form."""
     folders = {"cifar10": (cifar10, cifar10_spectral), "mri-complex": (mri, mri_spectral)}

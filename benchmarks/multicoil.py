@@ -272,12 +272,11 @@ def simulated(
         typer.echo(f"{name}: {scores.mean():.2f} dB")
     for name, found in results.items():
         over = np.array(found["psnr"]) - np.array(results["TV-SENSE"]["psnr"])
-        mean, low, high = mean_interval(over)
         rows.append(
             [
                 name,
                 f"{np.mean(found['psnr']):.2f}",
-                f"{mean:+.2f} ({low:+.2f} to {high:+.2f})",
+                common.signed(mean_interval(over)),
                 f"{found['seconds']:.1f}",
             ]
         )

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -29,6 +30,18 @@ NOTES = {
 TITLES = {"cifar10": "CIFAR-10 (JPEG copy)", "mri-complex": "complex MR"}
 PAPER_SETTING = iasolve.Recipe(name="clean", closing=False, nonnegative=False, adaptive=False)
 """Beta 1, closing off, temperature 0; steps in units of the posterior, joint schedule: the library's defaults."""
+
+# options that scripts share
+Data = Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")]
+Cifar10 = Annotated[str, typer.Option(help="Clean-trained prior, by name or path")]
+ComplexMri = Annotated[str, typer.Option(help="Clean-trained prior of complex images")]
+Twin = Annotated[str, typer.Option(help="Its vanilla twin")]
+Only = Annotated[str, typer.Option(help="cifar10 or mri-complex; empty: both")]
+Tuned = Annotated[Path | None, typer.Option(help="What tune_clean.py wrote; default: in the results")]
+Batch = Annotated[int, typer.Option(help="Images solved at a time")]
+Seed = Annotated[int, typer.Option(help="Seed of images, phases and draws")]
+Quick = Annotated[bool, typer.Option(help="Few images and steps: a look, not a result")]
+Out = Annotated[Path, typer.Option(help="Folder of the results")]
 
 
 def chosen_sets(sets: dict[str, Any], only: str) -> dict[str, Any]:

@@ -292,20 +292,20 @@ def main(
             "methods": {},
         }
         for method, (p, s, seconds) in scores.items():
-            gain, low, high = mean_interval(p - reference)
+            gain = mean_interval(p - reference)
             rows.append(
                 [
                     method,
                     f"{p.mean():.2f}",
                     f"{s.mean():.3f}",
-                    f"{gain:+.2f} ({low:+.2f} to {high:+.2f})",
+                    common.signed(gain),
                     f"{seconds:.3f}",
                 ]
             )
             entry["methods"][method] = {
                 "psnr": float(p.mean()),
                 "ssim": float(s.mean()),
-                "psnr_over_reference": [gain, low, high],
+                "psnr_over_reference": list(gain),
                 "seconds": seconds,
             }
         change, low, high = mean_interval(scores["iasolve refined"][0] - scores["iasolve amortized"][0])

@@ -19,7 +19,7 @@ from iasolve import HVAEPrior, Prior, Recipe
 from iasolve.inference.objective import RingTerm
 from iasolve.inference.refine import Refiner
 from iasolve.inference.topdown import Noise, descend
-from iasolve.inference.vanilla import VanillaRefiner
+from iasolve.inference.whole import WholeRefiner
 from iasolve.networks import HVAE, NetworkConfig
 from iasolve.priors.counting import CountedPrior
 from iasolve.spectrum import scales_of
@@ -122,7 +122,7 @@ class Workbench:
             refiner = Refiner(self.prior, recipe, self.term, noise, 1, self.stop, self.features)
             descend(self.prior, self.features, self.batch, stop=self.stop, refine=refiner)
         else:
-            VanillaRefiner(self.prior, recipe, self.term, noise, 1, self.stop, self.features)(self.guess)
+            WholeRefiner(self.prior, recipe, self.term, noise, 1, self.stop, self.features)(self.guess)
 
 
 class StepFlops(TorchDispatchMode):

@@ -82,8 +82,7 @@ def line(method: str, steps: int, found: Found, entry: dict[str, Any]) -> list[s
     """A row of the Markdown table."""
     changes = ["-", "-"]
     if "mse_change" in entry:
-        mean, low, high = entry["negative_elbo_change"]
-        changes = [percent(entry["mse_change"]), f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"]
+        changes = [percent(entry["mse_change"]), common.signed(entry["negative_elbo_change"], 4)]
     bound = "-" if method == "iterative" else spread(-found.elbo)
     if method == "iterative":
         changes[1] = "-"
@@ -99,8 +98,7 @@ def long_table(entries: list[dict[str, Any]]) -> str:
     rows = []
     for entry in entries:
         shares = ["-" if entry[key] is None else percent(entry[key]).replace("+", "") for key in ("mse", "elbo")]
-        mean, low, high = entry["negative_elbo_change"]
-        gains = [percent(entry["mse_change"]), f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"]
+        gains = [percent(entry["mse_change"]), common.signed(entry["negative_elbo_change"], 4)]
         rows.append([NAMES.get(entry["method"], entry["method"]), *gains, *shares, f"{entry['seconds']:.2f}"])
     reached = f"N = {entries[0]['steps']} reaches"
     return common.table(["method", "MSE", "-ELBO / dim", f"{reached}, MSE", f"{reached}, ELBO", "s / image"], rows)
@@ -200,26 +198,26 @@ def rows_of(
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")] = None,
-    cifar10: Annotated[str, typer.Option(help="Clean-trained prior, by name or path")] = "cifar10-clean",
-    cifar10_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "cifar10-clean-vanilla",
-    mri: Annotated[str, typer.Option(help="Clean-trained prior of complex images")] = "mri-complex-128-clean",
-    mri_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "mri-complex-128-clean-vanilla",
-    only: Annotated[str, typer.Option(help="cifar10 or mri-complex; empty: both")] = "",
+    data: quality.Data = None,
+    cifar10: quality.Cifar10 = "cifar10-clean",
+    cifar10_vanilla: quality.Twin = "cifar10-clean-vanilla",
+    mri: quality.ComplexMri = "mri-complex-128-clean",
+    mri_vanilla: quality.Twin = "mri-complex-128-clean-vanilla",
+    only: quality.Only = "",
     count: Annotated[int, typer.Option(help="CIFAR-10 test images; 0: all 10,000")] = 256,
     mri_count: Annotated[int, typer.Option(help="MR test slices; 0: all")] = 64,
     steps: Annotated[str, typer.Option(help="Numbers of steps")] = "0,5,10,20,25,50",
     methods: Annotated[str, typer.Option(help="Which rows")] = ",".join(METHODS),
     many: Annotated[int, typer.Option(help="Steps of the reference that tells what there is to gain; 0: none")] = 500,
     many_count: Annotated[int, typer.Option(help="Images of that reference")] = 16,
-    tuned: Annotated[Path | None, typer.Option(help="What tune_clean.py wrote; default: in the results")] = None,
+    tuned: quality.Tuned = None,
     features: Annotated[
         Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth, or a TorchScript module of your own")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of images, phases and draws")] = 0,
-    quick: Annotated[bool, typer.Option(help="Few images and steps: a look, not a result")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
+    batch: quality.Batch = 32,
+    seed: quality.Seed = 0,
+    quick: quality.Quick = False,
+    out: quality.Out = common.RESULTS,
 ) -> None:
     """Run the table."""
     if quick:

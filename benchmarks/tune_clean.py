@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import quality
@@ -59,21 +58,21 @@ def best(entries: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")] = None,
-    cifar10: Annotated[str, typer.Option(help="Clean-trained prior, by name or path")] = "cifar10-clean",
-    cifar10_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "cifar10-clean-vanilla",
-    mri: Annotated[str, typer.Option(help="Clean-trained prior of complex images")] = "mri-complex-128-clean",
-    mri_vanilla: Annotated[str, typer.Option(help="Its vanilla twin")] = "mri-complex-128-clean-vanilla",
-    only: Annotated[str, typer.Option(help="cifar10 or mri-complex; empty: both")] = "",
+    data: quality.Data = None,
+    cifar10: quality.Cifar10 = "cifar10-clean",
+    cifar10_vanilla: quality.Twin = "cifar10-clean-vanilla",
+    mri: quality.ComplexMri = "mri-complex-128-clean",
+    mri_vanilla: quality.Twin = "mri-complex-128-clean-vanilla",
+    only: quality.Only = "",
     methods: Annotated[str, typer.Option(help="Which methods")] = ",".join(METHODS),
     count: Annotated[int, typer.Option(help="Validation images of each set")] = 32,
     steps: Annotated[int, typer.Option(help="Steps")] = 25,
     adam: Annotated[str, typer.Option(help="Step sizes of Adam")] = SIZES["adam"],
     gradient: Annotated[str, typer.Option(help="Step sizes of gradient steps")] = SIZES["gradient"],
-    batch: Annotated[int, typer.Option(help="Images solved at a time")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of images, phases and draws")] = 0,
-    quick: Annotated[bool, typer.Option(help="Few images and steps: a look, not a result")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
+    batch: quality.Batch = 32,
+    seed: quality.Seed = 0,
+    quick: quality.Quick = False,
+    out: quality.Out = common.RESULTS,
 ) -> None:
     """Run the search; data sets and methods that are not asked for keep what the results have of them."""
     if quick:
@@ -123,8 +122,7 @@ def page(report: dict[str, Any]) -> str:
                 changes = entry["changes"]
                 mark = "**" if changes == report["chosen"][data_set][method] else ""
                 words = [f"{mark}{changes[key]}{mark}" for key in ("objective", "optimizer", "step_size")]
-                mean, low, high = entry["negative_elbo_change"]
-                bound = "-" if method == "iterative" else f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+                bound = "-" if method == "iterative" else common.signed(entry["negative_elbo_change"], 4)
                 rows.append([*words, percent(entry["mse_change"]), bound, f"{entry['seconds']:.3f}"])
             header = [
                 "objective",

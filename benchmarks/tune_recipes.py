@@ -78,12 +78,12 @@ def main(
         shown = {}
         for changes in track(grid, description=task.name):
             found, nats, seconds = score(base.changed(**changes))
-            gain, low, high = mean_interval(found - guess)
+            gain = mean_interval(found - guess)
             label = ", ".join(f"{k} {v}" for k, v in changes.items())
-            shown[label] = [label, f"{found.mean():.2f}", f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"]
+            shown[label] = [label, f"{found.mean():.2f}", common.signed(gain)]
             shown[label] += [f"{nats:.0f}", f"{seconds:.2f}"]
             entry.append(
-                {"changes": changes, "psnr": float(found.mean()), "gain": gain, "nats": nats, "seconds": seconds}
+                {"changes": changes, "psnr": float(found.mean()), "gain": gain[0], "nats": nats, "seconds": seconds}
             )
         rows = sorted(shown.values(), key=lambda row: -float(row[1]))
         report["tasks"][task.name] = {"guess": float(guess.mean()), "settings": entry}

@@ -10,7 +10,7 @@ from iasolve.inference.hierarchy import START, Hierarchy
 from iasolve.inference.objective import ImageTerm
 from iasolve.inference.problem import pose
 from iasolve.inference.topdown import Noise, descend
-from iasolve.inference.vanilla import VanillaRefiner, whole_fit
+from iasolve.inference.whole import WholeRefiner, whole_fit
 from iasolve.networks import Gaussian, NetworkConfig, kl_divergence
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, gaussian_kernel, line_mask
 from iasolve.priors import save_checkpoint
@@ -59,7 +59,7 @@ class Setting:
             term = ring_term(p, self.prior, recipe.loss)
         else:
             term = ImageTerm(self.prior, p.geometry, p.data, p.variance, self.guess.contributions)
-        self.refiner = VanillaRefiner(
+        self.refiner = WholeRefiner(
             self.prior, recipe, term, Noise(0, torch.device("cpu"), DOUBLE), 1, self.stop, self.features
         )
         self.latents = [q for s in self.guess.scales for q in s.guess]

@@ -20,7 +20,7 @@ from iasolve.inference.objective import DataTerm, ImageTerm, RingTerm, UnjudgedT
 from iasolve.inference.problem import Problem
 from iasolve.inference.refine import Refiner, ScaleReport
 from iasolve.inference.topdown import Noise, Pass, ScalePass, descend
-from iasolve.inference.vanilla import VanillaRefiner
+from iasolve.inference.whole import WholeRefiner
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe, RecipeError
@@ -62,12 +62,12 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
     def run(start: Guess, how: Recipe) -> _Candidate:
         refines = any(how.steps_at(s) for s in prior.spectrum.scales)
         term = _data_term(problem, prior, how, start.found, refines)
-        refiner: Refiner | VanillaRefiner
+        refiner: Refiner | WholeRefiner
         if prior.separable and how.schedule != "whole":
             refiner = Refiner(prior, how, term, draw, tiles, stop, start.features)
             found = descend(prior, start.features, len(stop), stop=stop, refine=refiner)
         else:
-            refiner = VanillaRefiner(prior, how, term, draw, tiles, stop, start.features)
+            refiner = WholeRefiner(prior, how, term, draw, tiles, stop, start.features)
             found = refiner(start.found)
         return _Candidate(Guess(start.features, found), *_judged(term, refiner.reports, how))
 

@@ -26,7 +26,7 @@ from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 
-__all__ = ["VanillaRefiner", "whole_fit"]
+__all__ = ["WholeRefiner", "whole_fit"]
 
 
 def whole_fit(data: DataTerm, contributions: list[Tensor], betas: list[float]) -> Tensor:
@@ -39,7 +39,7 @@ def whole_fit(data: DataTerm, contributions: list[Tensor], betas: list[float]) -
     return sum(betas) / len(betas) * data(0, contributions[0])
 
 
-class VanillaRefiner:
+class WholeRefiner:
     """Refines a whole hierarchy; the counterpart of :class:`iasolve.inference.refine.Refiner`.
 
     It takes any prior: of a separable one it refines each latent through all later scales too.
