@@ -18,6 +18,7 @@ _CHOICES = {
     "optimizer": ("adam", "gradient"),
     "metric": ("posterior", "raw"),
     "loss": ("likelihood", "l1"),
+    "residual": ("stationary", "local"),
 }
 
 
@@ -65,6 +66,9 @@ class Recipe:
     adaptive : bool
         Close with more trust in the measurement where its residual shows more detail than the decoder makes, as in
         images unlike the training data. Diagonal operators only.
+    residual : {"stationary", "local"}
+        What closing takes the decoder's error for: the same everywhere in the image, or larger where the decoded
+        image is brighter (:mod:`iasolve.inference.local`; a few dozen applications of the operator).
     samples : int
         Posterior samples drawn for error bars.
     passes : int
@@ -100,6 +104,7 @@ class Recipe:
     trust: float = 0.0
     closing: bool = True
     adaptive: bool = True
+    residual: str = "stationary"
     samples: int = 0
     passes: int = 0
     coupling_start: float = 0.2

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iasolve.inference.data import GeneralData, Solves
 from iasolve.inference.guess import first_guess
+from iasolve.inference.local import LocalResidual
 from iasolve.inference.nonnegative import closest_image
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import ScaleReport
@@ -79,14 +80,23 @@ def solve_batch(
     if recipe.temperature > 0 and recipe.samples == 0:
         x0 = sampler.decode("estimate", recipe.temperature)
     variance = problem.unexplained(problem.data, sampler.centre, recipe.adaptive)
-    estimate = closest_image(problem.data, x0, variance, nonnegative) if recipe.closing else x0
+    local = None
+    if recipe.residual == "local":
+        local = LocalResidual(problem.data, sampler.centre, variance, recipe.tolerance)
+    if not recipe.closing:
+        estimate = x0
+    elif local is not None:
+        estimate = local.mean(x0)
+        estimate = estimate.clamp_min(0) if nonnegative else estimate
+    else:
+        estimate = closest_image(problem.data, x0, variance, nonnegative)
 
     std = samples = None
     if recipe.samples:
-        drawn = [sampler.posterior(k, variance) for k in range(recipe.samples)]
+        drawn = [sampler.posterior(k, variance, local) for k in range(recipe.samples)]
         means = torch.stack([mean if recipe.closing else moved for moved, mean, _ in drawn])
         samples = torch.stack([sample for _, _, sample in drawn])
-        std = error_bar(problem.data, variance, means, samples)
+        std = error_bar(problem.data, variance, means, samples, stationary=local is None)
         if recipe.temperature > 0:
             estimate = means.mean(0)
         if nonnegative:

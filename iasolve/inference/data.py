@@ -64,6 +64,15 @@ class DataModel(Protocol):
     def misfit(self, x0: Tensor, variance: Tensor) -> Tensor:
         """Root mean square of the residual over what noise and decoder leave unexplained, ``(B,)``: about 1."""
 
+    def precision(self, x: Tensor, floor: Tensor) -> Tensor:
+        """``A^H N^-1 A x``, ``N`` the noise in the units of a frequency's ``V``, taken for at least ``floor``."""
+
+    def information(self, floor: Tensor, noise: Callable[[tuple[int, ...]], Tensor] | None = None) -> Tensor:
+        """``A^H N^-1 y``, ``(B, C, H, W)``; with ``noise``, of a measurement with as much noise again."""
+
+    def solved(self, residual: Tensor) -> None:
+        """Take note of how a solve with :meth:`precision` ended."""
+
 
 class DiagonalData:
     """Exact data term of a folded measurement.
@@ -137,6 +146,22 @@ class DiagonalData:
         """See :class:`DataModel`."""
         measured = torch.isfinite(self.folded.variance).flatten(1).sum(1).clamp_min(1)
         return (self._residual(x0, variance).flatten(1).sum(1) / measured).sqrt()
+
+    def precision(self, x: Tensor, floor: Tensor) -> Tensor:
+        """See :class:`DataModel`."""
+        return self._image(fft2(x) / torch.maximum(self.folded.variance, floor))
+
+    def information(self, floor: Tensor, noise: Callable[[tuple[int, ...]], Tensor] | None = None) -> Tensor:
+        """See :class:`DataModel`."""
+        v = self.folded.variance
+        value = self.folded.value
+        if noise is not None:
+            white = fft2(_white(noise, tuple(value.shape[1:]), self.is_complex))
+            value = value + torch.where(torch.isfinite(v), v, 0.0).sqrt() * white
+        return self._image(torch.where(torch.isfinite(v), value, 0.0) / torch.maximum(v, floor))
+
+    def solved(self, residual: Tensor) -> None:
+        """Nothing is told of diagonal data's solves."""
 
     def _image(self, h: Tensor) -> Tensor:
         x = ifft2(h)
@@ -364,3 +389,23 @@ class GeneralData:
         residual = (self.y - self.operator(x0)).abs().square().flatten(1).mean(1)
         share = self.mean_gain * variance.mean() * x0[0].numel() / self.y[0].numel()
         return (residual / (self.sigma.square() + share)).sqrt()
+
+    def _ratio(self) -> Tensor:
+        return (self.weight / self.factor).reshape(-1, 1, 1, 1)
+
+    def precision(self, x: Tensor, floor: Tensor) -> Tensor:
+        """See :class:`DataModel`; counted as an application."""
+        self.solves = self.solves._replace(applications=self.solves.applications + 1)
+        return self._ratio() * as_declared(self.gram(x), self.operator.in_dtype)
+
+    def information(self, floor: Tensor, noise: Callable[[tuple[int, ...]], Tensor] | None = None) -> Tensor:
+        """See :class:`DataModel`."""
+        if noise is None:
+            return self._ratio() * self.backprojection
+        shape = tuple(self.y.shape[1:])
+        sigma = self.sigma.reshape(-1, *([1] * len(shape)))
+        return self._ratio() * self._adjoint(self.y + sigma * _white(noise, shape, self.y.is_complex()))
+
+    def solved(self, residual: Tensor) -> None:
+        """See :class:`DataModel`."""
+        self.solves = self.solves._replace(residual=residual)

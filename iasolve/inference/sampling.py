@@ -7,6 +7,7 @@ from torch import Tensor
 
 from iasolve.inference.data import DataModel, DiagonalData
 from iasolve.inference.guess import Guess, decoded
+from iasolve.inference.local import LocalResidual
 from iasolve.inference.problem import Problem
 from iasolve.inference.topdown import Noise, Pass, descend
 from iasolve.priors import Prior
@@ -60,10 +61,12 @@ class Sampler:
         )
         return self.centre + self.problem.geometry.deviation(self._tiles(found) - self.middle)
 
-    def posterior(self, number: int, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def posterior(
+        self, number: int, variance: Tensor, local: LocalResidual | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sample ``number``: the decoded image, its posterior mean given ``y``, and a draw of the image.
 
-        ``variance`` is ``V``, ``(C, H, W)`` or ``(B, C, H, W)``.
+        ``variance`` is ``V``, ``(C, H, W)`` or ``(B, C, H, W)``; ``local`` spreads it over the image.
         """
         moved = self.decode(f"sample {number}", 1.0)
         count = 0
@@ -73,16 +76,22 @@ class Sampler:
             count += 1
             return self.noise(shape, f"pixels {number}", count)
 
+        if local is not None:
+            return moved, *local.draw(moved, white)
         return moved, *self.problem.data.posterior_draw(moved, variance, white)
 
 
-def error_bar(data: DataModel, variance: Tensor, means: Tensor, draws: Tensor) -> Tensor:
-    """``std``: spread of the conditional means ``(K, B, C, H, W)`` plus the mean conditional variance."""
+def error_bar(data: DataModel, variance: Tensor, means: Tensor, draws: Tensor, stationary: bool = True) -> Tensor:
+    """``std``: spread of the conditional means ``(K, B, C, H, W)`` plus the mean conditional variance.
+
+    The latter is exact for a ``stationary`` residual and diagonal data; otherwise it is the mean square of the
+    draws over 7 x 7 pixels.
+    """
     if len(means) > 1:
         spread = (means - means.mean(0)).abs().square().sum(0) / (len(means) - 1)
     else:
         spread = torch.zeros_like(means[0].real)
-    if isinstance(data, DiagonalData):
+    if stationary and isinstance(data, DiagonalData):
         # stationary: the variance of a pixel is the mean over the full grid
         within = data.posterior_variance(variance).mean((-2, -1), keepdim=True)
     else:
