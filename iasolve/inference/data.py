@@ -70,6 +70,9 @@ class DataModel(Protocol):
     def information(self, floor: Tensor, noise: Callable[[tuple[int, ...]], Tensor] | None = None) -> Tensor:
         """``A^H N^-1 y``, ``(B, C, H, W)``; with ``noise``, of a measurement with as much noise again."""
 
+    def mean_precision(self, floor: Tensor) -> Tensor:
+        """Roughly, what :meth:`precision` multiplies each frequency by, for preconditioning; broadcastable."""
+
     def solved(self, residual: Tensor) -> None:
         """Take note of how a solve with :meth:`precision` ended."""
 
@@ -159,6 +162,10 @@ class DiagonalData:
             white = fft2(_white(noise, tuple(value.shape[1:]), self.is_complex))
             value = value + torch.where(torch.isfinite(v), v, 0.0).sqrt() * white
         return self._image(torch.where(torch.isfinite(v), value, 0.0) / torch.maximum(v, floor))
+
+    def mean_precision(self, floor: Tensor) -> Tensor:
+        """See :class:`DataModel`."""
+        return 1 / torch.maximum(self.folded.variance, floor)
 
     def solved(self, residual: Tensor) -> None:
         """Nothing is told of diagonal data's solves."""
@@ -405,6 +412,10 @@ class GeneralData:
         shape = tuple(self.y.shape[1:])
         sigma = self.sigma.reshape(-1, *([1] * len(shape)))
         return self._ratio() * self._adjoint(self.y + sigma * _white(noise, shape, self.y.is_complex()))
+
+    def mean_precision(self, floor: Tensor) -> Tensor:
+        """See :class:`DataModel`."""
+        return self._ratio() * self.mean_gain
 
     def solved(self, residual: Tensor) -> None:
         """See :class:`DataModel`."""

@@ -7,7 +7,7 @@ map ``W`` of the decoded image itself::
     W^2 ~ g * |x0| / max(g * |x0|) + 0.05^2, mean square 1        (g: a Gaussian of one pixel)
 
 so ``V`` keeps its meaning as the mean. No operator is diagonal then; with ``x = x0 + W F^H V^(1/2) u`` the posterior is
-that of white ``u`` and is found by conjugate gradients. The root and the floor were the better of four choices
+that of white ``u`` and is found by conjugate gradients, preconditioned as if ``W`` were 1. The root and the floor were the better of four choices
 on validation slices (docs/method.md).
 """
 
@@ -22,6 +22,10 @@ from iasolve.inference.data import DataModel, conjugate_gradients
 from iasolve.spectrum import fft2, ifft2
 
 __all__ = ["LocalResidual", "local_spread"]
+
+LEAST_NOISE = 1e-4
+"""Least noise of a frequency over ``V``: with less the solve is ill-conditioned in float32. It is a hundredth of the
+decoder's error in standard deviations, and what a measurement without noise is kept to."""
 
 FLOOR = 0.05
 """Spread of the error where the image is black, over that where it is brightest."""
@@ -71,13 +75,15 @@ class LocalResidual:
 
     def mean(self, x0: Tensor, information: Tensor | None = None, iterations: int = 200) -> Tensor:
         """Posterior mean around ``x0``; ``information`` replaces the measurement's (see ``DataModel.information``)."""
-        data, floor = self.data, 1e-4 * self.variance
+        data, floor = self.data, LEAST_NOISE * self.variance
         told = data.information(floor) if information is None else information
+        # as if W were 1 everywhere
+        eased = 1 / (1 + self.variance * data.mean_precision(floor))
         right = self._adjoint(told - data.precision(x0, floor))
         found = conjugate_gradients(
             lambda u: u + self._adjoint(data.precision(self.deviation(u), floor)),
             right,
-            lambda r: r,
+            lambda r: self._image(eased * fft2(r)),
             torch.zeros_like(right),
             iterations,
             10 * torch.finfo(x0.dtype).eps,
@@ -92,5 +98,5 @@ class LocalResidual:
         white = noise(tuple(x0.shape[1:]))
         if self.is_complex:
             white = torch.complex(white, noise(tuple(x0.shape[1:]))) / 2**0.5
-        told = self.data.information(1e-4 * self.variance, noise)
+        told = self.data.information(LEAST_NOISE * self.variance, noise)
         return self.mean(x0), self.mean(x0 + self.deviation(white), told)
