@@ -78,6 +78,10 @@ class Recipe:
         levels between fall in equal ratios.
     momentum : float
         How far a pass's start lies beyond the last outcome, in units of the last change; below 1.
+    spin : bool
+        Each pass but the last reads the image moved by a pixel or two (:mod:`iasolve.inference.views`).
+    views : int
+        Solutions of the problem for moved images, at most 25, whose mean is the estimate; each costs as much again.
     nonnegative : bool
         Use that images hold no negative value, where the prior's do not (its card says so).
     iterations : int
@@ -110,6 +114,8 @@ class Recipe:
     coupling_start: float = 0.2
     coupling_end: float = 0.05
     momentum: float = 0.5
+    spin: bool = False
+    views: int = 1
     nonnegative: bool = True
     iterations: int = 6
     tolerance: float = 1e-4
@@ -144,11 +150,13 @@ class Recipe:
                 raise RecipeError(f"recipe key {key!r} must be positive, got 0")
         if self.momentum >= 1:
             raise RecipeError(f"recipe key 'momentum' must be below 1, got {self.momentum:g}")
-        for key, floor in (("samples", 0), ("passes", 0), ("iterations", 1)):
+        for key, floor in (("samples", 0), ("passes", 0), ("iterations", 1), ("views", 1)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < floor:
                 raise RecipeError(f"recipe key {key!r} must be a whole number of at least {floor}, got {value!r}")
-        for key in ("closing", "adaptive", "nonnegative"):
+        if self.views > 25:
+            raise RecipeError(f"recipe key 'views' must be at most 25, the shifts there are, got {self.views}")
+        for key in ("closing", "adaptive", "nonnegative", "spin"):
             if not isinstance(getattr(self, key), bool):
                 raise RecipeError(f"recipe key {key!r} must be true or false, got {getattr(self, key)!r}")
         if not isinstance(self.name, str) or not self.name:

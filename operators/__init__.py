@@ -21,11 +21,13 @@ from iasolve.operators.phase import estimate_phase
 from iasolve.operators.radon import Radon
 from iasolve.operators.registry import find_operator, list_operators
 from iasolve.operators.sampling import BlockAverage, BlurDownsample, Downsample, PixelMask
+from iasolve.operators.shift import CircularShift
 
 __all__ = [
     "BlockAverage",
     "BlurDownsample",
     "CircularBlur",
+    "CircularShift",
     "CoilNoise",
     "Convolution",
     "Downsample",

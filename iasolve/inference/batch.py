@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from iasolve.inference.refine import ScaleReport
 from iasolve.inference.refinement import improve
 from iasolve.inference.sampling import Sampler, error_bar
 from iasolve.inference.topdown import Noise
+from iasolve.inference.views import SHIFTS
 from iasolve.operators.base import LinearOperator
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
@@ -58,6 +59,47 @@ def solve_batch(
     force_general: bool,
 ) -> Part:
     """Solve ``y`` ``(B, *out_shape)`` at noise levels ``sigma`` ``(B,)``; see :func:`iasolve.solve`."""
+
+    def view(shift: tuple[int, int], how: Recipe) -> Part:
+        return _solve_view(
+            y, sigma, operator, prior, how, shift, seed=seed, fit=fit, overlap=overlap, force_general=force_general
+        )
+
+    first = view(SHIFTS[0], recipe)
+    # samples and error bars are the first view's: of one posterior, about the mean of all
+    quiet = recipe.changed(samples=0) if recipe.temperature == 0 else recipe
+    others = [view(shift, quiet) for shift in SHIFTS[1 : recipe.views]]
+    return _mean(first, others, recipe.nonnegative and prior.nonnegative) if others else first
+
+
+def _mean(first: Part, others: list[Part], nonnegative: bool) -> Part:
+    """``first`` with the mean image; everything else is told of the first view."""
+    image = torch.stack([first.image, *(p.image for p in others)]).mean(0)
+    samples = first.samples
+    if samples is not None:
+        samples = samples + (image - first.image)
+        samples = samples.clamp_min(0) if nonnegative else samples
+    solves = [p.solves for p in (first, *others) if p.solves is not None]
+    told = first.solves
+    if solves:
+        told = Solves(sum(s.applications for s in solves), torch.stack([s.residual for s in solves]).amax(0))
+    return replace(first, image=image, samples=samples, solves=told)
+
+
+def _solve_view(
+    y: Tensor,
+    sigma: Tensor,
+    operator: LinearOperator,
+    prior: Prior,
+    recipe: Recipe,
+    shift: tuple[int, int],
+    *,
+    seed: int,
+    fit: str,
+    overlap: int | None,
+    force_general: bool,
+) -> Part:
+    """The solution of the problem for the image moved back by ``shift``, moved there again."""
     problem = pose(
         y,
         operator,
@@ -68,6 +110,7 @@ def solve_batch(
         iterations=recipe.iterations,
         tolerance=recipe.tolerance,
         force_general=force_general,
+        shift=shift,
     )
     stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     draw = Noise(seed, y.device, y.real.dtype)

@@ -8,7 +8,8 @@ outcome as an image seen through white noise of a falling level::
     g_{k+1} = guess of x_k, closed on x_k at level_k
 
 A pass costs one encoder and one decoder pass and no gradient. On masked k-space eight of them bring the objective
-lower than 25 gradient steps of every scale do.
+lower than 25 gradient steps of every scale do. With ``spin`` each but the last reads a moved image
+(:mod:`iasolve.inference.views`), which costs nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from iasolve.inference.data import DiagonalData
 from iasolve.inference.nonnegative import closest_image
 from iasolve.inference.problem import Problem
 from iasolve.inference.topdown import Pass, descend
+from iasolve.inference.views import SHIFTS
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 from iasolve.spectrum import fft2
@@ -57,7 +59,7 @@ def read_again(problem: Problem, prior: Prior, recipe: Recipe, stop: Tensor, gue
     problem : Problem
     prior : Prior
     recipe : Recipe
-        ``passes``, ``coupling_start``, ``coupling_end`` and ``momentum``.
+        ``passes``, ``coupling_start``, ``coupling_end``, ``momentum`` and ``spin``.
     stop : Tensor
         ``(B * T,)`` index of the finest scale of the guess.
     guess : Guess
@@ -72,9 +74,11 @@ def read_again(problem: Problem, prior: Prior, recipe: Recipe, stop: Tensor, gue
         white = torch.full_like(problem.variance, level**2)
         anchor = image + recipe.momentum * (image - last)
         joined = closest_image(problem.data, anchor, white, nonnegative, iterations=8, start=joined)
-        guess = _read(problem.evidence_of(joined, level), prior, stop)
+        # the last reads the image where it lies: the outcome is its latents
+        dy, dx = SHIFTS[(recipe.passes - 1 - number) % len(SHIFTS)] if recipe.spin else (0, 0)
+        guess = _read(problem.evidence_of(torch.roll(joined, (dy, dx), (-2, -1)), level), prior, stop)
         seen = DiagonalData(Folded(fft2(joined), white.expand(joined.shape)), joined.is_complex())
-        answer = decoded(problem, prior, guess.found)
+        answer = torch.roll(decoded(problem, prior, guess.found), (-dy, -dx), (-2, -1))
         last, image = image, seen.posterior_mean(answer, problem.unexplained(seen, answer, recipe.adaptive))
     return guess
 

@@ -7,7 +7,8 @@ map ``W`` of the decoded image itself::
     W^2 ~ g * |x0| / max(g * |x0|) + 0.05^2, mean square 1        (g: a Gaussian of one pixel)
 
 so ``V`` keeps its meaning as the mean. No operator is diagonal then; with ``x = x0 + W F^H V^(1/2) u`` the posterior is
-that of white ``u`` and is found by conjugate gradients, preconditioned as if ``W`` were 1. Why this ``W``: docs/method.md.
+that of white ``u`` and is found by conjugate gradients, preconditioned as if ``W`` were 1. Why this ``W``:
+docs/method.md.
 """
 
 from __future__ import annotations

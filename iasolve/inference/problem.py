@@ -15,6 +15,7 @@ from iasolve.inference.data import TOLERANCE, DataModel, DiagonalData, GeneralDa
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry
 from iasolve.inference.intensity import gain_diagonal, gain_general, unit_phases
 from iasolve.operators.base import LinearOperator
+from iasolve.operators.shift import CircularShift
 from iasolve.priors import Prior
 from iasolve.spectrum import fft2, ifft2, ring_index
 
@@ -115,6 +116,7 @@ def pose(
     tolerance: float = TOLERANCE,
     force_general: bool = False,
     seed: int = 0,
+    shift: tuple[int, int] = (0, 0),
 ) -> Problem:
     """Bring a batch of measurements into the prior's world.
 
@@ -139,6 +141,9 @@ def pose(
         Take the general path for a diagonal operator too (for checks).
     seed : int
         Seed of the probes.
+    shift : (int, int)
+        Solve for the image that has to be moved by so many pixels, circularly, to be the measured one; ``crop``
+        moves it.
     """
     size = prior.spectrum.size
     height, width = operator.in_shape[1:]
@@ -153,9 +158,12 @@ def pose(
         geometry = Canvas(size, grid, size // 4 if overlap is None else overlap)
     on_grid = operator
     crop: Callable[[Tensor], Tensor] = _same
+    if shift != (0, 0):
+        moving = CircularShift(shift, operator.in_shape, operator.in_dtype)
+        on_grid, crop = operator @ moving, moving.forward
     if grid != (height, width):
         cropping = Crop((operator.in_shape[0], *grid), (height, width), operator.in_dtype)
-        on_grid, crop = operator @ cropping, cropping.forward
+        on_grid, crop = on_grid @ cropping, _after(crop, cropping.forward)
     power = geometry.per_bin(prior.power)
     sigma_x = prior.sigma_x
     ring_variance = sigma_x.square()[..., _ring_map(prior)]
@@ -196,6 +204,10 @@ def pose(
 
 def _same(x: Tensor) -> Tensor:
     return x
+
+
+def _after(second: Callable[[Tensor], Tensor], first: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: second(first(x))
 
 
 def _ring_map(prior: Prior) -> Tensor:
