@@ -110,9 +110,10 @@ def spread(values: np.ndarray, digits: int = 4) -> str:
 
 
 def loaded(prior: str, images: Tensor) -> iasolve.HVAEPrior:
-    """A prior by name or path; ends the program when it is not one of such images."""
+    """A prior by path or by name, of those in ``weights/`` too; ends the program when it is not one of such images."""
+    own = Path(__file__).parent / "weights" / f"{prior}.safetensors"
     try:
-        found = iasolve.load_prior(prior)
+        found = iasolve.load_prior(own if own.is_file() else prior)
     except iasolve.PriorError as error:
         raise SystemExit(str(error)) from None
     wanted = (found.channels, found.spectrum.size, found.spectrum.is_complex)

@@ -1,4 +1,4 @@
-"""Choose the recipes' passes and steps on validation slices.
+"""Choose the recipes' views, passes and steps on validation slices.
 
     python benchmarks/tune_recipes.py                     # all tasks; writes results/tune_recipes.{json,md}
     python benchmarks/tune_recipes.py --only lines
@@ -26,24 +26,30 @@ from iasolve.metrics import mean_interval
 from iasolve.operators import GaussianNoise
 
 
-def candidates(passes: str, ends: str, steps: str, sizes: str) -> Iterator[dict[str, Any]]:
-    """Changes to a recipe: further passes alone, gradient steps alone, and both."""
+def candidates(views: str, passes: str, ends: str, steps: str, sizes: str) -> Iterator[dict[str, Any]]:
+    """Changes to a recipe: moved views, further passes, gradient steps, and passes with steps."""
     counts, numbers = [int(n) for n in passes.split(",")], [int(n) for n in steps.split(",")]
-    for count, end in itertools.product(counts, map(float, ends.split(","))):
-        yield {"passes": count, "coupling_end": end, "steps": 0}
-    for objective, number, size in itertools.product(("variational", "map"), numbers, map(float, sizes.split(","))):
+    guess = {"passes": 0, "steps": 0, "views": 1}
+    for number in map(int, views.split(",")):
+        yield guess | {"views": number}
+    for count, end, spin in itertools.product(counts, map(float, ends.split(",")), (False, True)):
+        yield guess | {"passes": count, "coupling_end": end, "spin": spin}
+    for number, size in itertools.product(numbers, map(float, sizes.split(","))):
+        yield guess | {"steps": number, "step_size": size, "schedule": "joint", "objective": "variational"}
         for count in (0, max(counts)):
-            yield {"passes": count, "steps": number, "objective": objective, "step_size": size}
+            spun = {"passes": count, "spin": True} if count else {}
+            yield guess | spun | {"steps": number, "step_size": size, "schedule": "whole", "objective": "map"}
 
 
 def main(
     data: Annotated[Path | None, typer.Option(help="mri-t1ce-128.npz; default: in the folder IASOLVE_DATA")] = None,
     prior: Annotated[str, typer.Option(help="Prior, by name or path")] = "mri-t1-128",
-    count: Annotated[int, typer.Option(help="Validation slices")] = 16,
+    count: Annotated[int, typer.Option(help="Validation slices")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of slices, masks and noise")] = 0,
     only: Annotated[str, typer.Option(help="Comma-separated parts of task names")] = "",
-    passes: Annotated[str, typer.Option(help="Numbers of passes to try")] = "4,8,12",
-    ends: Annotated[str, typer.Option(help="Last coupling levels to try")] = "0.03,0.05,0.1",
+    views: Annotated[str, typer.Option(help="Numbers of views to try")] = "4",
+    passes: Annotated[str, typer.Option(help="Numbers of passes to try")] = "8",
+    ends: Annotated[str, typer.Option(help="Last coupling levels to try")] = "0.05",
     steps: Annotated[str, typer.Option(help="Numbers of steps to try")] = "25",
     sizes: Annotated[str, typer.Option(help="Step sizes to try")] = "0.03,0.1",
     quick: Annotated[bool, typer.Option(help="2 slices, few settings: a look, not a result")] = False,
@@ -52,10 +58,10 @@ def main(
     """Run the search."""
     warnings.simplefilter("ignore", iasolve.UnlikePriorWarning)
     if quick:
-        count, passes, ends, steps, sizes = 2, "2", "0.05", "5", "0.05"
+        count, views, passes, ends, steps, sizes = 2, "2", "2", "0.05", "5", "0.05"
     loaded = iasolve.load_prior(prior)
     images = common.pick(common.slices(data, "validation"), count, seed)
-    grid = list(candidates(passes, ends, steps, sizes))
+    grid = list(candidates(views, passes, ends, steps, sizes))
     report: dict[str, Any] = {"about": common.provenance(seed, loaded, images=count, part="validation"), "tasks": {}}
     lines = [f"# Recipes on {count} validation slices\n"]
     lines.append(f"Prior {loaded.name}, {report['about']['prior_images_seen']} images seen; seed {seed}.\n")
@@ -79,7 +85,7 @@ def main(
         for changes in track(grid, description=task.name):
             found, nats, seconds = score(base.changed(**changes))
             gain = mean_interval(found - guess)
-            label = ", ".join(f"{k} {v}" for k, v in changes.items())
+            label = ", ".join(f"{k} {v}" for k, v in changes.items() if v != base.to_dict()[k]) or "the recipe"
             shown[label] = [label, f"{found.mean():.2f}", common.signed(gain)]
             shown[label] += [f"{nats:.0f}", f"{seconds:.2f}"]
             entry.append(
