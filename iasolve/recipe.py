@@ -79,9 +79,11 @@ class Recipe:
     momentum : float
         How far a pass's start lies beyond the last outcome, in units of the last change; below 1.
     spin : bool
-        Each pass but the last reads the image moved by a pixel or two (:mod:`iasolve.inference.views`).
+        Each pass but the last reads the image moved by a pixel or two (:mod:`iasolve.inference.views`), where the
+        prior's training images were moved too (its card says so).
     views : int
         Solutions of the problem for moved images, at most 25, whose mean is the estimate; each costs as much again.
+        One with a prior whose training images were not moved.
     nonnegative : bool
         Use that images hold no negative value, where the prior's do not (its card says so).
     iterations : int

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import images, relative, tiny_prior
 
-from iasolve import solve
+from iasolve import HVAEPrior, solve
 from iasolve.inference.guess import decoded, first_guess, read_again
 from iasolve.inference.problem import pose
 from iasolve.inference.views import LARGEST, SHIFTS
@@ -16,6 +16,11 @@ DOUBLE = torch.float64
 SIGMA = 0.05
 
 
+def moved_prior():
+    """A prior whose card says that its training images were moved."""
+    return HVAEPrior(tiny_prior(DOUBLE).network, "moved", {"shift": 2.0})
+
+
 def measured(operator, count=2):
     x = images(count, 4, dtype=DOUBLE)
     return GaussianNoise(SIGMA).sample(operator(x), torch.Generator().manual_seed(1))
@@ -23,7 +28,7 @@ def measured(operator, count=2):
 
 def run(y, operator, prior=None, **changes):
     recipe = Recipe(**{"steps": 0, **changes})
-    prior = tiny_prior(DOUBLE) if prior is None else prior
+    prior = moved_prior() if prior is None else prior
     return solve(y, operator, prior, noise=GaussianNoise(SIGMA), recipe=recipe, seed=3, warn=False)
 
 
@@ -101,7 +106,7 @@ def test_views_in_a_batch_are_those_of_single_images():
 
 @torch.no_grad()
 def test_spinning_passes_read_moved_images_and_end_where_the_image_lies():
-    prior, stop = tiny_prior(DOUBLE), torch.full((2,), 5)
+    prior, stop = moved_prior(), torch.full((2,), 5)
     problem = pose(measured(masked()), masked(), prior, torch.full((2,), SIGMA, dtype=DOUBLE))
     first = first_guess(problem, prior, Recipe(), stop)
 
@@ -111,6 +116,13 @@ def test_spinning_passes_read_moved_images_and_end_where_the_image_lies():
 
     assert 1e-5 < relative(read(3, True), read(3, False)) < 0.2
     torch.testing.assert_close(read(1, True), read(1, False))
+
+
+def test_a_prior_of_images_in_one_place_has_one_view_and_does_not_spin():
+    y = measured(masked())
+    plain = run(y, masked(), tiny_prior(DOUBLE), passes=3)
+    moved = run(y, masked(), tiny_prior(DOUBLE), passes=3, views=3, spin=True)
+    torch.testing.assert_close(moved.image, plain.image)
 
 
 def test_the_shift_is_what_roll_does_and_its_transfer_too():

@@ -16,7 +16,7 @@ from iasolve.inference.refine import ScaleReport
 from iasolve.inference.refinement import improve
 from iasolve.inference.sampling import Sampler, error_bar
 from iasolve.inference.topdown import Noise
-from iasolve.inference.views import SHIFTS
+from iasolve.inference.views import LARGEST, SHIFTS
 from iasolve.operators.base import LinearOperator
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
@@ -68,7 +68,8 @@ def solve_batch(
     first = view(SHIFTS[0], recipe)
     # samples and error bars are the first view's: of one posterior, about the mean of all
     quiet = recipe.changed(samples=0) if recipe.temperature == 0 else recipe
-    others = [view(shift, quiet) for shift in SHIFTS[1 : recipe.views]]
+    count = recipe.views if prior.shift >= LARGEST else 1
+    others = [view(shift, quiet) for shift in SHIFTS[1:count]]
     return _mean(first, others, recipe.nonnegative and prior.nonnegative) if others else first
 
 

@@ -24,7 +24,7 @@ from iasolve.inference.data import DiagonalData
 from iasolve.inference.nonnegative import closest_image
 from iasolve.inference.problem import Problem
 from iasolve.inference.topdown import Pass, descend
-from iasolve.inference.views import SHIFTS
+from iasolve.inference.views import LARGEST, SHIFTS
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 from iasolve.spectrum import fft2
@@ -66,6 +66,7 @@ def read_again(problem: Problem, prior: Prior, recipe: Recipe, stop: Tensor, gue
         The first reading.
     """
     nonnegative = recipe.nonnegative and prior.nonnegative
+    spin = recipe.spin and prior.shift >= LARGEST
     first = decoded(problem, prior, guess.found)
     image = closest_image(problem.data, first, problem.unexplained(problem.data, first, recipe.adaptive), nonnegative)
     joined = last = image
@@ -75,7 +76,7 @@ def read_again(problem: Problem, prior: Prior, recipe: Recipe, stop: Tensor, gue
         anchor = image + recipe.momentum * (image - last)
         joined = closest_image(problem.data, anchor, white, nonnegative, iterations=8, start=joined)
         # the last reads the image where it lies: the outcome is its latents
-        dy, dx = SHIFTS[(recipe.passes - 1 - number) % len(SHIFTS)] if recipe.spin else (0, 0)
+        dy, dx = SHIFTS[(recipe.passes - 1 - number) % len(SHIFTS)] if spin else (0, 0)
         guess = _read(problem.evidence_of(torch.roll(joined, (dy, dx), (-2, -1)), level), prior, stop)
         seen = DiagonalData(Folded(fft2(joined), white.expand(joined.shape)), joined.is_complex())
         answer = torch.roll(decoded(problem, prior, guess.found), (-dy, -dx), (-2, -1))

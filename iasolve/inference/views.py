@@ -3,6 +3,9 @@
 The networks are not shift-equivariant, so what they get wrong of a moved image is partly other than what they get wrong
 of the image itself, and the mean of both is better than either (cycle spinning: Coifman and Donoho 1995; a
 shift at random in each iteration: Figueiredo and Nowak 2003). Shifts are circular.
+
+That is so where training has moved the images too. A prior that knows them in one place only, by the grid of an image
+format's blocks, say, reads moved ones worse, and gets none to read.
 """
 
 from __future__ import annotations

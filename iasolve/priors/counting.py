@@ -59,6 +59,11 @@ class CountedPrior:
         return self.prior.nonnegative
 
     @property
+    def shift(self) -> float:
+        """See :class:`Prior`."""
+        return self.prior.shift
+
+    @property
     def channels(self) -> int:
         """See :class:`Prior`."""
         return self.prior.channels

@@ -65,6 +65,10 @@ class Prior(Protocol):
         """Whether the images of the prior hold no negative value, as magnitudes do."""
 
     @property
+    def shift(self) -> float:
+        """How far training images were moved, at most, in pixels: 0 where the prior knows them in one place only."""
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
 
@@ -143,6 +147,11 @@ class HVAEPrior:
     def nonnegative(self) -> bool:
         """Whether its training images held no negative value, by the card."""
         return bool(self.card.get("nonnegative", False)) and not self.spectrum.is_complex
+
+    @property
+    def shift(self) -> float:
+        """How far training images were moved, at most, in pixels, by the card."""
+        return float(self.card.get("shift", 0.0))
 
     @property
     def device(self) -> torch.device:

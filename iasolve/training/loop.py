@@ -245,6 +245,7 @@ class Trainer:
             "kind": "ia-hvae" if net.separable else "hvae",
             "normalisation": "root mean square of the image = 1",
             "nonnegative": not net.spectrum.is_complex and bool(self.split.train.min() >= 0),
+            "shift": self.config.augmentation.shift,
             "data": {
                 "name": data.name or data.path,
                 "licence": data.licence,
