@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from cli_fixtures import SIZE, cli, heads, program, tiny
 from PIL import Image
+from tiny import tiny_network
+
+from iasolve.priors import save_checkpoint
 
 __all__ = ["heads", "tiny"]  # fixtures
 
@@ -29,12 +32,49 @@ def folder(tmp_path, heads):
     return path
 
 
+def kspace_of(images):
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
+
+
 def quick(tiny):
     return ("--sigma", 20, "--prior", tiny, "--recipe", "fast")
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_of_fastmri_files_makes_what_its_evaluation_reads(heads, tiny, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    mask = np.zeros(SIZE, np.float32)
+    mask[::2] = mask[12:20] = 1
+    for name in ("file1.h5", "file2.h5"):
+        with h5py.File(folder / name, "w") as file:
+            file["kspace"] = (kspace_of(heads) * mask).astype(np.complex64)
+            file["mask"] = mask
+    (folder / "broken.h5").write_bytes(b"no HDF5")
+    done = cli("reconstruct", folder, tmp_path / "out", *quick(tiny), "--std-out", tmp_path / "std")
+    assert done.code == 7
+    assert "broken.h5" in done.err
+    assert names(tmp_path / "out") == ["file1.h5", "file1.h5.json", "file2.h5", "file2.h5.json"]
+    assert names(tmp_path / "std") == ["file1.h5", "file2.h5"]
+    with h5py.File(tmp_path / "out" / "file2.h5") as file:
+        assert file["reconstruction"].shape == heads.shape
+
+
+def test_complex_results_of_fastmri_files_are_arrays(heads, tiny, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with h5py.File(folder / "file.h5", "w") as file:
+        file["kspace"] = kspace_of(heads[:1]).astype(np.complex64)
+    prior = tmp_path / "complex.safetensors"
+    card = json.loads(tiny.with_suffix(".json").read_text())
+    own = ("format", "architecture", "parameters", "sha256")
+    save_checkpoint(tiny_network(is_complex=True), {k: v for k, v in card.items() if k not in own}, prior)
+    done = cli("reconstruct", folder, tmp_path / "out", *quick(prior))
+    assert done.code == 0, done
+    assert np.iscomplexobj(np.load(tmp_path / "out" / "file.npy"))
 
 
 def test_results_lie_beside_one_another_under_the_same_names(folder, tiny, tmp_path):
@@ -140,9 +180,10 @@ def test_a_folder_through_simulation_reconstruction_and_evaluation(folder, tiny,
         file["mask"] = data["mask"][0].astype(np.float32)
     done = cli("reconstruct", y, out, "--sigma", 1, "--prior", tiny, "--recipe", "fast")
     assert done.code == 0, done
-    assert [name for name in names(out) if not name.endswith("json")] == ["a.npz", "b.npz", "c.npz", "d.npy"]
-    np.testing.assert_array_equal(np.load(out / "a.npz")["image"], np.load(out / "d.npy")[0])
-    (out / "d.npy").unlink()
+    assert [name for name in names(out) if not name.endswith("json")] == ["a.npz", "b.npz", "c.npz", "d.h5"]
+    with h5py.File(out / "d.h5") as file:
+        np.testing.assert_array_equal(np.load(out / "a.npz")["image"], file["reconstruction"][0])
+    (out / "d.h5").unlink()
     done = cli("evaluate", out, folder, "--json")
     assert done.code == 0, done
     assert all(scores["mean"]["psnr"] > 15 for scores in done.report["files"])

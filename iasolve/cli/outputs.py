@@ -11,13 +11,23 @@ from typing import Any
 import numpy as np
 
 from iasolve.cli.errors import UsageError
-from iasolve.files import ImageFile, WriteError, can_carry, companions, guard_output, require_carry, stem_of, suffix_of
+from iasolve.files import (
+    FileError,
+    ImageFile,
+    WriteError,
+    can_carry,
+    companions,
+    guard_output,
+    require_carry,
+    stem_of,
+    suffix_of,
+)
+from iasolve.files.ismrmrd import is_ismrmrd
 
 __all__ = ["Outputs", "as_usage", "in_folder", "std_type"]
 
 _CARRIES_ANYTHING = ".npy"
-# Their results in a folder become arrays: acquisitions are no images, and fastMRI's layout holds no complex ones.
-_TO_ARRAYS = (".h5", ".hdf5", ".mrd")
+_HDF5 = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,9 @@ def as_usage(check: object, existing: str = "") -> None:
         raise UsageError(str(error).rstrip(".") + (existing if "exists already" in error.found else "")) from None
 
 
-def in_folder(sources: list[Path], out: Path, std: Path | None, figure: Path | None) -> dict[Path, Outputs]:
+def in_folder(
+    sources: list[Path], out: Path, std: Path | None, figure: Path | None, *, grey: bool = True
+) -> dict[Path, Outputs]:
     """Outputs of a folder's files: the same names, with another suffix only where the kind cannot carry the result.
 
     Parameters
@@ -100,6 +112,8 @@ def in_folder(sources: list[Path], out: Path, std: Path | None, figure: Path | N
         The input files.
     out, std, figure : Path or None
         Folders.
+    grey : bool
+        Whether results are real, with one channel: fastMRI's layout holds no others.
 
     Returns
     -------
@@ -116,8 +130,9 @@ def in_folder(sources: list[Path], out: Path, std: Path | None, figure: Path | N
         # a.png and a.tif side by side: keep both names whole
         base = stem_of(path) if stems[stem_of(path)] == 1 else path.name
         suffix = suffix_of(path)
-        name = path.name if suffix not in _TO_ARRAYS else base + _CARRIES_ANYTHING
-        keeps = can_carry(suffix, np.float32) and suffix not in _TO_ARRAYS
+        to_array = _to_array(path, suffix, grey)
+        name = path.name if not to_array else base + _CARRIES_ANYTHING
+        keeps = can_carry(suffix, np.float32) and not to_array
         outputs[path] = Outputs(
             out / name,
             None if std is None else std / (path.name if keeps else base + _CARRIES_ANYTHING),
@@ -130,3 +145,13 @@ def in_folder(sources: list[Path], out: Path, std: Path | None, figure: Path | N
                 raise UsageError(f"{path.name} and {seen[target].name} would both be written to {target}: rename one")
             seen[target] = path
     return outputs
+
+
+def _to_array(path: Path, suffix: str, grey: bool) -> bool:
+    """Whether a result is written as an array: acquisitions are no images."""
+    if suffix in _HDF5:
+        try:
+            return not grey or is_ismrmrd(path, None)
+        except FileError:  # told when it is read
+            return False
+    return suffix == ".mrd"

@@ -136,15 +136,16 @@ def _solve_folder(
     reporter: Reporter,
 ) -> None:
     sources = list_folder(folder, task.suffixes)
-    names = in_folder(sources, out, solving.std_out, solving.figure)
+    from iasolve.cli.solving import Solver
+
+    solver = Solver(task, settings)
+    grey = solver.prior.channels == 1 and not solver.prior.spectrum.is_complex
+    names = in_folder(sources, out, solving.std_out, solving.figure, grey=grey)
     for option, target in (("OUT", out), ("--std-out", solving.std_out), ("--figure", solving.figure)):
         if target is not None:
             _check_folder(option, target, folder)
     if not writing.resume:
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
-    from iasolve.cli.solving import Solver
-
-    solver = Solver(task, settings)
     todo = [path for path in sources if not (writing.resume and _is_done(names[path], solver, writing))]
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
 
