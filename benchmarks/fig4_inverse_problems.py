@@ -151,7 +151,8 @@ def log_magnitude(images: Tensor) -> np.ndarray:
 def figure(name: str, pictures: dict[str, dict[str, Tensor]], path: Path) -> None:
     """Per task a row of images and a row of spectra; a column for the image, the measurement, and every method."""
     width = max(len(columns) for columns in pictures.values())
-    grid, axes = plt.subplots(2 * len(pictures), width, figsize=(1.3 * width, 2.75 * len(pictures)), squeeze=False)
+    size = (1.3 * width, 2.75 * len(pictures))
+    grid, axes = plt.subplots(2 * len(pictures), width, figsize=size, squeeze=False, layout="constrained")
     for row, (task, columns) in enumerate(pictures.items()):
         image = columns["image"]
         top = image[:1].abs().amax()
@@ -166,7 +167,6 @@ def figure(name: str, pictures: dict[str, dict[str, Tensor]], path: Path) -> Non
     for axis in axes.flat:
         axis.axis("off")
     grid.suptitle(quality.TITLES[name], fontsize=9)
-    grid.tight_layout(pad=0.4)
     grid.savefig(path, dpi=85)
     plt.close(grid)
 

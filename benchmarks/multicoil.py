@@ -6,8 +6,8 @@
 *Real*: the bundled slice (8 coils, 8x undersampled) has no ground truth. A tenth of the measured positions outside the
 sampled centre is hidden from every method, which then predicts it: relative error of the prediction. The baselines'
 weights are chosen by the error on another tenth; iasolve has nothing to choose, its noise level is estimated. Maps come
-from the same ESPIRiT for all; real images carry the estimated phase. What is hidden holds noise, which nothing
-predicts: its share, by the estimated level (an upper bound), is told beside the errors.
+from the same ESPIRiT for all; real images carry the estimated phase, complex ones need none. What is hidden holds
+noise, which nothing predicts: its share, by the estimated level (an upper bound), is told beside the errors.
 
 *Simulated*: test slices seen by 8 birdcage coils, 4x lines, sigma in units of the image's standard deviation, maps
 given to all methods. Weights of total variation are tuned on validation slices.
@@ -137,8 +137,9 @@ def own_methods(prior: Any, seed: int, quick: bool) -> list[Method]:
         return solve
 
     real = not prior.spectrum.is_complex
+    kind = "" if real else ", complex prior"
     return [
-        Method(f"iasolve {fit}, {recipe}", solver(fit, recipe), real=real)
+        Method(f"iasolve {fit}, {recipe}{kind}", solver(fit, recipe), real=real)
         for fit in ("field-of-view", "canvas")
         for recipe in (RECIPES[:1] if quick else RECIPES)
     ]
@@ -153,13 +154,15 @@ def hide(y: Tensor, generator: torch.Generator, fraction: float = 0.1) -> tuple[
     return y * ~hidden, y * hidden
 
 
-def real_slice(prior: Any, seed: int, draws: int, quick: bool, out: Path) -> tuple[dict[str, Any], str]:
+def real_slice(priors: list[Any], seed: int, draws: int, quick: bool, out: Path) -> tuple[dict[str, Any], str]:
     """Held-out error of every method."""
     y = torch.from_numpy(load_kspace().kspace)
     if quick:  # lower resolution and fewer coils: another, easier problem
         y = compress_coils(y[:, 43:187, 34:146], 4).kspace
     generator = torch.Generator().manual_seed(seed)
-    methods = [*classical_methods(quick), *own_methods(prior, seed, quick)]
+    methods = classical_methods(quick)
+    for prior in priors:
+        methods += own_methods(prior, seed, quick)
     errors: dict[str, list[float]] = {m.name: [] for m in methods}
     weights: dict[str, float] = {}
     pictures: dict[str, Tensor] = {}
@@ -185,7 +188,7 @@ def real_slice(prior: Any, seed: int, draws: int, quick: bool, out: Path) -> tup
     shown = {"zero-filled, root sum of squares": root_sum_of_squares(centred_ifft2(y))[0]}
     shown |= {n: p for n, p in pictures.items() if n != "zero-filled" and "real" not in n}
     panel(shown, out / f"{name}.png")
-    posed = pose_coils(y, is_complex=prior.spectrum.is_complex)
+    posed = pose_coils(y, is_complex=priors[0].spectrum.is_complex)
     results = {
         m.name: {"error": errors[m.name], "weight": weights.get(m.name), "seconds": seconds[m.name]} for m in methods
     }
@@ -289,6 +292,9 @@ def simulated(
 def main(
     data: Annotated[Path | None, typer.Option(help="mri-t1ce-128.npz; default: in the folder IASOLVE_DATA")] = None,
     prior: Annotated[str, typer.Option(help="Name or path.")] = "mri-t1-128",
+    complex_prior: Annotated[str, typer.Option(help="One over complex images, for the real slice; '' for none.")] = (
+        "mri-complex-128"
+    ),
     part: Annotated[str, typer.Option(help="both, real or simulated.")] = "both",
     count: Annotated[int, typer.Option(help="Test slices.")] = 12,
     validation: Annotated[int, typer.Option(help="Validation slices for the weights of total variation.")] = 6,
@@ -311,7 +317,9 @@ def main(
     if quick:
         lines.append("`--quick`: a look, no result. Lower resolution, 4 coils, no refinement.\n")
     if part in ("both", "real"):
-        report["real"], text = real_slice(loaded, seed, draws, quick, out)
+        priors = [loaded] + ([iasolve.load_prior(complex_prior)] if complex_prior else [])
+        report["real_priors"] = [[p.name, p.card["training"]["images"], p.card["sha256"]] for p in priors]
+        report["real"], text = real_slice(priors, seed, draws, quick, out)
         lines += ["## Real slice: held-out k-space\n", text]
     if part in ("both", "simulated"):
         report["simulated"], text = simulated(loaded, data, seed, count, validation, quick)
