@@ -34,6 +34,9 @@ class CircularShift(LinearOperator):
             raise ValueError(f"shift must be two whole numbers of pixels (dy, dx), got {shift!r}")
         super().__init__(shape, shape, in_dtype=dtype, domain="image", codomain="image")
         self.shift = (int(shift[0]), int(shift[1]))
+        # tells the device
+        self.register_buffer("_one", torch.ones(1), persistent=False)
+        self._one: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """The image, moved."""
@@ -45,10 +48,10 @@ class CircularShift(LinearOperator):
 
     def transfer(self) -> Tensor:
         """``exp(-2 pi i (u dy + v dx))``, ``u``, ``v`` in cycles per pixel, ``(1, H, W)``, complex double."""
-        _, height, width = self.in_shape
         # turns are reduced before they are multiplied by 2 pi: exact at the Nyquist frequency
         rows, columns = (
-            (torch.arange(n) * s % n).double() / n for n, s in ((height, self.shift[0]), (width, self.shift[1]))
+            (torch.arange(n, device=self._one.device) * s % n).double() / n
+            for n, s in zip(self.in_shape[1:], self.shift, strict=True)
         )
         turns = rows[:, None] + columns
         return torch.polar(torch.ones_like(turns), -2 * torch.pi * turns)[None]

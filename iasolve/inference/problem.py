@@ -159,7 +159,7 @@ def pose(
     on_grid = operator
     crop: Callable[[Tensor], Tensor] = _same
     if shift != (0, 0):
-        moving = CircularShift(shift, operator.in_shape, operator.in_dtype)
+        moving = CircularShift(shift, operator.in_shape, operator.in_dtype).to(y.device)
         on_grid, crop = operator @ moving, moving.forward
     if grid != (height, width):
         cropping = Crop((operator.in_shape[0], *grid), (height, width), operator.in_dtype)
