@@ -122,7 +122,7 @@ def paper_table(name: str, entries: dict[tuple[str, int], dict[str, Any]]) -> st
 def figure(report: dict[str, Any], path: Path) -> None:
     """MSE against the number of steps; change of the MSE and of the bound against the amortized guess."""
     sets = report["sets"]
-    grid, axes = plt.subplots(len(sets), 3, figsize=(11, 3.1 * len(sets)), squeeze=False)
+    grid, axes = plt.subplots(len(sets), 3, figsize=(12, 3.2 * len(sets)), squeeze=False, layout="constrained")
     titles = ("MSE", "MSE against amortized, %", "-ELBO against amortized, nats/dim")
     for row, (name, entry) in zip(axes, sets.items(), strict=True):
         for method in dict.fromkeys(r["method"] for r in entry["rows"] if r["method"] != "amortized"):
@@ -135,7 +135,6 @@ def figure(report: dict[str, Any], path: Path) -> None:
             axis.set_xlabel("steps", fontsize=8)
             axis.tick_params(labelsize=7)
             axis.legend(fontsize=7)
-    grid.tight_layout()
     grid.savefig(path, dpi=100)
     plt.close(grid)
 
@@ -144,6 +143,7 @@ def curves(axes: Any, method: str, rows: list[dict[str, Any]]) -> None:
     """A method's curves in the three panels of a data set."""
     own = [r for r in rows if r["method"] == method or (method in FROM_GUESS and r["method"] == "amortized")]
     steps, style = [r["steps"] for r in own], {"fmt": "o-", "ms": 3, "capsize": 2, "label": NAMES.get(method, method)}
+    style["color"] = f"C{METHODS.index(method)}"  # the same in all panels
     axes[0].errorbar(steps, [r["mse"][0] for r in own], **style)
     if method == "iterative":  # not comparable with the guess: off the scale by far
         return
