@@ -8,6 +8,7 @@ from iasolve import Recipe, solve
 from iasolve.evidence import fold
 from iasolve.inference.data import DiagonalData, GeneralData
 from iasolve.inference.local import LocalResidual, local_spread
+from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, line_mask
 from iasolve.spectrum import fft2, ifft2, radius
 
@@ -130,3 +131,29 @@ def test_without_noise_the_measurement_is_kept(prior, operator_and_y):
     y = operator(images(2, 0))
     found = solve(y, operator, prior, noise=GaussianNoise(0.0), recipe=Recipe(steps=0, residual="local")).image
     assert float((operator(found) - y).norm() / y.norm()) < 0.02
+
+
+@pytest.mark.parametrize("path", ["diagonal", "general"])
+def test_the_exponent_is_the_dense_posteriors(case, path):
+    operator, x0, y, variance, mean, covariance = case
+    local = LocalResidual(models(operator, y)[path], x0, variance, tolerance=0.0)
+    x = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    off = (x - mean).flatten()
+    wanted = 0.5 * off @ torch.linalg.solve(covariance, off)
+    found = local.exponent(x, x0) - local.exponent(mean, x0)
+    torch.testing.assert_close(found, wanted[None], rtol=1e-6, atol=1e-6)
+
+
+def test_a_poor_guess_of_precise_kspace_is_closed_by_the_exact_mode_and_a_good_one_is_clamped(prior):
+    operator = KSpaceMask(line_mask((32, 32), 2, 0.2, seed=1), (1, 32, 32), torch.float32)
+    x = images(2, 0).clamp_min(0)
+    problem = pose(operator(x), operator, prior, torch.full((2,), 0.01))
+    x = x / problem.gain.reshape(-1, 1, 1, 1)
+    poor = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    guesses = torch.stack([poor[0], x[1]])
+    local = LocalResidual(problem.data, guesses, problem.variance, tolerance=1e-4)
+    found, clamped = local.nonnegative(guesses), local.mean(guesses).clamp_min(0)
+    torch.testing.assert_close(found[1], clamped[1])
+    assert found.min() >= 0
+    exponents = [local.exponent(image, guesses)[0] for image in (found, clamped)]
+    assert exponents[0] < exponents[1] - 10

@@ -130,8 +130,7 @@ def _solve_view(
     if not recipe.closing:
         estimate = x0
     elif local is not None:
-        estimate = local.mean(x0)
-        estimate = estimate.clamp_min(0) if nonnegative else estimate
+        estimate = local.nonnegative(x0) if nonnegative else local.mean(x0)
     else:
         estimate = closest_image(problem.data, x0, variance, nonnegative)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.data import DataModel, conjugate_gradients
+from iasolve.inference.nonnegative import nonnegative_mode
 from iasolve.spectrum import fft2, ifft2
 
 __all__ = ["LocalResidual", "local_spread"]
@@ -26,6 +27,9 @@ __all__ = ["LocalResidual", "local_spread"]
 LEAST_NOISE = 1e-4
 """Least noise of a frequency over ``V``: with less the solve is ill-conditioned in float32. It is a hundredth of the
 decoder's error in standard deviations, and what a measurement without noise is kept to."""
+
+CLAMPED = 0.1
+"""Nats per pixel by which clamping at 0 may raise the exponent before another way to ``x >= 0`` is tried."""
 
 FLOOR = 0.05
 """Spread of the error where the image is black, over that where it is brightest."""
@@ -92,6 +96,31 @@ class LocalResidual:
         )
         data.solved(found.residual)
         return x0 + self.deviation(found.solution)
+
+    def exponent(self, x: Tensor, x0: Tensor) -> Tensor:
+        """``-log p(x | x0, y)`` up to a constant, ``(B,)``: what :meth:`mean` minimises over ``x``."""
+        floor = LEAST_NOISE * self.variance
+        white = fft2((x - x0) / self.spread) / self.root
+        linear = (0.5 * self.data.precision(x, floor) - self.data.information(floor)).conj() * x
+        value = 0.5 * white.abs().square().flatten(1).sum(1) + linear.real.flatten(1).sum(1)
+        return value if not self.is_complex else 2 * value
+
+    def nonnegative(self, x0: Tensor) -> Tensor:
+        """About the mode over ``x >= 0``, real images only.
+
+        The mean, clamped, is close to it where the data bear with the change: they do where they are noisy, and where
+        the decoded image is about right. Precise k-space of a poor guess does not, and there the mode with ``W = 1``,
+        which is found exactly, is a far better one; per image the better of the two by :meth:`exponent`.
+        """
+        mean = self.mean(x0)
+        clamped = mean.clamp_min(0)
+        raised = self.exponent(clamped, x0) - self.exponent(mean, x0)
+        doubtful = raised > CLAMPED * x0[0].numel()
+        if not bool(doubtful.any()):
+            return clamped
+        other = nonnegative_mode(self.data, x0, self.variance, start=clamped)
+        better = doubtful & (self.exponent(other, x0) < self.exponent(clamped, x0))
+        return torch.where(better.reshape(-1, 1, 1, 1), other, clamped)
 
     def draw(self, x0: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
         """The mean and one draw, by perturbing both sides (Papandreou and Yuille 2010)."""
