@@ -54,7 +54,8 @@ def panel(axes: Any, partial: list[Tensor], images: Tensor, scales: tuple[int, .
 def figure(shown: dict[str, dict[str, Any]], rows: int, path: Path) -> None:
     """Pictures of each data set, and MSE against the number of scales."""
     width = max(len(entry["scales"]) for entry in shown.values()) + 1
-    grid = plt.figure(figsize=(1.15 * width + 3.2, 1.35 * rows * len(shown)))
+    size = (1.15 * width + 3.2, (1.35 * rows + 0.4) * len(shown))
+    grid = plt.figure(figsize=size, layout="constrained")
     parts = grid.subfigures(len(shown), 2, width_ratios=[1.15 * width, 3.2], squeeze=False)
     for (pictures, curve), (name, entry) in zip(parts, shown.items(), strict=True):
         scales = entry["scales"]
@@ -69,7 +70,6 @@ def figure(shown: dict[str, dict[str, Any]], rows: int, path: Path) -> None:
         axis.set_ylabel("MSE", fontsize=7)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=6)
-        curve.subplots_adjust(left=0.25, bottom=0.22)
     grid.savefig(path, dpi=80)
     plt.close(grid)
 
