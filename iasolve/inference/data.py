@@ -36,6 +36,7 @@ __all__ = [
     "GeneralData",
     "Solves",
     "conjugate_gradients",
+    "white_noise",
 ]
 
 
@@ -123,7 +124,7 @@ class DiagonalData:
     ) -> tuple[Tensor, Tensor]:
         """The mean plus a draw with variance ``V (1/Lambda) / (V + 1/Lambda)`` in each bin."""
         mean = self.posterior_mean(x0, variance)
-        white = _white(noise, tuple(x0.shape[1:]), self.is_complex)
+        white = white_noise(noise, tuple(x0.shape[1:]), self.is_complex)
         return mean, mean + self._image(self.posterior_variance(variance).sqrt() * fft2(white))
 
     def posterior_variance(self, variance: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ class DiagonalData:
         v = self.folded.variance
         value = self.folded.value
         if noise is not None:
-            white = fft2(_white(noise, tuple(value.shape[1:]), self.is_complex))
+            white = fft2(white_noise(noise, tuple(value.shape[1:]), self.is_complex))
             value = value + torch.where(torch.isfinite(v), v, 0.0).sqrt() * white
         return self._image(torch.where(torch.isfinite(v), value, 0.0) / torch.maximum(v, floor))
 
@@ -175,7 +176,7 @@ class DiagonalData:
         return x if self.is_complex else x.real
 
 
-def _white(noise: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], is_complex: bool) -> Tensor:
+def white_noise(noise: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...], is_complex: bool) -> Tensor:
     """Unit root mean square noise of an image's or a measurement's kind from draws of real normal values."""
     first = noise(shape)
     return torch.complex(first, noise(shape)) / 2**0.5 if is_complex else first
@@ -381,11 +382,11 @@ class GeneralData:
     ) -> tuple[Tensor, Tensor]:
         """Perturb and solve (Papandreou and Yuille 2010): exact for a Gaussian posterior."""
         mean = self.posterior_mean(x0, variance)
-        white = _white(noise, tuple(x0.shape[1:]), self.is_complex)
+        white = white_noise(noise, tuple(x0.shape[1:]), self.is_complex)
         moved = ifft2(variance.sqrt() * fft2(white))
         x1 = x0 + (moved if self.is_complex else moved.real)
         shape = tuple(self.y.shape[1:])
-        n = _white(noise, shape, self.y.is_complex())
+        n = white_noise(noise, shape, self.y.is_complex())
         sigma = self.sigma.reshape(-1, *([1] * len(shape)))
         # start from what the data made of x0
         draw = self._solve(x1, variance, 200, x1 + mean - x0, self.tolerance, self._adjoint(self.y + sigma * n))
@@ -411,7 +412,7 @@ class GeneralData:
             return self._ratio() * self.backprojection
         shape = tuple(self.y.shape[1:])
         sigma = self.sigma.reshape(-1, *([1] * len(shape)))
-        return self._ratio() * self._adjoint(self.y + sigma * _white(noise, shape, self.y.is_complex()))
+        return self._ratio() * self._adjoint(self.y + sigma * white_noise(noise, shape, self.y.is_complex()))
 
     def mean_precision(self, floor: Tensor) -> Tensor:
         """See :class:`DataModel`."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iasolve.inference.data import DataModel, conjugate_gradients
+from iasolve.inference.data import DataModel, conjugate_gradients, white_noise
 from iasolve.inference.nonnegative import nonnegative_mode
 from iasolve.spectrum import fft2, ifft2
 
@@ -64,6 +64,7 @@ class LocalResidual:
         self.data, self.variance, self.tolerance = data, variance, tolerance
         self.spread = local_spread(image)
         self.root = variance.sqrt()
+        self.floor = LEAST_NOISE * variance
         self.is_complex = image.is_complex()
 
     def _image(self, h: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class LocalResidual:
 
     def mean(self, x0: Tensor, information: Tensor | None = None, iterations: int = 200) -> Tensor:
         """Posterior mean around ``x0``; ``information`` replaces the measurement's (see ``DataModel.information``)."""
-        data, floor = self.data, LEAST_NOISE * self.variance
+        data, floor = self.data, self.floor
         told = data.information(floor) if information is None else information
         # as if W were 1 everywhere
         eased = 1 / (1 + self.variance * data.mean_precision(floor))
@@ -99,9 +100,8 @@ class LocalResidual:
 
     def exponent(self, x: Tensor, x0: Tensor) -> Tensor:
         """``-log p(x | x0, y)`` up to a constant, ``(B,)``: what :meth:`mean` minimises over ``x``."""
-        floor = LEAST_NOISE * self.variance
         white = fft2((x - x0) / self.spread) / self.root
-        linear = (0.5 * self.data.precision(x, floor) - self.data.information(floor)).conj() * x
+        linear = (0.5 * self.data.precision(x, self.floor) - self.data.information(self.floor)).conj() * x
         value = 0.5 * white.abs().square().flatten(1).sum(1) + linear.real.flatten(1).sum(1)
         return value if not self.is_complex else 2 * value
 
@@ -114,18 +114,16 @@ class LocalResidual:
         """
         mean = self.mean(x0)
         clamped = mean.clamp_min(0)
-        raised = self.exponent(clamped, x0) - self.exponent(mean, x0)
-        doubtful = raised > CLAMPED * x0[0].numel()
+        reached = self.exponent(clamped, x0)
+        doubtful = reached - self.exponent(mean, x0) > CLAMPED * x0[0].numel()
         if not bool(doubtful.any()):
             return clamped
         other = nonnegative_mode(self.data, x0, self.variance, start=clamped)
-        better = doubtful & (self.exponent(other, x0) < self.exponent(clamped, x0))
+        better = doubtful & (self.exponent(other, x0) < reached)
         return torch.where(better.reshape(-1, 1, 1, 1), other, clamped)
 
     def draw(self, x0: Tensor, noise: Callable[[tuple[int, ...]], Tensor]) -> tuple[Tensor, Tensor]:
         """The mean and one draw, by perturbing both sides (Papandreou and Yuille 2010)."""
-        white = noise(tuple(x0.shape[1:]))
-        if self.is_complex:
-            white = torch.complex(white, noise(tuple(x0.shape[1:]))) / 2**0.5
-        told = self.data.information(LEAST_NOISE * self.variance, noise)
+        white = white_noise(noise, tuple(x0.shape[1:]), self.is_complex)
+        told = self.data.information(self.floor, noise)
         return self.mean(x0), self.mean(x0 + self.deviation(white), told)
