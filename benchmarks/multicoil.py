@@ -217,7 +217,7 @@ def panel(shown: dict[str, Tensor], path: Path) -> None:
         axis.axis("off")
     for axis, (name, image) in zip(axes.flat, shown.items(), strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=float(np.percentile(image, 99.5)))
-        axis.set_title(name, fontsize=7)
+        axis.set_title(name.replace(", ", "\n"), fontsize=7)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
