@@ -212,13 +212,12 @@ def _tuned(method: Method, trial: Seen, hidden: Tensor) -> float:
 def panel(shown: dict[str, Tensor], path: Path) -> None:
     """The images side by side, each up to its own brightest."""
     columns = (len(shown) + 1) // 2
-    figure, axes = plt.subplots(2, columns, figsize=(2.4 * columns, 6.4))
+    figure, axes = plt.subplots(2, columns, figsize=(2.4 * columns, 6.8), layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, image) in zip(axes.flat, shown.items(), strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=float(np.percentile(image, 99.5)))
         axis.set_title(name.replace(", ", "\n"), fontsize=7)
-    figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
