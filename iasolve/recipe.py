@@ -13,9 +13,9 @@ __all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 
 _CHOICES = {
     "mode": ("hybrid", "amortized", "iterative"),
-    "objective": ("variational", "map"),
+    "objective": ("variational", "map", "expected"),
     "schedule": ("joint", "sequential", "whole"),
-    "optimizer": ("adam", "gradient"),
+    "optimizer": ("adam", "gradient", "lbfgs"),
     "metric": ("posterior", "raw"),
     "loss": ("likelihood", "l1"),
     "residual": ("stationary", "local"),
@@ -43,16 +43,18 @@ class Recipe:
         Refinement steps of each scale; a scale that a dict does not name gets none.
     beta : float or dict of scale to float
         Guidance strength: weight of the data term; 1 is the likelihood's exact weight.
-    objective : {"variational", "map"}
-        Refine the posterior's mean under its spread (the ELBO of the measurement), or a point.
+    objective : {"variational", "map", "expected"}
+        Refine the posterior's mean under its spread (the ELBO of the measurement), a point by its log posterior, or a
+        point by the log prior's expectation over the posterior's width.
     schedule : {"joint", "sequential", "whole"}
         All latents of a scale at once, or one after the other (the paper's loop), scale after scale, each by its own
         contribution; or all latents of all scales at once, by the whole image. A step of every scale costs as many
         layer evaluations either way, but with ``"whole"`` a latent answers for finer scales too.
-    optimizer : {"adam", "gradient"}
-        Adam, or plain gradient steps.
+    optimizer : {"adam", "gradient", "lbfgs"}
+        Adam, plain gradient steps, or quasi-Newton steps, each image with its own curvature
+        (:mod:`iasolve.inference.lbfgs`; not for ``variational``, whose draws change from step to step).
     step_size : float
-        In units of ``metric``; decays to a tenth over the steps.
+        In units of ``metric``; decays to a tenth over the steps. Of ``lbfgs``, the root mean square of the first step.
     metric : {"posterior", "raw"}
         Step in units of the posterior's standard deviation (a gradient step then in its square), or raw.
     loss : {"likelihood", "l1"}
@@ -127,6 +129,11 @@ class Recipe:
             value = getattr(self, key)
             if value not in allowed:
                 raise RecipeError(f"recipe key {key!r} must be one of {', '.join(allowed)}; got {value!r}")
+        if self.optimizer == "lbfgs" and self.objective == "variational":
+            raise RecipeError(
+                "recipe key 'optimizer' is 'lbfgs', which needs an objective without random draws: set 'objective' to "
+                "'map' or 'expected', or 'optimizer' to 'adam'"
+            )
         object.__setattr__(self, "steps", self._per_scale("steps", int))
         object.__setattr__(self, "beta", self._per_scale("beta", float))
         if isinstance(self.guess_stop, str):

@@ -188,6 +188,10 @@ WILD = [
     Recipe(steps=6, step_size=0.03),
     Recipe(steps=4, step_size=0.03, schedule="sequential"),
     Recipe(steps=4, step_size=0.1, schedule="whole"),
+    Recipe(steps=6, step_size=0.1, objective="map", optimizer="lbfgs"),
+    Recipe(steps=6, step_size=30.0, objective="map", optimizer="lbfgs", schedule="whole"),
+    Recipe(steps=6, step_size=0.1, objective="expected", optimizer="lbfgs", schedule="whole"),
+    Recipe(steps=4, step_size=0.1, objective="expected", schedule="sequential"),
     Recipe(steps=6, step_size=1.0, metric="raw", optimizer="gradient", loss="l1", objective="map"),
 ]
 
@@ -275,7 +279,7 @@ def run(refiner_recipe, stop, setting):
 
 
 @pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
-@pytest.mark.parametrize("optimizer", ["adam", "gradient"])
+@pytest.mark.parametrize("optimizer", ["adam", "gradient", "lbfgs"])
 @pytest.mark.parametrize("trust", [0.05, 0.5])
 def test_trust_region_is_respected(schedule, optimizer, trust):
     recipe = Recipe(steps=5, step_size=0.5, trust=trust, schedule=schedule, optimizer=optimizer, objective="map")
@@ -361,6 +365,8 @@ MODES = {
         step_size=1e-3,
         closing=False,
     ),
+    "lbfgs": Recipe(steps=4, optimizer="lbfgs", objective="expected", schedule="whole", step_size=0.1),
+    "lbfgs joint": Recipe(steps=4, optimizer="lbfgs", objective="map", step_size=0.1),
     "warm": Recipe(steps=2, temperature=0.7),
     "sequential auto": Recipe(steps=2, schedule="sequential", objective="map", guess_stop="auto", step_size=0.2),
 }
@@ -490,7 +496,7 @@ def test_l1_loss_is_the_sum_over_the_measured_bins_of_the_full_grid():
     assert spectrum.scales == SCALES
 
 
-@pytest.mark.parametrize("objective", ["map", "variational"])
+@pytest.mark.parametrize("objective", ["map", "variational", "expected"])
 def test_steps_evaluate_as_many_layers_as_the_formulas_say(objective):
     counts = [len(tiny_prior(DOUBLE).layers(i)) for i in range(len(SCALES))]
     for schedule, layers in (("joint", sum(counts)), ("sequential", sum(m * (m + 1) // 2 for m in counts))):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.objective import complete
+from iasolve.inference.objective import complete, point_cost
 from iasolve.networks import Gaussian, kl_divergence
 from iasolve.priors import Prior
 
@@ -46,10 +46,12 @@ class Hierarchy:
         The encoder's, per scale.
     stop : Tensor
         ``(B * T,)`` index of the finest scale that the guess covers.
+    widths : bool
+        Count the widths of the latents' posteriors into the cost of a point (``expected``).
     """
 
-    def __init__(self, prior: Prior, features: list[Tensor] | None, stop: Tensor) -> None:
-        self.prior, self.features, self.stop = prior, features, stop
+    def __init__(self, prior: Prior, features: list[Tensor] | None, stop: Tensor, widths: bool = False) -> None:
+        self.prior, self.features, self.stop, self.widths = prior, features, stop, widths
         self.scales = len(prior.spectrum.scales)
         self.layers = [(index, layer) for index in range(self.scales) for layer in prior.layers(index)]
         self.scale_of = [index for index, _ in self.layers]
@@ -91,7 +93,7 @@ class Hierarchy:
         latents : list of Gaussian
             Of the latents from ``prefix.first`` on; those that the list does not reach are completed.
         draws : list of Tensor, optional
-            Standard normal values for each latent from ``prefix.first`` on (variational); None for a point (map).
+            Standard normal values for each latent from ``prefix.first`` on (variational); None for a point.
         """
         context, contexts = prefix.context, list(prefix.contexts)
         costs = [torch.zeros(len(self.stop), device=self.stop.device, dtype=self.prior.power.dtype)] * self.scales
@@ -102,7 +104,7 @@ class Hierarchy:
             place = number - prefix.first
             q = latents[place] if place < len(latents) else self.posterior(number, context, p)
             if draws is None:
-                z, cost = q.mean, 0.5 * ((q.mean - p.mean) / p.std).square() + p.log_std
+                z, cost = q.mean, point_cost(q, p, self.widths)
             else:
                 z, cost = q.mean + q.std * draws[place], kl_divergence(q, p)
             costs[index] = costs[index] + cost.flatten(1).sum(1)

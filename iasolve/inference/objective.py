@@ -2,7 +2,9 @@
 
 ``J = beta * data(h_s) + cost``, per image. ``variational``: the latents are ``z = m + sigma_q e`` and the cost is
 ``KL(N(m, sigma_q) || p)``, this scale's terms of the ELBO of ``y``. ``map``: ``z = m`` and the cost is
-``-log p(m | context)``. Descent is on *minus* the log prior; the paper's eq. (7) as printed has the other sign.
+``-log p(m | context)``. ``expected``: ``z = m`` too, and the cost is ``-E log p(z | context)`` over the posterior's
+width, which, unlike ``map``, pays nothing for a context whose prior is narrower than that. Descent is on *minus* the
+log prior; the paper's eq. (7) as printed has the other sign.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from iasolve.networks import Gaussian, kl_divergence
 from iasolve.priors import Prior
 from iasolve.priors.prior import Layer
 
-__all__ = ["DataTerm", "ImageTerm", "RingTerm", "ScaleValue", "UnjudgedTerm", "complete", "evaluate_scale"]
+__all__ = [
+    "DataTerm",
+    "ImageTerm",
+    "RingTerm",
+    "ScaleValue",
+    "UnjudgedTerm",
+    "complete",
+    "evaluate_scale",
+    "point_cost",
+]
 
 
 class DataTerm(Protocol):
@@ -184,6 +195,14 @@ def complete(
     return Gaussian(torch.where(covered, q.mean, p.mean), torch.where(covered, q.log_std, p.log_std))
 
 
+def point_cost(q: Gaussian, p: Gaussian, widths: bool) -> Tensor:
+    """``-log p`` at the mean of ``q``, without its constant; with ``widths``, its expectation over ``q``."""
+    squared = (q.mean - p.mean).square()
+    if widths:
+        squared = squared + (2 * q.log_std).exp()
+    return 0.5 * squared * (-2 * p.log_std).exp() + p.log_std
+
+
 def evaluate_scale(
     prior: Prior,
     index: int,
@@ -195,6 +214,7 @@ def evaluate_scale(
     beta: float,
     tiles: int,
     *,
+    widths: bool = False,
     first: int = 0,
     complete_after: int | None = None,
     features: list[Tensor] | None = None,
@@ -203,7 +223,8 @@ def evaluate_scale(
 ) -> ScaleValue:
     """Objective of a scale, its cost alone, and its contribution.
 
-    ``draws`` are standard normal values per layer (variational) or None (map). With ``complete_after``, latents of
+    ``draws`` are standard normal values per layer (variational) or None (a point; ``widths`` as in
+    :func:`point_cost`). With ``complete_after``, latents of
     later layers are not taken from ``means`` but completed in the context at hand: from the posterior where there
     are encoder ``features``, else from the prior (the paper's inner loop). With ``first``, the layers before it are
     skipped: ``context`` is the one after them, and their cost, which does not depend on what follows, is left out.
@@ -216,7 +237,7 @@ def evaluate_scale(
             q = complete(layer, context, None if features is None else features[index], p, covered)
         if draws is None:
             z = q.mean
-            part = 0.5 * ((z - p.mean) / p.std).square() + p.log_std
+            part = point_cost(q, p, widths)
         else:
             z = q.mean + q.std * draws[number]
             part = kl_divergence(q, p)

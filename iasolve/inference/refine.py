@@ -1,4 +1,4 @@
-"""Refinement of the latents of one scale: joint or sequential, Adam or gradient steps, best iterate kept."""
+"""Refinement of the latents of one scale, joint or sequential; the best iterate is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.objective import DataTerm, ScaleValue, complete, evaluate_scale
-from iasolve.inference.steps import Adam, checkpoints, decay
+from iasolve.inference.steps import Latent, walk
 from iasolve.inference.topdown import Noise
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
@@ -108,7 +108,7 @@ class Refiner:
             best = self._best(index, context, start, iterates, stds)
         else:
             steps = 0
-        if self.recipe.objective == "map":
+        if self.recipe.objective != "variational":
             (contribution,) = best.drawn
         else:
             contribution = self._at(index, context, best.means, stds, None).contribution
@@ -125,11 +125,14 @@ class Refiner:
     ) -> ScaleValue:
         """The scale's objective for given draws, for comparisons."""
         beta = self.recipe.beta_at(self.prior.spectrum.scales[index])
-        return evaluate_scale(self.prior, index, context, means, stds, draws, self.data, beta, self.tiles, settled=True)
+        widths = self.recipe.objective == "expected"
+        return evaluate_scale(
+            self.prior, index, context, means, stds, draws, self.data, beta, self.tiles, widths=widths, settled=True
+        )
 
     def _fixed(self, index: int, context: Tensor, means: list[Tensor], stds: list[Tensor]) -> _Compared:
         """Objective and cost over the fixed draws, and the contribution of each draw."""
-        if self.recipe.objective == "map":
+        if self.recipe.objective != "variational":
             value = self._at(index, context, means, stds, None)
             return _Compared(means, value.total, value.cost, [value.contribution])
         values = []
@@ -150,56 +153,46 @@ class Refiner:
         free: list[int],
         complete_after: int | None = None,
     ) -> list[list[Tensor]]:
-        """Iterates at a quarter, half, .. of the steps: only the layers in ``free`` move.
+        """Iterates of the scale's means; only the layers in ``free`` move.
 
         With ``complete_after``, ``context`` is the one before that layer, and later layers are completed.
         """
         recipe = self.recipe
-        raw = recipe.metric == "raw"
         beta = recipe.beta_at(self.prior.spectrum.scales[index])
-        covered = (self.stop >= index).reshape(-1, 1, 1, 1).to(start[0].dtype)
-        means = [m.detach().clone() for m in start]
-        adam = Adam([means[n] for n in free])
-        iterates: list[list[Tensor]] = []
-        kept = checkpoints(steps)
-        for step in range(steps):
-            variables = [means[n].requires_grad_(True) for n in free]
+        covered = self.stop.reshape(-1, 1, 1, 1) >= index
+        held = [m.detach() for m in start]
+
+        def all_means(moved: list[Tensor]) -> list[Tensor]:
+            means = list(held)
+            for n, mean in zip(free, moved, strict=True):
+                means[n] = mean
+            return means
+
+        def objective(step: int, moved: list[Tensor]) -> Tensor:
             draws = None
             if recipe.objective == "variational":
                 draws = [
-                    self.noise(tuple(m.shape[1:]), "step", step, complete_after, index, n) for n, m in enumerate(means)
+                    self.noise(tuple(m.shape[1:]), "step", step, complete_after, index, n) for n, m in enumerate(held)
                 ]
-            with torch.enable_grad():
-                value = evaluate_scale(
-                    self.prior,
-                    index,
-                    context,
-                    means,
-                    stds,
-                    draws,
-                    self.data,
-                    beta,
-                    self.tiles,
-                    first=complete_after or 0,
-                    complete_after=complete_after,
-                    features=self.features,
-                    covered=self.stop.reshape(-1, 1, 1, 1) >= index,
-                )
-                gradients = list(torch.autograd.grad(value.total.sum(), variables))
-            rate = recipe.step_size * decay(step, steps)
-            units = [torch.ones_like(stds[n]) if raw else stds[n] for n in free]
-            scaled = [g * u for g, u in zip(gradients, units, strict=True)]
-            moves = adam.direction(scaled) if recipe.optimizer == "adam" else scaled
-            means = [m.detach() for m in means]
-            for n, move, unit in zip(free, moves, units, strict=True):
-                moved = means[n] - rate * unit * move * covered
-                if recipe.trust > 0:
-                    reach = recipe.trust * stds[n]
-                    moved = torch.maximum(torch.minimum(moved, start[n] + reach), start[n] - reach)
-                means[n] = moved
-            if step + 1 in kept:
-                iterates.append(list(means))
-        return iterates
+            return evaluate_scale(
+                self.prior,
+                index,
+                context,
+                all_means(moved),
+                stds,
+                draws,
+                self.data,
+                beta,
+                self.tiles,
+                widths=recipe.objective == "expected",
+                first=complete_after or 0,
+                complete_after=complete_after,
+                features=self.features,
+                covered=covered,
+            ).total
+
+        latents = [Latent(held[n], stds[n], covered.to(held[n].dtype), steps) for n in free]
+        return [all_means(moved) for moved in walk(latents, objective, recipe, self.tiles)]
 
     def _best(
         self, index: int, context: Tensor, start: _Compared, iterates: list[list[Tensor]], stds: list[Tensor]

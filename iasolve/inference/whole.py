@@ -20,7 +20,7 @@ from torch import Tensor
 from iasolve.inference.hierarchy import START, Hierarchy, Prefix
 from iasolve.inference.objective import DataTerm, ImageTerm
 from iasolve.inference.refine import ScaleReport
-from iasolve.inference.steps import Adam, checkpoints, decay
+from iasolve.inference.steps import Latent, walk
 from iasolve.inference.topdown import Noise, Pass, ScalePass
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
@@ -73,7 +73,7 @@ class WholeRefiner:
     ) -> None:
         self.prior, self.recipe, self.data, self.noise = prior, recipe, data, noise
         self.tiles = tiles
-        self.hierarchy = Hierarchy(prior, features, stop)
+        self.hierarchy = Hierarchy(prior, features, stop, widths=recipe.objective == "expected")
         scales = prior.spectrum.scales
         self.betas = [recipe.beta_at(s) for s in scales]
         # a latent beyond every tile's guess is not refined
@@ -111,7 +111,7 @@ class WholeRefiner:
 
     def _fixed(self) -> list[list[Tensor] | None]:
         """Antithetic draws, the same for every comparison; a point needs none."""
-        if self.recipe.objective == "map":
+        if self.recipe.objective != "variational":
             return [None]
         out: list[list[Tensor] | None] = []
         for k in range(self.fixed_draws // 2):
@@ -171,39 +171,24 @@ class WholeRefiner:
         return [refined]
 
     def _walk(self, prefix: Prefix, start: list[Gaussian], steps: int, numbers: list[int]) -> list[list[Gaussian]]:
-        """Iterates of the latents ``numbers``, which follow ``prefix``, at a quarter, half, .. of the steps."""
-        recipe = self.recipe
-        stds = [q.std for q in start]
-        units = [torch.ones_like(s) if recipe.metric == "raw" else s for s in stds]
-        means = [q.mean.clone() for q in start]
-        allowed = [self.steps[self.hierarchy.scale_of[n]] for n in numbers]
-        adam = Adam(means)
-        keep, iterates = checkpoints(steps), []
-        rest = range(prefix.first, len(self.hierarchy.layers))
-        for step in range(steps):
-            variables = [m.requires_grad_(True) for m in means]
-            latents = [Gaussian(m, q.log_std) for m, q in zip(variables, start, strict=True)]
+        """Iterates of the latents ``numbers``, which follow ``prefix``."""
+        recipe, hierarchy = self.recipe, self.hierarchy
+        rest = range(prefix.first, len(hierarchy.layers))
+
+        def posteriors(means: list[Tensor]) -> list[Gaussian]:
+            return [Gaussian(m, q.log_std) for m, q in zip(means, start, strict=True)]
+
+        def objective(step: int, means: list[Tensor]) -> Tensor:
             draws = None
             if recipe.objective == "variational":
                 draws = [self.noise(self.shapes[n], "step", step, prefix.first, n) for n in rest]
-            with torch.enable_grad():
-                value = self.value(prefix, latents, draws)
-                gradients = torch.autograd.grad(value.sum(), variables)
-            scaled = [g * u for g, u in zip(gradients, units, strict=True)]
-            moves = adam.direction(scaled) if recipe.optimizer == "adam" else scaled
-            means = [m.detach() for m in means]
-            for place, number in enumerate(numbers):
-                if step >= allowed[place]:
-                    continue
-                rate = recipe.step_size * decay(step, allowed[place])
-                moved = means[place] - rate * units[place] * moves[place] * self.hierarchy.covered(number)
-                if recipe.trust > 0:
-                    reach, centre = recipe.trust * stds[place], start[place].mean
-                    moved = torch.maximum(torch.minimum(moved, centre + reach), centre - reach)
-                means[place] = moved
-            if step + 1 in keep:
-                iterates.append([Gaussian(m, q.log_std) for m, q in zip(means, start, strict=True)])
-        return iterates
+            return self.value(prefix, posteriors(means), draws)
+
+        latents = [
+            Latent(q.mean, q.std, hierarchy.covered(n), min(steps, self.steps[hierarchy.scale_of[n]]))
+            for q, n in zip(start, numbers, strict=True)
+        ]
+        return [posteriors(means) for means in walk(latents, objective, recipe, self.tiles)]
 
     # ------------------------------------------------------------------------------------------- outcome
 

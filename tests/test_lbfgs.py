@@ -1,0 +1,167 @@
+"""Quasi-Newton steps: exact on quadratics, each image by itself, never upwards; and the objective they go with."""
+
+import itertools
+
+import pytest
+import torch
+
+from iasolve import Recipe
+from iasolve.inference.lbfgs import LBFGS
+from iasolve.inference.objective import point_cost
+from iasolve.inference.steps import Latent, walk
+from iasolve.networks import Gaussian
+from iasolve.recipe import RecipeError
+
+DOUBLE = torch.float64
+
+
+def quadratics(count, size, seed=0, spread=30.0):
+    """``0.5 (x - c)^T H (x - c)`` of random positive ``H`` with eigenvalues from 1 to ``spread``."""
+    generator = torch.Generator().manual_seed(seed)
+    q, _ = torch.linalg.qr(torch.randn(count, size, size, generator=generator, dtype=DOUBLE))
+    h = q @ torch.diag(torch.logspace(0, torch.tensor(spread).log10(), size, dtype=DOUBLE)) @ q.mT
+    return h, torch.randn(count, size, generator=generator, dtype=DOUBLE)
+
+
+def follow(value_and_gradient, start, blocks, steps, first=0.1):
+    rule = LBFGS(start, blocks, first)
+    values = []
+    for _ in range(steps):
+        value, gradient = value_and_gradient(rule.trial)
+        rule.tell(value, gradient)
+        values.append(value_and_gradient(rule.best)[0])
+    return rule, torch.stack(values)
+
+
+def test_a_quadratic_is_solved_and_the_lowest_value_never_rises():
+    h, centre = quadratics(5, 8)
+
+    def value_and_gradient(x):
+        gradient = torch.einsum("bij,bj->bi", h, x - centre)
+        return 0.5 * (gradient * (x - centre)).sum(1), gradient
+
+    rule, values = follow(value_and_gradient, torch.zeros(5, 8, dtype=DOUBLE), [3, 5], 60)
+    assert (values[1:] <= values[:-1]).all()
+    torch.testing.assert_close(rule.best, centre, rtol=0, atol=1e-5)
+    # gradient descent at the best fixed length, 2 / (1 + 30), leaves (29/31)^60 = 2 % of the distance
+    assert float((rule.best - centre).norm() / centre.norm()) < 1e-5
+
+
+def test_blocks_carry_scales_that_one_number_cannot():
+    """Two blocks with curvatures 1 and 10,000."""
+    curvature = torch.cat([torch.ones(6, dtype=DOUBLE), torch.full((6,), 1e4, dtype=DOUBLE)])
+    centre = torch.linspace(-1, 1, 12, dtype=DOUBLE)[None]
+
+    def value_and_gradient(x):
+        return 0.5 * (curvature * (x - centre).square()).sum(1), curvature * (x - centre)
+
+    start = torch.zeros(1, 12, dtype=DOUBLE)
+    apart = follow(value_and_gradient, start, [6, 6], 6)[1][-1]
+    together = follow(value_and_gradient, start, [12], 6)[1][-1]
+    assert float(apart) < 1e-2 * float(together)
+
+
+def test_each_image_goes_its_own_way():
+    h, centre = quadratics(4, 6, seed=1)
+    h[2] *= 1e4
+
+    def of(images):
+        def value_and_gradient(x):
+            off = x - centre[images]
+            gradient = torch.einsum("bij,bj->bi", h[images], off) + off**3
+            return 0.5 * (gradient * off).sum(1) - 0.25 * (off**4).sum(1), gradient
+
+        return follow(value_and_gradient, torch.zeros(len(images), 6, dtype=DOUBLE), [2, 4], 15)[0].best
+
+    together = of([0, 1, 2, 3])
+    for image in range(4):
+        torch.testing.assert_close(of([image])[0], together[image], rtol=1e-9, atol=1e-11)
+
+
+def test_a_curved_valley_is_followed_downhill():
+    def value_and_gradient(x):
+        x = x.detach().requires_grad_(True)
+        value = (1 - x[:, 0]) ** 2 + 100 * (x[:, 1] - x[:, 0] ** 2) ** 2  # Rosenbrock
+        return value.detach(), torch.autograd.grad(value.sum(), x)[0]
+
+    start = torch.tensor([[-1.2, 1.0], [3.0, -2.0]], dtype=DOUBLE)
+    rule, values = follow(value_and_gradient, start, [2], 150)
+    assert (values[1:] <= values[:-1]).all()
+    torch.testing.assert_close(rule.best, torch.ones(2, 2, dtype=DOUBLE), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_trial_that_is_not_finite_is_taken_back(bad):
+    def value_and_gradient(x):
+        value, gradient = 0.5 * (x - 3).square().sum(1), x - 3
+        # beyond 2 the objective breaks down for the first image
+        broken = (x[:, 0] > 2) & torch.tensor([True, False])
+        return value.where(~broken, torch.tensor(bad, dtype=DOUBLE)), gradient.where(~broken[:, None], bad)
+
+    rule, _ = follow(value_and_gradient, torch.zeros(2, 1, dtype=DOUBLE), [1], 30, first=1.0)
+    assert torch.isfinite(rule.best).all()
+    assert 1 <= float(rule.best[0, 0]) <= 2
+    assert float(rule.best[1, 0]) == pytest.approx(3)
+
+
+def test_nothing_moves_where_the_gradient_is_nothing():
+    rule, values = follow(lambda x: (x.sum(1) * 0, x * 0), torch.ones(2, 3, dtype=DOUBLE), [3], 5)
+    assert torch.equal(rule.best, torch.ones(2, 3, dtype=DOUBLE))
+    assert torch.equal(rule.trial, rule.best)
+    assert (values == 0).all()
+
+
+def latent(shape, seed, steps=20, covered=True):
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(shape, generator=generator, dtype=DOUBLE)
+    std = 0.1 + torch.rand(shape, generator=generator, dtype=DOUBLE)
+    return Latent(start, std, torch.full((shape[0], 1, 1, 1), float(covered), dtype=DOUBLE), steps)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "gradient", "lbfgs"])
+def test_steps_end_when_their_number_is_reached_and_latents_not_covered_stay(optimizer):
+    latents = [latent((2, 3, 2, 2), 0), latent((2, 1, 4, 4), 1, steps=4), latent((2, 1, 1, 1), 2, covered=False)]
+    seen = []
+
+    def objective(step, means):
+        seen.append([m.detach().clone() for m in means])
+        return sum((m - 1).square().flatten(1).sum(1) for m in means)
+
+    recipe = Recipe(optimizer=optimizer, objective="map", step_size=0.1)
+    last = walk(latents, objective, recipe, 1)[-1]
+    assert len(seen) == 20
+    assert all(torch.equal(means[2], latents[2].start) for means in seen)
+    moved = [not torch.equal(a[1], b[1]) for a, b in itertools.pairwise(seen)]
+    assert any(moved[:4])
+    assert not any(moved[5:])
+    begin = float(objective(0, [x.start for x in latents]).sum())
+    assert float(objective(0, last).sum()) < 0.9 * begin
+
+
+def test_tiles_of_an_image_move_together():
+    """Coupled tiles: the joint quadratic of both is solved, which two solutions apart would not be."""
+    one = latent((2, 1, 3, 3), 3, steps=80)
+
+    def objective(step, means):
+        first, second = means[0].flatten(1)
+        return ((first + second - 2).square() + 0.1 * (first - second).square()).sum()[None]
+
+    (_, best) = walk([one], objective, Recipe(optimizer="lbfgs", objective="map", step_size=0.1), 2)
+    torch.testing.assert_close(best[0], torch.ones_like(best[0]), rtol=0, atol=1e-4)
+
+
+def test_expected_cost_is_the_mean_cost_of_draws():
+    generator = torch.Generator().manual_seed(0)
+    mean, other = torch.randn(2, 5, generator=generator, dtype=DOUBLE)
+    q, p = Gaussian(mean, torch.full((5,), -0.3, dtype=DOUBLE)), Gaussian(other, torch.linspace(-1, 1, 5, dtype=DOUBLE))
+    draws = mean + q.std * torch.randn(200000, 5, generator=generator, dtype=DOUBLE)
+    sampled = point_cost(Gaussian(draws, q.log_std), p, widths=False).mean(0)
+    torch.testing.assert_close(point_cost(q, p, widths=True), sampled, rtol=0.02, atol=0.02)
+    exact = -torch.distributions.Normal(p.mean, p.std).log_prob(mean) - 0.5 * torch.tensor(2 * torch.pi).log()
+    torch.testing.assert_close(point_cost(q, p, widths=False), exact)
+
+
+def test_random_draws_are_refused():
+    with pytest.raises(RecipeError, match=r"lbfgs.*'map' or 'expected'"):
+        Recipe(optimizer="lbfgs")
+    assert Recipe(optimizer="lbfgs", objective="expected").optimizer == "lbfgs"
