@@ -10,6 +10,7 @@ from iasolve.inference.guess import decoded, first_guess, read_again
 from iasolve.inference.problem import pose
 from iasolve.inference.views import LARGEST, SHIFTS
 from iasolve.operators import CircularShift, GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
+from iasolve.priors.counting import CountedPrior
 from iasolve.recipe import Recipe, RecipeError
 
 DOUBLE = torch.float64
@@ -55,6 +56,19 @@ def test_views_are_the_mean_of_solutions_for_moved_images(residual):
         singly.append(torch.roll(moved, (dy, dx), (-2, -1)))
     torch.testing.assert_close(found, torch.stack(singly).mean(0))
     assert relative(singly[0], singly[1]) > 1e-4  # or this would have shown nothing
+
+
+@pytest.mark.parametrize("operator", [Identity((1, 32, 32), DOUBLE), masked()])
+def test_a_view_costs_one_pass_through_the_network(operator):
+    """Likeness and objective are told of the first view; an objective of points takes no pass of its own."""
+    y, layers = measured(operator), sum(len(moved_prior().layers(i)) for i in range(6))
+    passes = []
+    for views in (1, 2, 4):
+        prior = CountedPrior(moved_prior())
+        run(y, operator, prior, views=views, objective="expected")
+        assert prior.with_gradient == 0
+        passes.append(prior.without_gradient / layers)
+    assert passes == [2, 3, 5]
 
 
 def test_a_moved_problem_goes_the_same_way_whatever_the_path():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +46,20 @@ class Part:
     solves: Solves | None
 
 
+class _View(NamedTuple):
+    """The solution for one moved image; ``estimate``: on the problem's grid, in the prior's units."""
+
+    problem: Problem
+    estimate: Tensor
+    image: Tensor
+    std: Tensor | None
+    samples: Tensor | None
+    reports: list[ScaleReport]
+    improved: Tensor
+    offsets: list[list[Tensor]]
+    solves: Solves | None
+
+
 @torch.no_grad()
 def solve_batch(
     y: Tensor,
@@ -60,31 +75,43 @@ def solve_batch(
 ) -> Part:
     """Solve ``y`` ``(B, *out_shape)`` at noise levels ``sigma`` ``(B,)``; see :func:`iasolve.solve`."""
 
-    def view(shift: tuple[int, int], how: Recipe) -> Part:
+    def view(number: int, how: Recipe) -> _View:
         return _solve_view(
-            y, sigma, operator, prior, how, shift, seed=seed, fit=fit, overlap=overlap, force_general=force_general
+            y, sigma, operator, prior, how, number, seed=seed, fit=fit, overlap=overlap, force_general=force_general
         )
 
-    first = view(SHIFTS[0], recipe)
-    # samples and error bars are the first view's: of one posterior, about the mean of all
+    first = view(0, recipe)
+    # samples, error bars and reports are the first view's: of one posterior, about the mean of all
     quiet = recipe.changed(samples=0) if recipe.temperature == 0 else recipe
     count = recipe.views if prior.shift >= LARGEST else 1
-    others = [view(shift, quiet) for shift in SHIFTS[1:count]]
-    return _mean(first, others, recipe.nonnegative and prior.nonnegative) if others else first
+    others = [(v.image, v.solves) for v in (view(number, quiet) for number in range(1, count))]
+    image, samples = first.image, first.samples
+    if others:
+        image = torch.stack([image, *(moved for moved, _ in others)]).mean(0)
+        if samples is not None:
+            samples = samples + (image - first.image)
+            samples = samples.clamp_min(0) if recipe.nonnegative and prior.nonnegative else samples
+    likeness, distance = _likeness(first.problem, prior, first.estimate)
+    return Part(
+        image,
+        first.std,
+        samples,
+        first.reports,
+        first.problem.gain,
+        first.improved,
+        likeness,
+        distance,
+        first.offsets,
+        _together([first.solves, *(solves for _, solves in others)]),
+    )
 
 
-def _mean(first: Part, others: list[Part], nonnegative: bool) -> Part:
-    """``first`` with the mean image; everything else is told of the first view."""
-    image = torch.stack([first.image, *(p.image for p in others)]).mean(0)
-    samples = first.samples
-    if samples is not None:
-        samples = samples + (image - first.image)
-        samples = samples.clamp_min(0) if nonnegative else samples
-    solves = [p.solves for p in (first, *others) if p.solves is not None]
-    told = first.solves
-    if solves:
-        told = Solves(sum(s.applications for s in solves), torch.stack([s.residual for s in solves]).amax(0))
-    return replace(first, image=image, samples=samples, solves=told)
+def _together(found: list[Solves | None]) -> Solves | None:
+    """The solves of all views as one."""
+    solves = [s for s in found if s is not None]
+    if not solves:
+        return None
+    return Solves(sum(s.applications for s in solves), torch.stack([s.residual for s in solves]).amax(0))
 
 
 def _solve_view(
@@ -93,14 +120,14 @@ def _solve_view(
     operator: LinearOperator,
     prior: Prior,
     recipe: Recipe,
-    shift: tuple[int, int],
+    number: int,
     *,
     seed: int,
     fit: str,
     overlap: int | None,
     force_general: bool,
-) -> Part:
-    """The solution of the problem for the image moved back by ``shift``, moved there again."""
+) -> _View:
+    """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only."""
     problem = pose(
         y,
         operator,
@@ -111,14 +138,14 @@ def _solve_view(
         iterations=recipe.iterations,
         tolerance=recipe.tolerance,
         force_general=force_general,
-        shift=shift,
+        shift=SHIFTS[number],
     )
     stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     draw = Noise(seed, y.device, y.real.dtype)
     nonnegative = recipe.nonnegative and prior.nonnegative
 
     first = first_guess(problem, prior, recipe, stop)
-    final, reports, improved = improve(problem, prior, recipe, first, stop, draw)
+    final, reports, improved = improve(problem, prior, recipe, first, stop, draw, told=number == 0)
     sampler = Sampler(problem, prior, final, first if recipe.passes else final, stop, draw)
     x0 = sampler.centre
     if recipe.temperature > 0 and recipe.samples == 0:
@@ -152,16 +179,14 @@ def _solve_view(
             "the solution holds NaN or infinite values: check the measurement's range and sigma, "
             "or lower the recipe's step_size"
         )
-    likeness, distance = _likeness(problem, prior, estimate)
-    return Part(
+    return _View(
+        problem,
+        estimate,
         image,
         None if std is None else problem.crop(gain * std),
         None if samples is None else problem.crop(gain * samples),
         reports,
-        problem.gain,
         improved,
-        likeness,
-        distance,
         [s.offsets for s in final.found.scales],
         problem.data.solves if isinstance(problem.data, GeneralData) else None,
     )

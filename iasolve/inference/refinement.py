@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iasolve.inference.data import DiagonalData
 from iasolve.inference.guess import Guess, read_again
-from iasolve.inference.objective import DataTerm, ImageTerm, RingTerm, UnjudgedTerm
+from iasolve.inference.objective import DataTerm, ImageTerm, RingTerm, UnjudgedTerm, point_cost
 from iasolve.inference.problem import Problem
 from iasolve.inference.refine import Refiner, ScaleReport
 from iasolve.inference.topdown import Noise, Pass, ScalePass, descend
@@ -42,7 +42,16 @@ class _Candidate(NamedTuple):
     total: Tensor
 
 
-def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: Tensor, draw: Noise) -> Outcome:
+def improve(
+    problem: Problem,
+    prior: Prior,
+    recipe: Recipe,
+    guess: Guess,
+    stop: Tensor,
+    draw: Noise,
+    *,
+    told: bool = True,
+) -> Outcome:
     """The recipe's passes and steps.
 
     Parameters
@@ -56,12 +65,21 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
         ``(B * T,)`` index of the finest scale of the guess.
     draw : Noise
         Source of the draws over which objectives are compared.
+    told : bool
+        Whether reports are wanted of a guess that nothing is done to.
     """
     tiles = problem.geometry.tiles
+    steps = any(recipe.steps_at(s) for s in prior.spectrum.scales)
+    passes = recipe.passes > 0 and guess.features is not None
+    if not (told or steps or passes):
+        return Outcome(guess, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
 
     def run(start: Guess, how: Recipe) -> _Candidate:
         refines = any(how.steps_at(s) for s in prior.spectrum.scales)
-        term = _data_term(problem, prior, how, start.found, refines)
+        if not refines and how.objective != "variational":
+            term = _data_term(problem, prior, how, start.found, judged=False)
+            return _Candidate(start, *_judged(term, _as_it_is(term, prior, how, start.found, tiles), how))
+        term = _data_term(problem, prior, how, start.found, judged=refines or not prior.separable)
         refiner: Refiner | WholeRefiner
         if prior.separable and how.schedule != "whole":
             refiner = Refiner(prior, how, term, draw, tiles, stop, start.features)
@@ -71,10 +89,9 @@ def improve(problem: Problem, prior: Prior, recipe: Recipe, guess: Guess, stop: 
             found = refiner(start.found)
         return _Candidate(Guess(start.features, found), *_judged(term, refiner.reports, how))
 
-    steps = any(recipe.steps_at(s) for s in prior.spectrum.scales)
     idle = recipe.changed(steps=0, objective="map" if recipe.passes and not steps else recipe.objective)
     first = best = run(guess, idle)
-    if recipe.passes and guess.features is not None:
+    if passes:
         best = _better(best, run(read_again(problem, prior, recipe, stop, guess), idle), tiles)
     if steps:
         best = _better(best, run(best.guess, recipe), tiles)
@@ -99,10 +116,14 @@ def _better(old: _Candidate, new: _Candidate, tiles: int) -> _Candidate:
         flag = better if a.ndim == 1 else tile
         return torch.where(flag.reshape(-1, *([1] * (a.ndim - 1))), a, b)
 
+    def gaussians(a: list[Gaussian], b: list[Gaussian]) -> list[Gaussian]:
+        return [Gaussian(pick(q.mean, p.mean), pick(q.log_std, p.log_std)) for q, p in zip(a, b, strict=True)]
+
     scales = [
         ScalePass(
-            [Gaussian(pick(q.mean, p.mean), pick(q.log_std, p.log_std)) for q, p in zip(n.guess, o.guess, strict=True)],
+            gaussians(n.guess, o.guess),
             [pick(m, p) for m, p in zip(n.offsets, o.offsets, strict=True)],
+            gaussians(n.priors, o.priors),
             pick(n.contribution, o.contribution),
         )
         for n, o in zip(new.guess.found.scales, old.guess.found.scales, strict=True)
@@ -124,6 +145,21 @@ def _better(old: _Candidate, new: _Candidate, tiles: int) -> _Candidate:
     return _Candidate(Guess(features, Pass(scales)), reports, pick(new.total, old.total))
 
 
+def _as_it_is(data: DataTerm, prior: Prior, recipe: Recipe, found: Pass, tiles: int) -> list[ScaleReport]:
+    """Reports of a pass by an objective of points, of which it holds all there is: no layer is evaluated again."""
+    reports = []
+    for index, (scale, part) in enumerate(zip(prior.spectrum.scales, found.scales, strict=True)):
+        means = [Gaussian(q.mean + q.std * o, q.log_std) for q, o in zip(part.guess, part.offsets, strict=True)]
+        widths = recipe.objective == "expected"
+        costs = [point_cost(q, p, widths).flatten(1).sum(1) for q, p in zip(means, part.priors, strict=True)]
+        cost = torch.stack(costs).sum(0).unflatten(0, (-1, tiles)).sum(1)
+        total = recipe.beta_at(scale) * data.settled(index, part.contribution) + cost
+        data.commit(index, part.contribution)
+        misfit = data.misfit(index, part.contribution)
+        reports.append(ScaleReport(scale, 0, total, total, misfit, cost, part.contribution, [part.contribution]))
+    return reports
+
+
 def _judged(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> tuple[list[ScaleReport], Tensor]:
     """Reports whose objectives add up to the total one, and that, ``(B,)``."""
     if isinstance(data, RingTerm):
@@ -138,14 +174,15 @@ def _judged(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> tuple
     return shared, fit + torch.stack([r.cost for r in reports]).sum(0)
 
 
-def _data_term(problem: Problem, prior: Prior, recipe: Recipe, held: Pass, refines: bool) -> DataTerm:
+def _data_term(problem: Problem, prior: Prior, recipe: Recipe, held: Pass, *, judged: bool) -> DataTerm:
+    """With ``judged``, single scales are judged too; rings always are."""
     if not problem.direct:
-        if refines and recipe.loss == "l1":
+        if recipe.loss == "l1" and any(recipe.steps_at(s) for s in prior.spectrum.scales):
             raise RecipeError(
                 "recipe key 'loss' is 'l1', which compares ring with ring: that needs an operator that is diagonal in "
                 "Fourier space and an image of the prior's size; use 'likelihood'"
             )
-        kind = ImageTerm if refines or not prior.separable else UnjudgedTerm
+        kind = ImageTerm if judged else UnjudgedTerm
         return kind(prior, problem.geometry, problem.data, problem.variance, held.contributions)
     assert isinstance(problem.data, DiagonalData)
     spectrum = prior.spectrum

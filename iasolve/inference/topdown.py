@@ -44,12 +44,15 @@ class ScalePass:
         Posterior of each layer, ``(B, z, g, g)``, in the context of this pass.
     offsets : list of Tensor
         What refinement moved each mean by, in posterior standard deviations (zeros without refinement).
+    priors : list of Gaussian
+        Prior of each layer in the same context.
     contribution : Tensor
         ``h_s`` ``(B, C, n_s)``.
     """
 
     guess: list[Gaussian]
     offsets: list[Tensor]
+    priors: list[Gaussian]
     contribution: Tensor
 
 
@@ -103,7 +106,7 @@ def descend(
     refine : callable, optional
         Refines a scale's means before its context is committed.
     """
-    scales: list[tuple[list[Gaussian], list[Tensor]]] = []
+    scales: list[tuple[list[Gaussian], list[Tensor], list[Gaussian]]] = []
     contexts: list[Tensor] = []
     context: Tensor | None = None
     for index in range(len(prior.spectrum.scales)):
@@ -114,6 +117,7 @@ def descend(
         guess: list[Gaussian] = []
         draws: list[Tensor] = []
         moved: list[Tensor] = []
+        priors: list[Gaussian] = []
         context = start
         for number, layer in enumerate(prior.layers(index)):
             p, feature = layer.prior(context)
@@ -125,22 +129,24 @@ def descend(
                 draw = temperature * noise(tuple(q.mean.shape[1:]), label, index, number) * q.std
             mean = q.mean + q.std * shift
             guess.append(q)
+            priors.append(p)
             means.append(mean)
             draws.append(draw)
             moved.append(shift)
             context = layer.update(context, mean + draw, feature)
         refined = means if refine is None else refine(index, start, guess, means)
         if refined is not means:
-            guess, moved = [], []
+            guess, moved, priors = [], [], []
             context = start
             for layer, mean, draw in zip(prior.layers(index), refined, draws, strict=True):
                 # offsets count from the posterior in the refined context: that is where a sample adds them
                 p, feature = layer.prior(context)
                 q = complete(layer, context, evidence, p, covered)
                 guess.append(q)
+                priors.append(p)
                 moved.append((mean - q.mean) / q.std)
                 context = layer.update(context, mean + draw, feature)
-        scales.append((guess, moved))
+        scales.append((guess, moved, priors))
         contexts.append(context)
     rings = prior.contributions(contexts)
     return Pass([ScalePass(*found, h) for found, h in zip(scales, rings, strict=True)])

@@ -213,12 +213,15 @@ class WholeRefiner:
         hierarchy = self.hierarchy
         guess: list[list[Gaussian]] = [[] for _ in range(hierarchy.scales)]
         offsets: list[list[Tensor]] = [[] for _ in range(hierarchy.scales)]
+        priors: list[list[Gaussian]] = [[] for _ in range(hierarchy.scales)]
         prefix = START
         for number, refined in enumerate(latents):
             index, layer = hierarchy.layers[number]
             context = hierarchy.enter(number, prefix.context)
-            q = hierarchy.posterior(number, context, layer.prior(context)[0])
+            p, _ = layer.prior(context)
+            q = hierarchy.posterior(number, context, p)
             guess[index].append(q)
+            priors[index].append(p)
             offsets[index].append((refined.mean - q.mean) / q.std)
             prefix = hierarchy.advance(prefix, refined.mean)
         contributions = self.prior.contributions(list(prefix.contexts))
@@ -239,7 +242,7 @@ class WholeRefiner:
                     [draw[index] for draw in drawn],
                 )
             )
-        return Pass([ScalePass(*found) for found in zip(guess, offsets, contributions, strict=True)])
+        return Pass([ScalePass(*found) for found in zip(guess, offsets, priors, contributions, strict=True)])
 
     def _drawn(self, latents: list[Gaussian]) -> list[list[Tensor]]:
         """Contributions for each fixed draw; only an image's data term is compared by them."""
