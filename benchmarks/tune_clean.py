@@ -25,17 +25,22 @@ from quality import percent
 import common
 from iasolve.metrics import mean_interval
 
-SIZES = {"adam": "0.02,0.05,0.1,0.2", "gradient": "0.01,0.03,0.1,0.3"}
+SIZES = {"adam": "0.02,0.05,0.1,0.2", "gradient": "0.01,0.03,0.1,0.3", "lbfgs": "0.1,0.3"}
 METHODS = ("hybrid", "whole", "vanilla", "iterative")
 
 
 def candidates(method: str, sizes: dict[str, list[float]]) -> Iterator[dict[str, Any]]:
     """Changes to the recipe."""
-    # iterative inference starts far off: Adam with steps in units of the prior
-    objectives = ("map",) if method == "iterative" else ("variational", "map")
-    optimizers = ("adam",) if method == "iterative" else tuple(sizes)
-    for objective, optimizer in itertools.product(objectives, optimizers):
-        for size in sizes[optimizer]:
+    for objective, optimizer in itertools.product(("variational", "map", "expected"), sizes):
+        if optimizer == "lbfgs":
+            # it needs an objective without draws
+            fits = objective != "variational"
+        elif method == "iterative":
+            # it starts far off: Adam with steps in units of the prior
+            fits = (objective, optimizer) == ("map", "adam")
+        else:
+            fits = objective != "expected"
+        for size in sizes[optimizer] if fits else ():
             yield {"objective": objective, "optimizer": optimizer, "step_size": size}
 
 
@@ -69,6 +74,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Steps")] = 25,
     adam: Annotated[str, typer.Option(help="Step sizes of Adam")] = SIZES["adam"],
     gradient: Annotated[str, typer.Option(help="Step sizes of gradient steps")] = SIZES["gradient"],
+    lbfgs: Annotated[str, typer.Option(help="First steps of quasi-Newton steps")] = SIZES["lbfgs"],
     batch: quality.Batch = 32,
     seed: quality.Seed = 0,
     quick: quality.Quick = False,
@@ -76,8 +82,11 @@ def main(
 ) -> None:
     """Run the search; data sets and methods that are not asked for keep what the results have of them."""
     if quick:
-        count, steps, adam, gradient = 4, 2, "0.05", "0.03"
-    sizes = {"adam": [float(s) for s in adam.split(",")], "gradient": [float(s) for s in gradient.split(",")]}
+        count, steps, adam, gradient, lbfgs = 4, 2, "0.05", "0.03", "0.1"
+    sizes = {
+        name: [float(size) for size in given.split(",")]
+        for name, given in {"adam": adam, "gradient": gradient, "lbfgs": lbfgs}.items()
+    }
     name = f"tune_clean{'-quick' if quick else ''}"
     out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"about": {}, "chosen": {}, "tried": {}}

@@ -35,10 +35,21 @@ def candidates(views: str, passes: str, ends: str, steps: str, sizes: str) -> It
     for count, end, spin in itertools.product(counts, map(float, ends.split(",")), (False, True)):
         yield guess | {"passes": count, "coupling_end": end, "spin": spin}
     for number, size in itertools.product(numbers, map(float, sizes.split(","))):
-        yield guess | {"steps": number, "step_size": size, "schedule": "joint", "objective": "variational"}
+        steps_of = {"steps": number, "step_size": size}
+        yield guess | steps_of | {"schedule": "joint", "objective": "variational", "optimizer": "adam"}
         for count in (0, max(counts)):
-            spun = {"passes": count, "spin": True} if count else {}
-            yield guess | spun | {"steps": number, "step_size": size, "schedule": "whole", "objective": "map"}
+            spun = guess | {"passes": count, "spin": count > 0} | steps_of | {"schedule": "whole"}
+            yield spun | {"objective": "map", "optimizer": "adam"}
+    for number, objective, count in itertools.product(numbers, ("map", "expected"), (0, max(counts))):
+        yield guess | {
+            "passes": count,
+            "spin": count > 0,
+            "steps": number,
+            "step_size": 0.1,
+            "schedule": "whole",
+            "objective": objective,
+            "optimizer": "lbfgs",
+        }
 
 
 def main(
@@ -50,8 +61,8 @@ def main(
     views: Annotated[str, typer.Option(help="Numbers of views to try")] = "4",
     passes: Annotated[str, typer.Option(help="Numbers of passes to try")] = "8",
     ends: Annotated[str, typer.Option(help="Last coupling levels to try")] = "0.05",
-    steps: Annotated[str, typer.Option(help="Numbers of steps to try")] = "25",
-    sizes: Annotated[str, typer.Option(help="Step sizes to try")] = "0.03,0.1",
+    steps: Annotated[str, typer.Option(help="Numbers of steps to try")] = "10,25",
+    sizes: Annotated[str, typer.Option(help="Step sizes of Adam to try")] = "0.1",
     quick: Annotated[bool, typer.Option(help="2 slices, few settings: a look, not a result")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
 ) -> None:
