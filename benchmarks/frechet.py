@@ -38,7 +38,9 @@ def distance_of_gaussians(mean1: Values, covariance1: Values, mean2: Values, cov
     """
     root = _root(covariance1)
     cross = np.linalg.eigvalsh(root @ covariance2 @ root)
-    trace = np.trace(covariance1) + np.trace(covariance2) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
+    # of a singular product, zeros come out as rounding, whose root would be a thousand times as much
+    cross = np.where(cross > len(cross) * np.finfo(cross.dtype).eps * cross.max(), cross, 0)
+    trace = np.trace(covariance1) + np.trace(covariance2) - 2 * np.sqrt(cross).sum()
     return float(np.square(mean1 - mean2).sum() + trace)
 
 
