@@ -179,7 +179,10 @@ def test_ring_path_and_image_paths_give_the_same_gradient(name):
         assert relative(found[2], found[0]) < 1e-4
 
 
+MIXED = Recipe(steps=1, step_size=3.0, objective="expected", optimizer="lbfgs", schedule="whole")
+"""One step so long that it helps some images only."""
 WILD = [
+    MIXED,
     Recipe(steps=6, step_size=3.0, objective="map"),
     Recipe(steps=6, step_size=3.0, objective="map", schedule="sequential"),
     Recipe(steps=6, step_size=0.05, objective="map", optimizer="gradient"),
@@ -206,6 +209,8 @@ def test_refinement_never_ends_worse_than_its_guess(recipe, seed):
     assert torch.isfinite(after).all()
     assert (after <= before).all()
     assert torch.equal(improved, after < before)
+    if recipe is MIXED:
+        assert 0 < int(improved.sum()) < 3
     if recipe.objective == "map" and recipe.loss == "likelihood" and recipe.beta == 1.0:
         kept = setting.total(setting.guess)
         # per image: the sum of the scales' objectives is the whole one, since rings do not touch

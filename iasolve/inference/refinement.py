@@ -138,7 +138,8 @@ def _better(old: _Candidate, new: _Candidate, tiles: int) -> _Candidate:
             misfit=pick(n.misfit, o.misfit),
             cost=pick(n.cost, o.cost),
             contribution=pick(n.contribution, o.contribution),
-            drawn=[pick(a, b) for a, b in zip(n.drawn, o.drawn, strict=True)],
+            # the totals, which they were for, are known
+            drawn=[],
         )
         for n, o in zip(new.reports, old.reports, strict=True)
     ]
