@@ -34,6 +34,16 @@ def test_a_frame_filling_image_is_warned_about_with_the_number():
         iasolve.solve(flat, Identity((1, 32, 32), torch.float64), prior, **solve)
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_the_warning_advises_steps_where_there_are_none(steps):
+    prior, usual = prior_with_statistics()
+    flat = torch.ones(1, 1, 32, 32, dtype=torch.float64) + 0.01 * usual[:1]
+    recipe = iasolve.load_recipe("denoise").changed(steps=steps)
+    with pytest.warns(iasolve.UnlikePriorWarning) as caught:
+        iasolve.solve(flat, Identity((1, 32, 32), torch.float64), prior, noise=GaussianNoise(0.01), recipe=recipe)
+    assert ("steps = 10" in str(caught[0].message)) == (steps == 0)
+
+
 def test_a_card_without_statistics_says_nothing():
     prior = tiny_prior(torch.float64)
     assert torch.isnan(ring_distance(prior, normalise(images(2, 0, dtype=torch.float64)))).all()

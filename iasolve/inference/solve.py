@@ -203,7 +203,8 @@ def solve(
         scales.append(row)
     likeness = gather("likeness")
     if warn:
-        _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior)
+        idle = not any(resolved.steps_at(s) for s in prior.spectrum.scales)
+        _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior, idle)
     offsets = []
     for layers in zip(*(p.offsets for p in parts), strict=True):
         moved = [torch.cat(pieces).cpu() for pieces in zip(*layers, strict=True)]
@@ -274,7 +275,7 @@ def _precision(y: Tensor, prior: Prior) -> torch.dtype:
     return torch.promote_types(real, torch.complex32) if y.is_complex() else real
 
 
-def _warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior) -> None:
+def _warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -> None:
     validation = prior.card.get("validation", {})
     findings = []
     lowest = validation.get("elbo_lowest")
@@ -293,7 +294,8 @@ def _warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior) -> None:
     if findings:
         warnings.warn(
             f"the image is unlike the data of prior {prior.name!r}: {'; '.join(findings)}. "
-            "The result may be worse than a classical method's",
+            "The result may be worse than a classical method's"
+            + ("; refinement adapts the guess to the image: a recipe with steps = 10" if idle else ""),
             UnlikePriorWarning,
             stacklevel=3,
         )
