@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -191,6 +191,10 @@ class Recipe:
         if self.mode == "amortized":
             return 0
         return self.steps if isinstance(self.steps, int) else int(self.steps.get(scale, 0))
+
+    def takes_steps(self, scales: Iterable[int]) -> bool:
+        """Whether any of the scales is refined."""
+        return any(self.steps_at(scale) for scale in scales)
 
     def beta_at(self, scale: int) -> float:
         """Guidance strength of a scale; 1 for a scale that a table does not name."""

@@ -203,7 +203,7 @@ def solve(
         scales.append(row)
     likeness = gather("likeness")
     if warn:
-        idle = not any(resolved.steps_at(s) for s in prior.spectrum.scales)
+        idle = not resolved.takes_steps(prior.spectrum.scales)
         _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior, idle)
     offsets = []
     for layers in zip(*(p.offsets for p in parts), strict=True):
