@@ -99,11 +99,7 @@ class Spectrum:
         self.is_complex = is_complex
         self.scales = scales_of(size)
         self.columns = size if is_complex else size // 2 + 1
-        self.ring = ring_index(size)[:, : self.columns].contiguous()
-        weight = torch.ones(size, self.columns)
-        if not is_complex:
-            weight[:, 1 : size // 2] = 2.0
-        self.weight = weight
+        self.ring, self.weight, self._bins = _layout(size, is_complex, torch.device("cpu"))
 
     def __repr__(self) -> str:
         return f"Spectrum(size={self.size}, is_complex={self.is_complex})"
@@ -111,7 +107,7 @@ class Spectrum:
     @property
     def bins_per_ring(self) -> Tensor:
         """Number of full-grid bins each scale owns, ``(S,)`` float32; sums to ``size ** 2``."""
-        return torch.bincount(self.ring.flatten(), weights=self.weight.flatten(), minlength=len(self.scales)).float()
+        return self._bins
 
     def transform(self, x: Tensor) -> Tensor:
         """``B^H x``: image ``(..., N, N)`` to spectrum ``(..., N, columns)``."""
@@ -131,20 +127,24 @@ class Spectrum:
 
     def per_bin(self, per_ring: Tensor) -> Tensor:
         """Spread one value a ring, ``(..., S)``, over the bins, ``(..., N, columns)``."""
-        return per_ring[..., self.ring.to(per_ring.device)]
+        return per_ring[..., _layout(self.size, self.is_complex, per_ring.device)[0]]
 
     def ring_sums(self, values: Tensor) -> Tensor:
         """Sum real per-bin ``values`` ``(..., N, columns)`` over the full grid within each ring; ``(..., S)``."""
-        ring = self.ring.to(values.device).flatten()
-        weighted = (values * self.weight.to(values.device, values.dtype)).flatten(-2)
+        ring, weight, _ = _layout(self.size, self.is_complex, values.device)
+        weighted = (values * weight.to(values.dtype)).flatten(-2)
         out = weighted.new_zeros((*weighted.shape[:-1], len(self.scales)))
-        return out.index_add(-1, ring, weighted)
+        return out.index_add(-1, ring.flatten(), weighted)
 
     def ring_means(self, values: Tensor) -> Tensor:
         """Mean of real per-bin ``values`` within each ring, every full-grid bin counted once; ``(..., S)``."""
-        return self.ring_sums(values) / self.bins_per_ring.to(values.device, values.dtype)
+        return self.ring_sums(values) / self.bins(values.device).to(values.dtype)
 
-    def crop_indices(self, scale: int, grid: int) -> tuple[Tensor, Tensor]:
+    def bins(self, device: torch.device) -> Tensor:
+        """:attr:`bins_per_ring` on a device."""
+        return _layout(self.size, self.is_complex, device)[2]
+
+    def crop_indices(self, scale: int, grid: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
         """Which bins a ring owns, as flat positions in two spectra.
 
         Parameters
@@ -154,6 +154,8 @@ class Spectrum:
         grid : int
             Size of the smaller map whose spectrum holds the same frequencies; at least ``2 * scale`` below
             the finest scale, so that both signs of the ring's outer edge are representable.
+        device : torch.device, optional
+            Where the positions are wanted; the processor.
 
         Returns
         -------
@@ -162,11 +164,27 @@ class Spectrum:
         """
         if grid != self.size and grid < 2 * scale:
             raise ValueError(f"scale {scale} needs a map of at least {2 * scale} pixels, got {grid}")
-        return _crop_indices(self.size, self.is_complex, scale, grid)
+        return _crop_indices(self.size, self.is_complex, scale, grid, device or torch.device("cpu"))
 
 
-@lru_cache(maxsize=256)
-def _crop_indices(size: int, is_complex: bool, scale: int, grid: int) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=64)
+def _layout(size: int, is_complex: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Ring of each stored bin, its weight, and the number of full-grid bins of each ring.
+
+    Kept on each device: a copy from the processor in the middle of a training step would wait for the GPU, and could
+    not be part of a CUDA graph.
+    """
+    columns = size if is_complex else size // 2 + 1
+    ring = ring_index(size)[:, :columns].contiguous()
+    weight = torch.ones(size, columns)
+    if not is_complex:
+        weight[:, 1 : size // 2] = 2.0
+    bins = torch.bincount(ring.flatten(), weights=weight.flatten(), minlength=len(scales_of(size))).float()
+    return ring.to(device), weight.to(device), bins.to(device)
+
+
+@lru_cache(maxsize=512)
+def _crop_indices(size: int, is_complex: bool, scale: int, grid: int, device: torch.device) -> tuple[Tensor, Tensor]:
     columns = size if is_complex else size // 2 + 1
     grid_columns = grid if is_complex else grid // 2 + 1
     ring = ring_index(size)[:, :columns]
@@ -174,4 +192,4 @@ def _crop_indices(size: int, is_complex: bool, scale: int, grid: int) -> tuple[T
     ky = frequencies(size)[rows]
     kx = frequencies(size)[cols] if is_complex else cols
     source = (ky % grid) * grid_columns + (kx % grid if is_complex else kx)
-    return source, rows * columns + cols
+    return source.to(device), (rows * columns + cols).to(device)

@@ -15,7 +15,8 @@ from tiny import relative, tiny_network
 from iasolve import PriorError, load_prior
 from iasolve.evidence import Folded
 from iasolve.networks import Gaussian, NetworkConfig, kl_divergence
-from iasolve.spectrum import fft2, radius, reflect
+from iasolve.spectrum import fft2, radius, reflect, ring_index
+from iasolve.training.augmentation import _roll
 from iasolve.training.config import TrainingConfig, load_config
 from iasolve.training.data import Augmentation, DataConfig, find, load_split, normalise
 from iasolve.training.degradations import Degradation, DegradationMix
@@ -206,19 +207,42 @@ def test_the_rate_decays_and_steps_that_are_not_finite_are_skipped(folder):
     rates = []
     for done in (0.0, 0.4, 0.75, 0.999):
         trainer._step(done)
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        rates.append(float(trainer.update.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([3e-3, 3e-3, 1.5e-3, 1.5e-4])
     before = [p.detach().clone() for p in trainer.network.parameters()]
     good = trainer.split.train.clone()
     trainer.split.train[:] = math.nan
+    trainer.update.means()
     trainer._step(0.0)
-    assert trainer.progress.skipped == 1
+    assert int(trainer.update.skipped) == 1
+    assert math.isnan(trainer.update.means()["total"])
     for old, new in zip(before, trainer.network.parameters(), strict=True):
         assert torch.equal(old, new)
     # it left nothing behind, the tracked noise level included: the next good step goes on from there
     trainer.split.train.copy_(good)
-    values = trainer._step(0.0)
-    assert all(math.isfinite(v) for v in values.values())
+    trainer._step(0.0)
+    assert all(math.isfinite(v) for v in trainer.update.means().values())
+
+
+def test_a_burst_is_undone_and_training_goes_on_at_half_the_rate(folder):
+    trainer = Trainer(config(folder, warmup=1), folder / "burst")
+    trainer.measure_statistics()
+    trainer._step(0.0)
+    trainer._undo_burst(1.0)
+    good = [t.clone() for t in trainer._state()]
+    trainer._step(0.0)
+    trainer._undo_burst(0.7)  # training wanders
+    wandered = [t.clone() for t in trainer._state()]
+    assert not all(torch.equal(a, b) for a, b in zip(good, wandered, strict=True))
+    trainer._step(0.0)
+    trainer._undo_burst(-3.0)
+    for now, then in zip(trainer._state(), wandered, strict=True):
+        assert torch.equal(now, then)
+    assert trainer.progress.taken_back == 1
+    trainer._step(0.0)
+    assert float(trainer.update.optimizer.param_groups[0]["lr"]) == pytest.approx(1.5e-3)
+    trainer._undo_burst(math.nan)
+    assert trainer.progress.taken_back == 2
 
 
 # ------------------------------------------------------------------------------------------- configuration
@@ -408,6 +432,25 @@ def test_warping_shifts_and_zooms_as_it_says():
     assert float(correlation) > 0.97
 
 
+def test_windows_cut_heads_off_at_the_edges():
+    x = pictures(24)[:, :, 2:-2, 2:-2]
+    x = torch.nn.functional.pad(x * (x > 5), (2, 2, 2, 2))
+    whole, cut = (Augmentation(**IDLE | {"window": w})(x, np.random.default_rng(0)) for w in (0.0, 1.0))
+    assert torch.isfinite(cut).all()
+    torch.testing.assert_close(cut.square().mean((1, 2, 3)), torch.ones(24), rtol=1e-4, atol=1e-4)
+    edge = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
+    assert float(whole[..., edge].abs().max()) < 1e-5
+    assert float((cut[..., edge].amax((-2, -1)) > 0.5).float().mean()) > 0.5
+
+
+def test_images_roll_each_by_its_own_shift():
+    x = fields(3, size=SIZE).repeat(1, 2, 1, 1)
+    shifts = np.array([[0, 0], [3, -2], [-5, 7]])
+    expected = torch.stack([torch.roll(i, tuple(s), dims=(-2, -1)) for i, s in zip(x, shifts.tolist(), strict=True)])
+    assert torch.equal(_roll(x, shifts), expected)
+
+
 def test_augmentation_takes_complex_images():
     x = fields(3, size=16, dtype=torch.complex64)
     out = Augmentation(gain=0.0)(x, np.random.default_rng(0))
@@ -432,6 +475,22 @@ def test_degraded_values_are_off_by_the_stated_variance(noise):
     torch.testing.assert_close(folded.value, reflect(folded.value).conj(), rtol=0, atol=1e-4)
 
 
+def test_a_ring_has_one_gain_and_a_scatter_no_centre():
+    rng = np.random.default_rng(0)
+    rings = Degradation(1.0, (0.1, 0.1), "complex", ({"kind": "rings", "gain": (0.01, 1.0)},))
+    index = ring_index(SIZE)
+    drawn = [rings.draw(rng, SIZE)[0].real for _ in range(20)]
+    for transfer in drawn:
+        for ring in range(5):
+            assert len(torch.unique(transfer[index == ring])) == 1
+            assert 0.01 / SIZE <= float(transfer[index == ring][0]) <= 1.0
+    scatter = Degradation(1.0, (0.1, 0.1), "complex", ({"kind": "scatter", "keep": (0.25, 0.25)},))
+    masks = torch.stack([scatter.draw(rng, SIZE)[0].real for _ in range(400)])
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    assert float(masks.mean()) == pytest.approx(0.25, abs=0.01)
+    assert float(masks[:, 0, 0].mean()) == pytest.approx(0.25, abs=0.09)
+
+
 LINES = {"kind": "lines", "acceleration": (4, 4), "centre": (0.1, 0.1)}
 FACTORS = [
     LINES,
@@ -439,6 +498,8 @@ FACTORS = [
     {"kind": "low-pass", "cutoff": (8, 8)},
     {"kind": "gaussian-blur", "width": (0.7, 0.7)},
     {"kind": "motion-blur", "length": (3, 3)},
+    {"kind": "rings", "gain": (0.3, 1.0)},
+    {"kind": "scatter", "keep": (0.6, 0.6)},
 ]
 
 
@@ -452,7 +513,7 @@ def test_without_noise_folded_values_are_the_images_own(factor):
     torch.testing.assert_close(folded.value[known], fft2(x)[known], rtol=1e-2, atol=1e-3)
     unmeasured = torch.isinf(folded.variance)
     assert (folded.value[unmeasured] == 0).all()
-    if factor["kind"] in ("lines", "points", "low-pass"):
+    if factor["kind"] in ("lines", "points", "low-pass", "scatter"):
         assert torch.equal(unmeasured, ~known)
 
 

@@ -94,8 +94,7 @@ def _complex(x: Tensor) -> Tensor:
 
 def _hermitian_columns(h: Tensor) -> Tensor:
     """Make columns ``kx = 0`` and ``kx = N / 2`` of a half spectrum obey ``h(-ky) = conj(h(ky))``."""
-    edge = [0, h.shape[-1] - 1] if h.shape[-1] > 1 else [0]
-    columns = h[..., edge]
+    columns = torch.cat([h[..., :1], h[..., -1:]], dim=-1) if h.shape[-1] > 1 else h
     mirrored = torch.roll(torch.flip(columns, dims=(-2,)), 1, dims=-2).conj()
     symmetric = (columns + mirrored) / 2
     return torch.cat([symmetric[..., :1], h[..., 1:-1], symmetric[..., 1:]], dim=-1)

@@ -185,7 +185,7 @@ class HVAE(nn.Module):
         """Split ``(..., N, columns)`` into the rings' values ``(..., n_s)``, in the order of the contributions."""
         flat = spectrum.flatten(-2)
         return [
-            flat[..., self.spectrum.crop_indices(s, min(2 * s, self.spectrum.size))[1].to(flat.device)]
+            flat[..., self.spectrum.crop_indices(s, min(2 * s, self.spectrum.size), flat.device)[1]]
             for s in self.scales
         ]
 

@@ -77,7 +77,7 @@ def distortion(prior: Prior, images: Tensor, contributions: list[Tensor]) -> Ten
     spectrum = prior.spectrum
     residual = (spectrum.transform(images) - prior.assemble(contributions)).abs().square()
     variance = prior.sigma_x.square()
-    bins = spectrum.bins_per_ring.to(residual.device)
+    bins = spectrum.bins(residual.device)
     factor = 1.0 if images.is_complex() else 0.5
     return factor * (spectrum.ring_sums(residual) / variance + bins * variance.log()).sum((-2, -1))
 

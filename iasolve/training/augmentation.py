@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iasolve.spectrum import radius
+from iasolve.spectrum import frequencies
 from iasolve.training.phase import PhaseField
 
 __all__ = ["Augmentation", "normalise"]
@@ -56,6 +56,9 @@ class Augmentation:
     gain : float
         Standard deviation of the log of a factor on the normalised image: a solver's estimate of an image's
         scale is never exact.
+    window : float
+        Part of the images that are windows of magnified ones, in which the head is cut off at the edges: what a tile
+        of a larger image looks like.
     flip : (bool, bool)
         Whether images are mirrored along their rows' and their columns' axis.
     phase : PhaseField, optional
@@ -73,6 +76,7 @@ class Augmentation:
     changed: float = 0.5
     bias_field: float = 0.15
     gain: float = 0.06
+    window: float = 0.0
     flip: tuple[bool, bool] = field(default=(True, True))
     phase: PhaseField | None = None
 
@@ -95,14 +99,15 @@ class Augmentation:
         # without a share of warped images, none is computed
         warped = self._warp(images, rng) if self.exact < 1 else images
         shift = int(self.shift)
-        rolled = torch.stack(
-            [torch.roll(im, tuple(rng.integers(-shift, shift + 1, 2)), dims=(-2, -1)) for im in images]
-        )
+        rolled = _roll(images, rng.integers(-shift, shift + 1, (batch, 2)))
         exact = torch.from_numpy(rng.random(batch) < self.exact).to(images.device)[:, None, None, None]
         images = torch.where(exact, rolled, warped)
+        if self.window > 0:
+            inside = torch.from_numpy(rng.random(batch) < self.window).to(images.device)[:, None, None, None]
+            images = torch.where(inside, self._windows(rolled, rng), images)
         if any(self.sharpen):
             images = self._sharpen(images, rng)
-        images = images * self._field(batch, size, rng).to(images.device)
+        images = images * self._field(batch, size, rng, images.device)
         images = self._gamma(images, rng)
         if self.tone > 0 or self.floor > 0:
             images = self._intensities(images, rng)
@@ -115,30 +120,22 @@ class Augmentation:
         batch, _, size, _ = images.shape
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
         zoom = np.exp(rng.uniform(math.log(self.zoom[0]), math.log(self.zoom[1]), batch))
-        shift = rng.uniform(-self.shift, self.shift, (batch, 2)) * 2 / size
-        matrix = np.stack(
-            [
-                np.stack([np.cos(angle) / zoom, -np.sin(angle) / zoom, shift[:, 0]], -1),
-                np.stack([np.sin(angle) / zoom, np.cos(angle) / zoom, shift[:, 1]], -1),
-            ],
-            axis=1,
-        )
-        theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
-        # interpolate on a twofold Fourier-upsampled grid, or cubic interpolation eats the finest ring
-        grid = F.affine_grid(theta, [batch, 1, size, size], align_corners=False)
+        return _resample(images, angle, zoom, rng.uniform(-self.shift, self.shift, (batch, 2)) * 2 / size)
 
-        def warp(part: Tensor) -> Tensor:
-            return F.grid_sample(_upsample(part), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    def _windows(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Tiles of larger images: magnified, and moved so far that the head is cut off at the edges."""
+        batch = len(images)
+        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
+        zoom = np.exp(rng.uniform(0.0, math.log(_WINDOW_ZOOM), batch))
+        return _resample(images, angle, zoom, rng.uniform(-_WINDOW_SHIFT, _WINDOW_SHIFT, (batch, 2)))
 
-        return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
-
-    def _field(self, batch: int, size: int, rng: np.random.Generator) -> Tensor:
+    def _field(self, batch: int, size: int, rng: np.random.Generator, device: torch.device) -> Tensor:
         t = np.linspace(-1, 1, size, dtype=np.float32)
-        waves = np.stack([np.ones_like(t), t, np.cos(np.pi * t), np.sin(np.pi * t)])
+        waves = torch.from_numpy(np.stack([np.ones_like(t), t, np.cos(np.pi * t), np.sin(np.pi * t)])).to(device)
         weights = rng.standard_normal((batch, 4, 4)).astype(np.float32) * self.bias_field / 3
         weights[:, 0, 0] = 0
-        smooth = np.einsum("bij,ih,jw->bhw", weights, waves, waves)
-        return torch.from_numpy(np.exp(smooth))[:, None]
+        smooth = torch.einsum("bij,ih,jw->bhw", torch.from_numpy(weights).to(device), waves, waves)
+        return torch.exp(smooth)[:, None]
 
     def _gamma(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         exponent = np.exp(rng.uniform(math.log(self.gamma[0]), math.log(self.gamma[1]), len(images))).astype(np.float32)
@@ -154,7 +151,8 @@ class Augmentation:
     def _sharpen(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         batch, _, size, _ = images.shape
         gain = rng.uniform(*self.sharpen, batch).astype(np.float32) * self._chosen(batch, rng)
-        square = (radius(size, size).float() / (size / 2)).square().to(images.device)
+        k = frequencies(size, images.device).abs()
+        square = (torch.maximum(k[:, None], k[None, :]) / (size / 2)).square()
         response = torch.exp(torch.from_numpy(gain).to(images.device)[:, None, None, None] * square)
         changed = torch.fft.ifft2(torch.fft.fft2(images) * response)
         return changed if images.is_complex() else changed.real.clamp_min(0)
@@ -179,6 +177,39 @@ class Augmentation:
 
 _TONES = 4
 """Half waves of the tone curve over the range of intensities."""
+
+_WINDOW_ZOOM, _WINDOW_SHIFT = 2.0, 0.6
+"""Largest magnification of a window, and its largest shift in units of half the image."""
+
+
+def _roll(images: Tensor, shifts: np.ndarray) -> Tensor:
+    """Each image of ``(B, C, N, N)`` moved round by its own ``(B, 2)`` whole pixels."""
+    batch, channels, size, _ = images.shape
+    t = torch.arange(size, device=images.device)
+    offset = torch.from_numpy(shifts).to(images.device)
+    rows, columns = ((t - offset[:, axis, None]) % size for axis in (0, 1))
+    b, c = (torch.arange(n, device=images.device) for n in (batch, channels))
+    return images[b[:, None, None, None], c[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _resample(images: Tensor, angle: np.ndarray, zoom: np.ndarray, shift: np.ndarray) -> Tensor:
+    """Images ``(B, C, N, N)`` rotated (radians), magnified and shifted (``(B, 2)``, units of half the image)."""
+    batch, _, size, _ = images.shape
+    matrix = np.stack(
+        [
+            np.stack([np.cos(angle) / zoom, -np.sin(angle) / zoom, shift[:, 0]], -1),
+            np.stack([np.sin(angle) / zoom, np.cos(angle) / zoom, shift[:, 1]], -1),
+        ],
+        axis=1,
+    )
+    theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
+    # interpolate on a twofold Fourier-upsampled grid, or cubic interpolation eats the finest ring
+    grid = F.affine_grid(theta, [batch, 1, size, size], align_corners=False)
+
+    def warp(part: Tensor) -> Tensor:
+        return F.grid_sample(_upsample(part), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+
+    return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
 
 
 def _upsample(images: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class OptimisationConfig:
         Rate of the exponential moving average of the weights, which is what is exported.
     precision : {"float32", "bfloat16"}
         Autocast type of the convolutions.
+    graph : bool
+        On one GPU, record a step as a CUDA graph.
     seed : int
         Seed of weights, batches, augmentation and degradations.
     validate_every : int
@@ -62,6 +64,7 @@ class OptimisationConfig:
     decay: float = 0.15
     ema: float = 0.999
     precision: str = "float32"
+    graph: bool = True
     seed: int = 0
     validate_every: int = 4000
 

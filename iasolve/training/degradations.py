@@ -19,7 +19,7 @@ from torch import Tensor
 from iasolve.evidence import Folded, fold
 from iasolve.operators.kernels import gaussian_transfer, kernel_transfer, motion_kernel
 from iasolve.operators.masks import line_mask, point_mask
-from iasolve.spectrum import fft2, radius
+from iasolve.spectrum import fft2, radius, ring_index, scales_of
 
 __all__ = ["Degradation", "DegradationMix"]
 
@@ -71,12 +71,27 @@ def _motion_blur(rng: np.random.Generator, size: int, *, length: _Range) -> Tens
     return kernel_transfer(kernel, (size, size)).to(torch.complex64)
 
 
+def _rings(rng: np.random.Generator, size: int, *, gain: _Range) -> Tensor:
+    # Each ring has a gain of its own: nothing is taken for granted, the mean of the image included. An image's
+    # amplitude falls about like 1 / k; a gain that rises as fast, or slower, leaves no scale surer than another.
+    slope = rng.random()
+    gains = [_log_uniform(rng, gain) * (scale / size) ** slope for scale in scales_of(size)]
+    return torch.tensor(gains)[ring_index(size)]
+
+
+def _scatter(rng: np.random.Generator, size: int, *, keep: _Range) -> Tensor:
+    # points anywhere: the centre has no privilege
+    return torch.from_numpy((rng.random((size, size)) < _uniform(rng, keep)).astype(np.float32))
+
+
 _FACTORS: dict[str, Callable[..., Tensor]] = {
     "lines": _lines,
     "points": _points,
     "low-pass": _low_pass,
     "gaussian-blur": _gaussian_blur,
     "motion-blur": _motion_blur,
+    "rings": _rings,
+    "scatter": _scatter,
 }
 
 
@@ -151,29 +166,52 @@ class DegradationMix:
         self.entries = tuple(entries)
         weights = np.array([e.weight for e in entries])
         self.probabilities = weights / weights.sum()
+        self._drawn: Tensor | None = None
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Folded:
         """Folded measurements of ``images`` ``(B, C, N, N)``, each through its own random degradation."""
         picks = rng.choice(len(self.entries), size=len(images), p=self.probabilities)
-        return self.apply([self.entries[i] for i in picks], images, rng)
+        entries = [self.entries[i] for i in picks]
+        if images.device.type == "cpu":
+            return self.apply(entries, images, rng)
+        transfers = self._stock(rng, images.shape[-1], images.device)
+        chosen = torch.from_numpy(picks * _STOCK + rng.integers(_STOCK, size=len(picks))).to(images.device)
+        return _degraded(entries, images, transfers[chosen], [_log_uniform(rng, e.sigma) for e in entries], rng)
+
+    def _stock(self, rng: np.random.Generator, size: int, device: torch.device) -> Tensor:
+        """``_STOCK`` transfer functions of each entry, drawn once: drawing a mask takes longer than a GPU's step."""
+        if self._drawn is None or self._drawn.device != device:
+            drawn = [entry.draw(rng, size)[0] for entry in self.entries for _ in range(_STOCK)]
+            self._drawn = torch.stack(drawn).to(device)
+        return self._drawn
 
     @staticmethod
     def apply(entries: Sequence[Degradation], images: Tensor, rng: np.random.Generator) -> Folded:
         """Folded measurements of ``images`` ``(B, C, N, N)``, image ``i`` through ``entries[i]``."""
-        real = not images.is_complex()
-        size = images.shape[-1]
-        drawn = [entry.draw(rng, size) for entry in entries]
-        device = images.device
-        transfer = torch.stack([d for d, _ in drawn])[:, None].to(device)
-        sigma = torch.tensor([s for _, s in drawn], device=device)[:, None, None, None]
-        is_complex = torch.tensor([e.noise == "complex" or not real for e in entries], device=device)[
-            :, None, None, None
-        ]
-        noise = torch.from_numpy(rng.standard_normal((2, *images.shape), dtype=np.float32)).to(device)
-        white = torch.where(is_complex, torch.complex(noise[0], noise[1]) / math.sqrt(2), fft2(noise[0]))
-        y = transfer * fft2(images) + sigma * white
-        folded = fold(y, transfer, sigma, real_image=real, complex_noise=True)
-        if real:
-            # the real noise of an image-space measurement is the same number at k and -k: twice the variance
-            folded = Folded(folded.value, torch.where(is_complex, folded.variance, 2 * folded.variance))
-        return folded
+        drawn = [entry.draw(rng, images.shape[-1]) for entry in entries]
+        transfers = torch.stack([d for d, _ in drawn]).to(images.device)
+        return _degraded(entries, images, transfers, [s for _, s in drawn], rng)
+
+
+_STOCK = 256
+"""Transfer functions of each kind that training on a GPU draws from."""
+
+
+def _degraded(
+    entries: Sequence[Degradation], images: Tensor, transfers: Tensor, sigmas: Sequence[float], rng: np.random.Generator
+) -> Folded:
+    real, device = not images.is_complex(), images.device
+    transfer = transfers[:, None]
+    sigma = torch.tensor(sigmas, dtype=torch.float32, device=device)[:, None, None, None]
+    is_complex = torch.tensor([e.noise == "complex" or not real for e in entries], device=device)[:, None, None, None]
+    if device.type == "cpu":
+        noise = torch.from_numpy(rng.standard_normal((2, *images.shape), dtype=np.float32))
+    else:
+        noise = torch.randn((2, *images.shape), device=device)
+    white = torch.where(is_complex, torch.complex(noise[0], noise[1]) / math.sqrt(2), fft2(noise[0]))
+    y = transfer * fft2(images) + sigma * white
+    folded = fold(y, transfer, sigma, real_image=real, complex_noise=True)
+    if real:
+        # the real noise of an image-space measurement is the same number at k and -k: twice the variance
+        folded = Folded(folded.value, torch.where(is_complex, folded.variance, 2 * folded.variance))
+    return folded

@@ -9,8 +9,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from iasolve.training.config import TrainingConfig
 from iasolve.training.data import Split, load_split, normalise
 from iasolve.training.degradations import Degradation, DegradationMix
 from iasolve.training.objective import Objective
+from iasolve.training.update import Update
 
 __all__ = ["Trainer", "train"]
 
@@ -42,6 +42,8 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     norm: float = 0.0
+    taken_back: int = 0
+    """Windows between validations that ended in a burst and were undone."""
 
 
 class Trainer:
@@ -62,6 +64,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         self.split: Split = load_split(config.data, config.folder)
         _check_images(self.split.train, config)
+        self.split = replace(self.split, train=self.split.train.to(self.device))
         o = config.optimisation
         torch.manual_seed(o.seed)
         self.network = HVAE(config.network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -79,11 +82,10 @@ class Trainer:
             guess_fraction=o.guess_fraction,
         )
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=o.learning_rate, betas=(0.9, 0.99), weight_decay=o.weight_decay
-        )
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.step_module: nn.Module = self.objective
+        self.update = Update(self.objective, self.network, o, self.device, graph=o.graph and self.world <= 1)
+        self._kept: list[Tensor] = []
+        self._best = -math.inf
 
     @property
     def checkpoint(self) -> Path:
@@ -153,9 +155,12 @@ class Trainer:
         for prefix, net in (("network", self.network), ("average", self.average)):
             tensors |= {f"{prefix}.{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
         names = [n for n, _ in self.network.named_parameters()]
-        for index, state in self.optimizer.state_dict()["state"].items():
+        for index, state in self.update.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
         tensors["torch_rng"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        self._count()
         meta = {
             "progress": json.dumps(vars(self.progress)),
             "rng": json.dumps(self.rng.bit_generator.state),
@@ -186,17 +191,29 @@ class Trainer:
                 {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
             )
         state: dict[int, dict[str, Tensor]] = {}
-        for index, (name, _) in enumerate(self.network.named_parameters()):
+        for index, (name, parameter) in enumerate(self.network.named_parameters()):
             prefix = f"optimizer.{name}."
-            found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            # the fused optimizer walks through memory: what it keeps must lie there as the parameter does
+            found = {
+                k.removeprefix(prefix): v if v.ndim == 0 else torch.empty_like(parameter, device="cpu").copy_(v)
+                for k, v in tensors.items()
+                if k.startswith(prefix)
+            }
             if found:
                 state[index] = found
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.update.optimizer.load_state_dict(
+            {"state": state, "param_groups": self.update.optimizer.state_dict()["param_groups"]}
+        )
         self.progress = Progress(**json.loads(meta["progress"]))
+        self.update.steps.fill_(self.progress.steps)
+        self.update.skipped.fill_(self.progress.skipped)
+        self.update.usual.fill_(self.progress.norm)
         self.rng.bit_generator.state = json.loads(meta["rng"])
         self.started_from = meta["started_from"] or None
         self.fresh = int(meta.get("fresh", 0))
         torch.set_rng_state(tensors["torch_rng"])
+        if self.device.type == "cuda" and "cuda_rng" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda_rng"], self.device)
 
     def run(self, minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
         """Train until the configured number of images or ``minutes`` have passed; export and return the prior's path.
@@ -210,7 +227,7 @@ class Trainer:
         start_images, start_seconds = first.images, first.seconds
         budget = None if minutes is None else 60 * minutes
         next_validation = (self.progress.images // o.validate_every + 1) * o.validate_every
-        window: list[dict[str, float]] = []
+        stepped = False
         while True:
             elapsed = time.monotonic() - begun
             done = (self.progress.images - start_images) / max(1, o.images - start_images)
@@ -219,13 +236,15 @@ class Trainer:
             done = self._agree(done)
             if done >= 1:
                 break
-            window.append(self._step(done))
+            self._step(done)
+            stepped = True
             self.progress.seconds = start_seconds + time.monotonic() - begun
             if self.progress.images >= next_validation:
                 next_validation += o.validate_every
-                self._record(window, report)
-                window = []
-        self._record(window, report)
+                self._record(report)
+                stepped = False
+        if stepped:
+            self._record(report)
         if self.rank == 0:
             return self.export()
         return self.folder / f"{self.config.name}.safetensors"
@@ -261,11 +280,13 @@ class Trainer:
                 "steps_this_run": self.progress.steps,
                 "seconds": round(self.progress.seconds),
                 "skipped_steps": self.progress.skipped,
+                "windows_taken_back": self.progress.taken_back,
                 "seed": o.seed,
                 "batch": o.batch,
                 "commit": self.commit,
                 "started_from_sha256": self.started_from,
                 "tensors_started_anew": self.fresh,
+                "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
             },
@@ -287,27 +308,28 @@ class Trainer:
         """ELBO and error of the averaged weights on the validation images, and of guesses on fixed degradations."""
         images = normalise(self.split.validation).to(self.device)
         objective = Objective(self.average).eval()
-        kept = torch.get_rng_state()
-        torch.manual_seed(1)
         sums: dict[str, float] = {}
-        for start in range(0, len(images), 32):
-            batch = images[start : start + 32]
-            losses = objective(batch, None)
-            for key in ("elbo", "kl", "mse"):
-                sums[key] = sums.get(key, 0.0) + float(getattr(losses, key)) * len(batch)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(1)
+            for start in range(0, len(images), 32):
+                batch = images[start : start + 32]
+                losses = objective(batch, None)
+                for key in ("elbo", "kl", "mse"):
+                    sums[key] = sums.get(key, 0.0) + float(getattr(losses, key)) * len(batch)
         out = {k: v / len(images) for k, v in sums.items()}
         own = HVAEPrior(self.average, self.config.name, {})
         each = torch.cat([image_elbo(own, images[i : i + 32]) for i in range(0, len(images), 32)])
         out["elbo_lowest"] = float(each.min())
         for name, entry in _PROBES.items():
             out[name] = self._probe(objective, images[:32], entry)
-        torch.set_rng_state(kept)
         return out
 
     def _probe(self, objective: Objective, images: Tensor, entry: Degradation) -> float:
         """PSNR of the closed amortized guess on one fixed degradation, peak = the image's largest magnitude."""
         net = self.average
-        folded = DegradationMix.apply([entry] * len(images), images, np.random.default_rng(7))
+        # drawn on the processor, so that the figures of all devices are of the same measurements
+        drawn = DegradationMix.apply([entry] * len(images), images.cpu(), np.random.default_rng(7))
+        folded = Folded(*(t.to(images.device) for t in drawn))
         from iasolve.evidence import evidence
 
         seen = evidence(folded, net.power, net.spectrum)
@@ -320,42 +342,44 @@ class Trainer:
 
     def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
         picks = torch.from_numpy(rng.integers(len(self.split.train), size=count))
-        return self.config.augmentation(self.split.train[picks].to(self.device), rng)
+        return self.config.augmentation(self.split.train[picks.to(self.device)], rng)
 
-    def _step(self, done: float) -> dict[str, float]:
+    def _step(self, done: float) -> None:
         o = self.config.optimisation
         images = self._draw(self.rng, o.batch)
         count = round(o.batch * o.degraded)
         folded: Folded | None = self.mix(images[:count], self.rng) if count else None
-        rate = o.learning_rate * min(1.0, (self.progress.steps + 1) / o.warmup)
+        rate = o.learning_rate * min(1.0, (self.progress.steps + 1) / o.warmup) * 0.5**self.progress.taken_back
         if done > 1 - o.decay:
             rate *= max(0.05, (1 - done) / o.decay)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         kl_weight = min(1.0, 0.01 + 0.99 * self.progress.images / max(1, o.kl_warmup))
-        amp = torch.autocast(self.device.type, torch.bfloat16) if o.precision == "bfloat16" else nullcontext()
-        with amp:
-            losses = self.step_module(images, folded, kl_weight)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), o.clip)
-        # A spike's direction is noise, and clipping keeps it in Adam's memory for a hundred steps. The yardstick
-        # follows the norms seen, so that a lasting change of size cannot lock training up.
-        size = float(norm)
-        usual = self.progress.norm
-        if math.isfinite(size) and (self.progress.steps < 50 or size < _SPIKE * usual):
-            self.optimizer.step()
-        else:
-            self.progress.skipped += 1
-        if math.isfinite(size):
-            self.progress.norm = size if usual == 0 else 0.98 * usual + 0.02 * min(size, _SPIKE * usual)
+        self.update(images, folded, kl_weight=kl_weight, rate=rate)
         self.progress.steps += 1
         self.progress.images += o.batch * self.world
         self._average()
-        values = {
-            k: float(getattr(losses, k).detach()) for k in ("total", "elbo", "kl", "amortization", "guess", "mse")
-        }
-        return values | {"norm": float(norm)}
+
+    def _count(self) -> None:
+        """Bring what the update counts on its device into the progress."""
+        self.progress.skipped, self.progress.norm = int(self.update.skipped), float(self.update.usual)
+
+    def _state(self) -> list[Tensor]:
+        moments = [t for state in self.update.optimizer.state.values() for t in state.values()]
+        return [*self.network.state_dict().values(), *self.average.state_dict().values(), *moments]
+
+    @torch.no_grad()
+    def _undo_burst(self, elbo: float) -> None:
+        """Go back to the last good window when this one ended in a burst, and on at half the rate.
+
+        A burst is a mean ELBO of the training images far below the best one so far. Clipping and refused steps do not
+        prevent it: a vanilla network trained at a constant rate was lost that way.
+        """
+        if elbo > self._best - _BURST:
+            self._best = max(self._best, elbo)
+            self._kept = [t.clone() for t in self._state()]
+        elif self._kept and self.world <= 1:
+            for current, good in zip(self._state(), self._kept, strict=True):
+                current.copy_(good)
+            self.progress.taken_back += 1
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -365,14 +389,17 @@ class Trainer:
         torch._foreach_lerp_(ours, theirs, 1 - rate)
         self.average.sigma_x.copy_(self.network.sigma_x)
 
-    def _record(self, window: list[dict[str, float]], report: Callable[[dict[str, Any]], None]) -> None:
-        if self.rank != 0 or not window:
+    def _record(self, report: Callable[[dict[str, Any]], None]) -> None:
+        means = self.update.means()
+        self._undo_burst(means["elbo"])
+        if self.rank != 0:
             return
         row: dict[str, Any] = {"images": self.progress.images, "seconds": round(self.progress.seconds, 1)}
-        row |= {k: round(float(np.mean([w[k] for w in window])), 5) for k in window[0]}
+        row |= {k: round(v, 5) for k, v in means.items()}
         row |= {f"val_{k}": round(v, 5) for k, v in self.validate().items()}
         row["sigma_x"] = [round(float(v), 5) for v in self.network.sigma_x.flatten()]
-        row["skipped"] = self.progress.skipped
+        self._count()
+        row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         self.save()
@@ -388,7 +415,7 @@ class Trainer:
 
     def _distribute(self) -> None:
         """Wrap the objective for ``torchrun``; each process draws its own images."""
-        if self.world <= 1 or self.step_module is not self.objective:
+        if self.world <= 1 or self.update.module is not self.objective:
             return
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         if not torch.distributed.is_initialized():
@@ -397,11 +424,11 @@ class Trainer:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         self.rng = np.random.default_rng([self.config.optimisation.seed, self.rank, self.progress.images])
         torch.manual_seed(self.config.optimisation.seed + 1000 * self.rank + self.progress.images)
-        self.step_module = nn.parallel.DistributedDataParallel(self.objective)
+        self.update.module = nn.parallel.DistributedDataParallel(self.objective)
 
 
-_SPIKE = 20.0
-"""A gradient norm that many times the usual one is not followed."""
+_BURST = 0.5
+"""Nats per dimension that a window's mean ELBO may lie below the best one; training wanders by a tenth of that."""
 
 _PROBES = {
     "psnr_noise_0.1": Degradation(1, (0.1, 0.1)),

@@ -79,7 +79,7 @@ class Objective(nn.Module):
         self.track = track
         self.cap = cap
 
-    def forward(self, images: Tensor, degraded: Folded | None, kl_weight: float = 1.0) -> Losses:
+    def forward(self, images: Tensor, degraded: Folded | None, kl_weight: Tensor | float = 1.0) -> Losses:
         """Losses of clean ``images`` ``(B, C, N, N)`` (prior's units) and of folded degradations of the first ones.
 
         ``degraded`` holds ``n <= B`` measurements, of ``images[:n]``; ``guess_fraction`` of them go to term 3,
@@ -130,7 +130,7 @@ class Objective(nn.Module):
                 sigma2 = torch.where(torch.isfinite(new), torch.lerp(sigma2, new, self.track), sigma2)
                 net.sigma_x.copy_(sigma2.sqrt())
         ring_sums = net.spectrum.ring_sums(residual)
-        bins = net.spectrum.bins_per_ring.to(ring_sums.device)
+        bins = net.spectrum.bins(ring_sums.device)
         # a complex value of variance v has density exp(-|r|^2 / v) / (pi v): twice the real exponent
         factor = 1.0 if images.is_complex() else 0.5
         exact = factor * (ring_sums / sigma2 + bins * sigma2.log()).sum((-2, -1)).mean() / dims

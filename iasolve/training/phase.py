@@ -62,26 +62,30 @@ class PhaseField:
             raise ValueError(f"unknown key(s) in data.phase: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         return cls(**data)
 
-    def draw(self, count: int, shape: tuple[int, int], rng: np.random.Generator) -> Tensor:
+    def draw(
+        self, count: int, shape: tuple[int, int], rng: np.random.Generator, device: torch.device | None = None
+    ) -> Tensor:
         """``phi`` of ``count`` images, ``(count, H, W)`` float32."""
-        waves = [
-            (ky, kx) for ky in range(self.modes + 1) for kx in range(-self.modes, self.modes + 1) if ky > 0 or kx > 0
-        ]
+        ky, kx = np.arange(self.modes + 1), np.arange(-self.modes, self.modes + 1)
+        waves = [(y, x) for y in ky for x in kx if y > 0 or x > 0]
         t = [np.arange(n) / n for n in shape]
         constant = rng.uniform(-self.constant, self.constant, count)
         linear = self.linear * rng.standard_normal((count, 2))
         weights = rng.standard_normal((count, 2, len(waves)))
         amplitude = np.array([math.hypot(*k) ** -self.exponent for k in waves])
         amplitude *= self.smooth / max(float(np.linalg.norm(amplitude)), 1e-12)
+        coefficients = np.zeros((count, len(ky), len(kx)), dtype=complex)
+        places = tuple(np.array(waves, dtype=int).reshape(-1, 2).T)
+        coefficients[:, places[0], places[1] + self.modes] = amplitude * (weights[:, 0] - 1j * weights[:, 1])
         # cos(a + b) and sin(a + b) from the axes' own waves: no array of all waves over all pixels
-        rows = np.stack([np.exp(1j * math.pi * ky * t[0]) for ky, _ in waves]) if waves else np.zeros((0, shape[0]))
-        columns = np.stack([np.exp(1j * math.pi * kx * t[1]) for _, kx in waves]) if waves else np.zeros((0, shape[1]))
-        coefficients = amplitude * (weights[:, 0] - 1j * weights[:, 1])
-        smooth = np.einsum("bk,ky,kx->byx", coefficients, rows, columns, optimize=True).real
-        ramp = linear[:, :1, None] * (t[0] - 0.5)[:, None] + linear[:, 1:, None] * (t[1] - 0.5)
-        return torch.from_numpy((constant[:, None, None] + ramp + smooth).astype(np.float32))
+        axes = (np.exp(1j * math.pi * k[:, None] * along) for k, along in zip((ky, kx), t, strict=True))
+        rows, columns = (torch.from_numpy(a).to(device) for a in axes)
+        smooth = torch.einsum("bkl,ky,lx->byx", torch.from_numpy(coefficients).to(device), rows, columns).real
+        ramps = [torch.from_numpy(linear[:, i, None] * (t[i] - 0.5)).to(device) for i in (0, 1)]
+        start = torch.from_numpy(constant).to(device)[:, None, None]
+        return (start + ramps[0][:, :, None] + ramps[1][:, None, :] + smooth).float()
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """``images`` ``(B, C, H, W)``, real or complex, each with its own phase, the same in every channel."""
-        phi = self.draw(len(images), (images.shape[-2], images.shape[-1]), rng).to(images.device)[:, None]
+        phi = self.draw(len(images), (images.shape[-2], images.shape[-1]), rng, images.device)[:, None]
         return images * torch.polar(torch.ones_like(phi), phi)
