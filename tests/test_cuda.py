@@ -44,6 +44,7 @@ def test_a_problem_is_solved_as_on_the_processor(index):
     gpu = iasolve.solve(
         y.cuda(), operator, iasolve.load_prior("mri-t1-128").to("cuda"), noise=noise, recipe=recipe, **options
     )
+    assert gpu.image.device.type == "cuda"
     assert relative(gpu.image.cpu(), cpu.image) < 5e-3
     if options:
         assert relative(gpu.std.cpu(), cpu.std) < 5e-2

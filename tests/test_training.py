@@ -228,20 +228,20 @@ def test_a_burst_is_undone_and_training_goes_on_at_half_the_rate(folder):
     trainer = Trainer(config(folder, warmup=1), folder / "burst")
     trainer.measure_statistics()
     trainer._step(0.0)
-    trainer._undo_burst(1.0)
+    trainer._undo_burst(1.0, 1.0)
     good = [t.clone() for t in trainer._state()]
     trainer._step(0.0)
-    trainer._undo_burst(0.7)  # training wanders
+    trainer._undo_burst(0.9, 0.9)  # training wanders
     wandered = [t.clone() for t in trainer._state()]
     assert not all(torch.equal(a, b) for a, b in zip(good, wandered, strict=True))
     trainer._step(0.0)
-    trainer._undo_burst(-3.0)
+    trainer._undo_burst(0.95, -3.0)
     for now, then in zip(trainer._state(), wandered, strict=True):
         assert torch.equal(now, then)
     assert trainer.progress.taken_back == 1
     trainer._step(0.0)
     assert float(trainer.update.optimizer.param_groups[0]["lr"]) == pytest.approx(1.5e-3)
-    trainer._undo_burst(math.nan)
+    trainer._undo_burst(math.nan, 1.0)
     assert trainer.progress.taken_back == 2
 
 

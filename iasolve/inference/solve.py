@@ -32,7 +32,7 @@ class UnlikePriorWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Result:
-    """A solution; arrays are of the kind (torch or numpy) that ``y`` was, with its leading batch dimensions.
+    """A solution; arrays are of the kind (torch or numpy) and on the device that ``y`` was, with its batch dimensions.
 
     Attributes
     ----------
@@ -99,6 +99,8 @@ def solve(
 ) -> Result:
     """Solve ``y = A x + noise`` for ``x`` with an error bar.
 
+    The work is done on the prior's device (``prior.to("cuda")``), wherever ``y`` and the operator are.
+
     Parameters
     ----------
     y : Tensor or array
@@ -157,7 +159,7 @@ def solve(
     _check(given, operator, prior, fit)
     level = None
     if noise is not None:
-        given, operator, white = noise.whitened(given, operator)
+        given, operator, white = noise.whitened(given, operator.to(given.device))
         level = float(white.sigma)
     lead = given.shape[: given.ndim - len(operator.out_shape)]
     flat = given.reshape(-1, *operator.out_shape).to(prior.device)
@@ -167,6 +169,7 @@ def solve(
     else:
         sigma = torch.full((len(flat),), level, dtype=flat.real.dtype, device=flat.device)
     operator = operator.to(prior.device)
+    home = given.device
     parts = []
     for start in range(0, len(flat), batch_size):
         stop = min(start + batch_size, len(flat))
@@ -190,7 +193,7 @@ def solve(
         values = [getattr(p, name) for p in parts]
         if values[0] is None:
             return None
-        whole = torch.cat(values, dim=axis).cpu()
+        whole = torch.cat(values, dim=axis).to(home)
         whole = whole.reshape((*whole.shape[:axis], *lead, *whole.shape[axis + 1 :]))
         return whole.numpy() if as_numpy else whole
 
@@ -198,7 +201,7 @@ def solve(
     for index, first in enumerate(parts[0].reports):
         row: dict[str, Any] = {"scale": first.scale, "steps": first.steps}
         for key in ("before", "after", "misfit"):
-            whole = torch.cat([getattr(p.reports[index], key) for p in parts]).cpu().reshape(lead)
+            whole = torch.cat([getattr(p.reports[index], key) for p in parts]).to(home).reshape(lead)
             row[key] = whole.numpy() if as_numpy else whole
         scales.append(row)
     likeness = gather("likeness")
@@ -207,9 +210,9 @@ def solve(
         _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior, idle)
     offsets = []
     for layers in zip(*(p.offsets for p in parts), strict=True):
-        moved = [torch.cat(pieces).cpu() for pieces in zip(*layers, strict=True)]
+        moved = [torch.cat(pieces).to(home) for pieces in zip(*layers, strict=True)]
         offsets.append([m.numpy() for m in moved] if as_numpy else moved)
-    sigma_out = sigma.cpu().reshape(lead)
+    sigma_out = sigma.to(home).reshape(lead)
     return Result(
         image=gather("image"),
         std=gather("std"),
@@ -220,14 +223,16 @@ def solve(
         improved=gather("improved"),
         likeness=likeness,
         offsets=offsets,
-        solver=_solver([p.solves for p in parts], lead, as_numpy),
+        solver=_solver([p.solves for p in parts], lead, home, as_numpy),
         recipe=resolved,
         seed=seed,
         seconds=time.perf_counter() - begun,
     )
 
 
-def _solver(solves: list[Solves | None], lead: torch.Size, as_numpy: bool) -> dict[str, Any] | None:
+def _solver(
+    solves: list[Solves | None], lead: torch.Size, home: torch.device, as_numpy: bool
+) -> dict[str, Any] | None:
     found = [s for s in solves if s is not None]
     if not found:
         return None
@@ -235,7 +240,7 @@ def _solver(solves: list[Solves | None], lead: torch.Size, as_numpy: bool) -> di
         "applications": torch.cat([torch.full_like(s.residual, s.applications, dtype=torch.int64) for s in found]),
         "residual": torch.cat([s.residual for s in found]),
     }
-    whole = {key: value.cpu().reshape(lead) for key, value in values.items()}
+    whole = {key: value.to(home).reshape(lead) for key, value in values.items()}
     return {key: value.numpy() for key, value in whole.items()} if as_numpy else dict(whole)
 
 

@@ -85,7 +85,7 @@ class Trainer:
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.update = Update(self.objective, self.network, o, self.device, graph=o.graph and self.world <= 1)
         self._kept: list[Tensor] = []
-        self._best = -math.inf
+        self._best = (-math.inf, -math.inf)
 
     @property
     def checkpoint(self) -> Path:
@@ -367,14 +367,16 @@ class Trainer:
         return [*self.network.state_dict().values(), *self.average.state_dict().values(), *moments]
 
     @torch.no_grad()
-    def _undo_burst(self, elbo: float) -> None:
+    def _undo_burst(self, training: float, validation: float) -> None:
         """Go back to the last good window when this one ended in a burst, and on at half the rate.
 
-        A burst is a mean ELBO of the training images far below the best one so far. Clipping and refused steps do not
-        prevent it: a vanilla network trained at a constant rate was lost that way.
+        A burst is an ELBO far below the best so far: the mean of the training images, or, when it has only begun, that
+        of the validation images. Clipping and refused steps do not prevent it: a vanilla network trained at a constant
+        rate was lost that way.
         """
-        if elbo > self._best - _BURST:
-            self._best = max(self._best, elbo)
+        now = (training, validation)
+        if all(value > best - _BURST for value, best in zip(now, self._best, strict=True)):
+            self._best = (max(self._best[0], training), max(self._best[1], validation))
             self._kept = [t.clone() for t in self._state()]
         elif self._kept and self.world <= 1:
             for current, good in zip(self._state(), self._kept, strict=True):
@@ -391,12 +393,13 @@ class Trainer:
 
     def _record(self, report: Callable[[dict[str, Any]], None]) -> None:
         means = self.update.means()
-        self._undo_burst(means["elbo"])
         if self.rank != 0:
             return
+        validation = self.validate()
+        self._undo_burst(means["elbo"], validation["elbo"])
         row: dict[str, Any] = {"images": self.progress.images, "seconds": round(self.progress.seconds, 1)}
         row |= {k: round(v, 5) for k, v in means.items()}
-        row |= {f"val_{k}": round(v, 5) for k, v in self.validate().items()}
+        row |= {f"val_{k}": round(v, 5) for k, v in validation.items()}
         row["sigma_x"] = [round(float(v), 5) for v in self.network.sigma_x.flatten()]
         self._count()
         row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
@@ -427,8 +430,8 @@ class Trainer:
         self.update.module = nn.parallel.DistributedDataParallel(self.objective)
 
 
-_BURST = 0.5
-"""Nats per dimension that a window's mean ELBO may lie below the best one; training wanders by a tenth of that."""
+_BURST = 0.2
+"""Nats per dimension that an ELBO may lie below the best one; between validations it wanders by a quarter of that."""
 
 _PROBES = {
     "psnr_noise_0.1": Degradation(1, (0.1, 0.1)),
