@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
+from iasolve.training.commit import commit_of
 
 RESULTS = Path(__file__).parent / "results"
 ODD = (59, 209, 210, *range(709, 715), 3030, 3063, 3064)
@@ -166,17 +166,8 @@ def ssim(estimates: Tensor, references: Tensor) -> np.ndarray:
 
 
 def commit() -> str | None:
-    """The commit of the code that runs, as ``git describe`` has it."""
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    """The commit of these benchmarks."""
+    return commit_of(Path(__file__).parent)
 
 
 def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:

@@ -196,6 +196,11 @@ class Recipe:
         """Whether any of the scales is refined."""
         return any(self.steps_at(scale) for scale in scales)
 
+    @property
+    def averages_prior(self) -> bool:
+        """Whether the objective averages the log prior over the posterior's width."""
+        return self.objective == "expected"
+
     def beta_at(self, scale: int) -> float:
         """Guidance strength of a scale; 1 for a scale that a table does not name."""
         return float(self.beta.get(scale, 1.0)) if isinstance(self.beta, Mapping) else float(self.beta)

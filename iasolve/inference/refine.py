@@ -125,7 +125,7 @@ class Refiner:
     ) -> ScaleValue:
         """The scale's objective for given draws, for comparisons."""
         beta = self.recipe.beta_at(self.prior.spectrum.scales[index])
-        widths = self.recipe.objective == "expected"
+        widths = self.recipe.averages_prior
         return evaluate_scale(
             self.prior, index, context, means, stds, draws, self.data, beta, self.tiles, widths=widths, settled=True
         )
@@ -184,7 +184,7 @@ class Refiner:
                 self.data,
                 beta,
                 self.tiles,
-                widths=recipe.objective == "expected",
+                widths=recipe.averages_prior,
                 first=complete_after or 0,
                 complete_after=complete_after,
                 features=self.features,

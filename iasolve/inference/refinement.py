@@ -151,7 +151,7 @@ def _as_it_is(data: DataTerm, prior: Prior, recipe: Recipe, found: Pass, tiles: 
     reports = []
     for index, (scale, part) in enumerate(zip(prior.spectrum.scales, found.scales, strict=True)):
         means = [Gaussian(q.mean + q.std * o, q.log_std) for q, o in zip(part.guess, part.offsets, strict=True)]
-        widths = recipe.objective == "expected"
+        widths = recipe.averages_prior
         costs = [point_cost(q, p, widths).flatten(1).sum(1) for q, p in zip(means, part.priors, strict=True)]
         cost = torch.stack(costs).sum(0).unflatten(0, (-1, tiles)).sum(1)
         total = recipe.beta_at(scale) * data.settled(index, part.contribution) + cost

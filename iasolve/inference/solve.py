@@ -230,9 +230,7 @@ def solve(
     )
 
 
-def _solver(
-    solves: list[Solves | None], lead: torch.Size, home: torch.device, as_numpy: bool
-) -> dict[str, Any] | None:
+def _solver(solves: list[Solves | None], lead: torch.Size, home: torch.device, as_numpy: bool) -> dict[str, Any] | None:
     found = [s for s in solves if s is not None]
     if not found:
         return None

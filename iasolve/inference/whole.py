@@ -73,7 +73,7 @@ class WholeRefiner:
     ) -> None:
         self.prior, self.recipe, self.data, self.noise = prior, recipe, data, noise
         self.tiles = tiles
-        self.hierarchy = Hierarchy(prior, features, stop, widths=recipe.objective == "expected")
+        self.hierarchy = Hierarchy(prior, features, stop, widths=recipe.averages_prior)
         scales = prior.spectrum.scales
         self.betas = [recipe.beta_at(s) for s in scales]
         # a latent beyond every tile's guess is not refined

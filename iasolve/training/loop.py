@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from iasolve.priors.activity import latent_activity
 from iasolve.priors.checkpoint import load_checkpoint, save_checkpoint
 from iasolve.priors.likeness import image_elbo, ring_statistics
 from iasolve.priors.prior import HVAEPrior
+from iasolve.training.commit import commit_of
 from iasolve.training.config import TrainingConfig
 from iasolve.training.data import Split, load_split, normalise
 from iasolve.training.degradations import Degradation, DegradationMix
@@ -74,7 +74,7 @@ class Trainer:
         self.started_from: str | None = None
         self.fresh = 0
         # of the code that runs, not of what the folder holds when the run ends
-        self.commit = _commit()
+        self.commit = commit_of(Path(__file__).parent)
         self.objective = Objective(
             self.network,
             amortization_weight=o.amortization_weight,
@@ -459,21 +459,6 @@ def _check_images(images: Tensor, config: TrainingConfig) -> None:
         )
     if not torch.isfinite(images).all():
         raise ValueError("the training images hold NaN or infinite values: remove those images first")
-
-
-def _commit() -> str | None:
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip() or None
 
 
 def train(
