@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import SIZE, images, tiny_prior
+from tiny import SIZE, images, relative, tiny_prior
 
 from iasolve import Recipe, solve
 from iasolve.inference import problem
@@ -140,3 +140,22 @@ def test_the_stopping_rule_leaves_little_of_the_posteriors_width(measured):
         left = (exact._value(data.posterior_mean(x0, variance), x0, variance) - least) / x0[0].numel()
         assert (left < 30 * tolerance).all()
         assert data.solves.applications < exact.solves.applications
+
+
+def test_few_values_measured_do_not_end_the_solves_early():
+    """Dense random rows on white pixels: what an iteration gains is little per pixel, and much per value."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(12, SIZE * SIZE, generator=generator, dtype=torch.float64)
+    operator = LinearOperator.from_functions(
+        lambda x: x.flatten(-3) @ rows.T,
+        lambda y: (y @ rows).unflatten(-1, (1, SIZE, SIZE)),
+        in_shape=(1, SIZE, SIZE),
+        dtype=torch.float64,
+    )
+    y = operator(torch.randn(1, 1, SIZE, SIZE, generator=generator, dtype=torch.float64))
+    variance = tiny_prior(torch.float64).power
+    data = GeneralData(operator, y, torch.full((1,), 0.1, dtype=torch.float64))
+    x0 = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64)
+    found = data.posterior_mean(x0, variance)
+    exact = GeneralData(operator, y, torch.full((1,), 0.1, dtype=torch.float64), tolerance=0)
+    assert relative(found, exact.posterior_mean(x0, variance, iterations=1000)) < 0.02
