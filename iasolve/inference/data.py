@@ -18,6 +18,7 @@ the kind, for the weights span orders of magnitude.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -247,6 +248,9 @@ def conjugate_gradients(
     return ConjugateGradients(x, right - r, used, (rz / goal * tolerance**2).sqrt())
 
 
+_FEW = 0.1
+"""Measured values a pixel, below which an operator counts as one that leaves most directions unseen."""
+
 _COARSE = 0.01
 """Relative residual above which solves go on, however little an iteration gains."""
 
@@ -314,7 +318,10 @@ class GeneralData:
         return as_declared(self.operator.adjoint(y), self.operator.in_dtype)
 
     def _mean_gain(self) -> float:
-        # mean of the diagonal of A^H A, by one random probe, for the preconditioner
+        # Mean of the diagonal of A^H A, by one random probe, for the preconditioner. Where few values are measured, almost
+        # all directions are not: there the preconditioner is V, and the solve is over after as many iterations as values.
+        if self.y[0].numel() < _FEW * math.prod(self.operator.in_shape):
+            return 0.0
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(self.operator.in_shape, generator=generator, dtype=self.operator.in_dtype).to(self.y.device)
         out = self.operator(probe.to(self.backprojection.dtype)[None])
