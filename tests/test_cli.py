@@ -108,6 +108,7 @@ def test_no_arguments_show_the_help():
         ["denoise", "IN", "OUT", "--steps", "1024=1"],
         ["denoise", "IN", "OUT", "--steps", "5", "--recipe", "fast"],
         ["denoise", "IN", "OUT", "--beta", "strong"],
+        ["denoise", "IN", "OUT", "--beta", "2"],
         ["denoise", "IN", "OUT", "--guess-stop", "3"],
         ["denoise", "IN", "OUT", "--guess-stop", "never"],
         ["denoise", "IN", "OUT", "--recipe", "no-such"],
@@ -511,6 +512,22 @@ def test_evaluate_agrees_with_the_metrics_and_takes_folders(heads, tmp_path):
     assert "inf" in done.out  # y.png equals its reference
     done = cli("evaluate", tmp_path / "a", tmp_path / "b", "--json")
     assert done.report["files"][1]["mean"]["psnr"] is None  # JSON has no infinity
+
+
+def test_evaluate_goes_on_after_a_file_that_cannot_be_compared(heads, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "good.npy", heads)
+    np.save(tmp_path / "a" / "alone.npy", heads)
+    np.save(tmp_path / "a" / "short.npy", heads[:2])
+    np.save(tmp_path / "b" / "short.npy", heads)
+    done = cli("evaluate", tmp_path / "a", tmp_path / "b", "--json")
+    assert done.code == 7
+    assert [entry["name"] for entry in done.report["files"]] == ["good.npy"]
+    assert [(f["name"], f["exit_code"]) for f in done.report["failed"]] == [("alone.npy", 3), ("short.npy", 3)]
+    shown = cli("evaluate", tmp_path / "a", tmp_path / "b")
+    assert "good.npy" in shown.out
+    assert "2 of 3 files failed" in shown.err
 
 
 def test_evaluate_names_both_shapes(heads, tmp_path):

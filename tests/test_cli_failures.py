@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -219,6 +220,23 @@ def test_trouble_on_the_way(error, code, word, image, tiny, tmp_path, monkeypatc
     monkeypatch.setattr(iasolve, "solve", solve, raising=False)
     clean_failure(cli("denoise", image, tmp_path / "o.npy", *quick(tiny)), code, word)
     assert not (tmp_path / "o.npy").exists()
+
+
+def test_ctrl_c_between_a_result_and_its_report_waits_for_both(image, tiny, tmp_path, monkeypatch):
+    from iasolve.cli import solving
+
+    write = solving.write_json
+
+    def press(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(solving, "write_json", press)
+    done = cli("denoise", image, tmp_path / "o.npy", *quick(tiny))
+    assert done.code == 130
+    assert "interrupted; the result is written" in done.err
+    assert (tmp_path / "o.npy").is_file()
+    assert (tmp_path / "o.npy.json").is_file()
 
 
 def test_debug_shows_where_an_error_comes_from(image, tmp_path):

@@ -1,6 +1,7 @@
 """``solve``: units, kinds, shapes, refusals, noise estimation, sizes other than the prior's, error bars."""
 
 import math
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from tiny import images, mute_prior, relative, tiny_prior
 
-from iasolve import NonFiniteError, Recipe, RecipeError, solve
+from iasolve import NonFiniteError, Recipe, RecipeError, UnlikePriorWarning, load_recipe, solve
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
 from iasolve.inference.intensity import estimate_sigma
 from iasolve.inference.problem import pose
@@ -232,6 +233,37 @@ def test_nan_in_the_imaginary_part_and_infinities_are_counted():
     y[0, 5, 5] = complex(math.inf, 0)
     with pytest.raises(ValueError, match="2 NaN or infinite"):
         solve(y, operator, tiny_prior(), recipe=FAST)
+
+
+def test_a_number_is_no_noise_model_and_a_seed_no_negative_number():
+    with pytest.raises(TypeError, match=r"GaussianNoise\(0.1\).*got 0.1"):
+        solve(images(1), Identity(SHAPE), tiny_prior(), noise=0.1)
+    with pytest.raises(ValueError, match="seed.*-1"):
+        solve(images(1), Identity(SHAPE), tiny_prior(), noise=GaussianNoise(0.1), seed=-1)
+
+
+@pytest.mark.parametrize("factor", [math.nan, 1e30])
+def test_an_operator_that_is_not_finite_is_named(factor):
+    wild = LinearOperator.from_functions(lambda x: factor * x, lambda y: factor * y, in_shape=SHAPE)
+    y = torch.full((1, *SHAPE), 1e20)
+    with pytest.raises(NonFiniteError, match="check_operator"):
+        solve(y, wild, tiny_prior(), noise=GaussianNoise(0.1), recipe=FAST)
+
+
+def test_images_below_zero_are_told_of_the_bound():
+    prior = tiny_prior()
+    prior.card["nonnegative"] = True
+    x = images(2)
+    noise = GaussianNoise(0.1)
+    bounded = load_recipe("fast")
+    with pytest.warns(UnlikePriorWarning, match="goes down to -.*nonnegative = false"):
+        solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded.changed(nonnegative=False))
+        solve(
+            noise.sample(x.abs(), torch.Generator().manual_seed(0)), Identity(SHAPE), prior, noise=noise, recipe=bounded
+        )
 
 
 def test_operators_and_priors_that_do_not_fit_are_refused():

@@ -26,26 +26,31 @@ def evaluate(
     """Compare images with the truth: PSNR, SSIM, NMSE.
 
     Of the whole image and of its foreground, which is the head without the air around it. Pages are compared one by
-    one and averaged.
+    one and averaged. Of a folder, files that cannot be compared are listed at the end.
     """
     import math
 
-    from iasolve.cli.errors import UsageError
+    from iasolve.cli.errors import SOME_FAILED, UsageError
     from iasolve.cli.evaluating import compare_files
+    from iasolve.cli.folders import list_failures
     from iasolve.cli.reporting import Reporter, columns
 
     if data_range is not None and not (math.isfinite(data_range) and data_range > 0):
         raise UsageError(f"--data-range {data_range}: expected a positive number")
     reporter = Reporter(printing)
-    files = compare_files(estimate, reference, data_range)
+    files, failures = compare_files(estimate, reference, data_range)
     names = list(files)
     rows = [["", "PSNR dB", "SSIM", "NMSE", "foreground: PSNR dB", "SSIM", "NMSE"]]
     rows += [[name, *_cells(files[name]["mean"])] for name in names]
     if len(names) > 1:
         total = {key: sum(files[n]["mean"][key] for n in names) / len(names) for key in files[names[0]]["mean"]}
         rows.append([f"mean of {len(names)}", *_cells(total)])
-    reporter.say(columns(rows))
-    reporter.result({"files": [{"name": name, **files[name]} for name in names]})
+    if names:
+        reporter.say(columns(rows))
+    reporter.result({"files": [{"name": name, **files[name]} for name in names], "failed": failures})
+    if failures:
+        list_failures(failures, len(names) + len(failures), reporter)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _cells(scores: dict[str, Any]) -> list[str]:

@@ -17,7 +17,15 @@ from iasolve.cli.errors import INTERRUPTED, SOME_FAILED, UnfitInput, UsageError,
 from iasolve.cli.reporting import Reporter, spread
 from iasolve.files import list_inputs, split_key
 
-__all__ = ["each_file", "is_folder", "list_folder", "make_folders", "refuse_existing"]
+__all__ = [
+    "each_file",
+    "is_folder",
+    "list_failures",
+    "list_folder",
+    "make_folders",
+    "refuse_existing",
+    "uninterrupted",
+]
 
 
 def is_folder(path: Path) -> bool:
@@ -101,7 +109,7 @@ def each_file(
                 advance(number, path.name)
                 try:
                     write = work(path)
-                    with _uninterrupted():
+                    with uninterrupted():
                         report = write()
                         reports.append(report)
                 except Exception as error:
@@ -119,14 +127,7 @@ def each_file(
     earlier = f", {skipped} done before" if skipped else ""
     reporter.say(f"{done} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else ""))
     reporter.result({"files": reports, "failed": failures, "skipped": skipped, "interrupted": interrupted})
-    if failures:
-        reporter.error(f"{len(failures)} of {len(sources)} files failed:")
-        for failure in failures:
-            reporter.line(
-                f"  {failure['error']}"
-                if failure["name"] in failure["error"]
-                else f"  {failure['name']}: {failure['error']}"
-            )
+    list_failures(failures, len(sources), reporter)
     if interrupted:
         reporter.error(
             f"interrupted: {done} of {len(sources)} files done{earlier}, and intact; the same command with "
@@ -137,8 +138,17 @@ def each_file(
         raise typer.Exit(SOME_FAILED)
 
 
+def list_failures(failures: Sequence[dict[str, Any]], count: int, reporter: Reporter) -> None:
+    """The end of a folder's report: which files failed (``name``, ``error``), and why."""
+    if failures:
+        reporter.error(f"{len(failures)} of {count} files failed:")
+    for failure in failures:
+        named = failure["name"] in failure["error"]
+        reporter.line(f"  {failure['error']}" if named else f"  {failure['name']}: {failure['error']}")
+
+
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Hold back Ctrl-C until the body is done, so that a result and its report are written both or neither."""
     held = False
 

@@ -11,7 +11,7 @@ import typer
 
 from iasolve.cli.common import Printing, Running, Solving, Writing
 from iasolve.cli.errors import INTERRUPTED, UsageError
-from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing, uninterrupted
 from iasolve.cli.outputs import Outputs, in_folder
 from iasolve.cli.reporting import Reporter, plain, spread
 from iasolve.cli.settings import Settings, resolve
@@ -66,9 +66,11 @@ def _solve_file(
         count = len(source.y)
         with reporter.progress(f"{task.command} {path.name}", count) as advance:
             answer = solver.solve(source, lambda done, total: advance(done * count // total, ""))
-        report = solver.write(answer, source, outputs)
+        with uninterrupted():
+            report = solver.write(answer, source, outputs)
     except KeyboardInterrupt:
-        reporter.error("interrupted before the result was complete")
+        done = outputs.sidecar.is_file() and outputs.image.is_file()
+        reporter.error("interrupted; the result is written" if done else "interrupted before the result was complete")
         raise typer.Exit(INTERRUPTED) from None
     for text in report["warnings"]:
         reporter.warn(text)

@@ -18,7 +18,7 @@ import iasolve
 from iasolve.cli.blurs import Blur
 from iasolve.cli.common import Printing
 from iasolve.cli.errors import UnfitInput, UsageError
-from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing, uninterrupted
 from iasolve.cli.outputs import Outputs, as_usage
 from iasolve.cli.reporting import Reporter, plain
 from iasolve.files import (
@@ -135,7 +135,8 @@ def simulate_files(
         if mask_out.suffix.lower() in (".jpg", ".jpeg"):
             raise UsageError(f"--mask-out {mask_out}: JPEG blurs a mask; expected .npy, .npz, .png or .tif")
     image = read_image(source)
-    report = _one(simulation, blur, image, outputs, mask_out)
+    with uninterrupted():
+        report = _one(simulation, blur, image, outputs, mask_out)
     for text in report["warnings"]:
         reporter.warn(text)
     facts = ", ".join(

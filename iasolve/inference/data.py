@@ -210,7 +210,8 @@ def conjugate_gradients(
 
     An item that has converged keeps its solution unchanged, so a batch gives what single solves give. It has when its
     relative residual is below ``tolerance``, or it is below a hundredth and an iteration lowered
-    ``x^H M x - 2 Re right^H x`` by less than ``least``. ``product``, the matrix times ``start`` where it is known, saves one application.
+    ``x^H M x - 2 Re right^H x`` by less than ``least``.
+    ``product``, the matrix times ``start`` where it is known, saves one application.
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -318,8 +319,8 @@ class GeneralData:
         return as_declared(self.operator.adjoint(y), self.operator.in_dtype)
 
     def _mean_gain(self) -> float:
-        # Mean of the diagonal of A^H A, by one random probe, for the preconditioner. Where few values are measured, almost
-        # all directions are not: there the preconditioner is V, and the solve is over after as many iterations as values.
+        # Mean of the diagonal of A^H A, by one random probe, for the preconditioner. Where few values are measured,
+        # almost all directions are not: then the preconditioner is V, and as many iterations as values end the solve.
         if self.y[0].numel() < _FEW * math.prod(self.operator.in_shape):
             return 0.0
         generator = torch.Generator().manual_seed(0)

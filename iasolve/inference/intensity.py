@@ -30,7 +30,10 @@ def estimate_sigma(y: Tensor, operator: LinearOperator) -> Tensor:
         tells which of the two it is.
     """
     if y.ndim < 3 or min(y.shape[-2:]) < 8:
-        raise ValueError(f"cannot estimate the noise level of a measurement of shape {tuple(y.shape)}: give sigma")
+        raise ValueError(
+            f"cannot estimate the noise level of a measurement of shape {tuple(y.shape[1:])}, at least 8 x 8 values "
+            "are needed: give it (sigma; --sigma S on the command line)"
+        )
     if operator.codomain == "spectrum":
         y = torch.fft.fftshift(y, dim=(-2, -1))
     if operator.codomain in ("kspace", "spectrum"):

@@ -151,6 +151,10 @@ def solve(
     if samples is not None:
         resolved = resolved.changed(samples=samples)
     resolved.check_scales(prior.spectrum.scales)
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    if noise is not None and not hasattr(noise, "whitened"):
+        raise TypeError(f"noise must be a noise model, as in noise=GaussianNoise(0.1), got {noise!r}")
     as_numpy = isinstance(y, np.ndarray)
     given = as_tensor(y)
     if operator.out_dtype.is_complex and not given.is_complex():
@@ -169,6 +173,13 @@ def solve(
     else:
         sigma = torch.full((len(flat),), level, dtype=flat.real.dtype, device=flat.device)
     operator = operator.to(prior.device)
+    if not bool(torch.isfinite(operator.adjoint(flat[:1])).all()):
+        raise NonFiniteError(
+            "the operator's adjoint makes NaN or infinite values of a finite measurement: try it with check_operator "
+            "(iasolve check-operator)"
+        )
+    if resolved.nonnegative and prior.nonnegative and operator.codomain == "image" and warn:
+        _warn_signed(flat, sigma, prior)
     home = given.device
     parts = []
     for start in range(0, len(flat), batch_size):
@@ -271,6 +282,23 @@ def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
     if not bool(torch.isfinite(y).all()):
         bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
+
+
+def _warn_signed(y: Tensor, sigma: Tensor, prior: Prior) -> None:
+    """Images below zero, and a bound that does not know of them."""
+    if y.is_complex():
+        return
+    below = y.clamp_max(0).flatten(1).square().mean(1).sqrt()
+    # noise about zero has 0.7 of its level there
+    if bool((below > 2 * sigma).any()):
+        worst = int((below - 2 * sigma).argmax())
+        warnings.warn(
+            f"the measurement goes down to {float(y[worst].min()):.3g}, further below zero than its noise of "
+            f"{float(sigma[worst]):.3g} explains, and the images of prior {prior.name!r} do not: the result is bounded "
+            "to x >= 0. Add a constant to the images, or take a recipe with nonnegative = false",
+            UnlikePriorWarning,
+            stacklevel=3,
+        )
 
 
 def _precision(y: Tensor, prior: Prior) -> torch.dtype:
