@@ -37,6 +37,14 @@ class CoilNoise:
     ------
     ValueError
         When the covariance is not square, Hermitian and positive definite.
+
+    Examples
+    --------
+    >>> noise = CoilNoise(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+    >>> y = noise.sample(torch.zeros(2, 64, 64, dtype=torch.complex64), torch.Generator().manual_seed(0))
+    >>> covariance = estimate_covariance(noise.whiten(y))
+    >>> bool((covariance - torch.eye(2)).abs().max() < 0.1)
+    True
     """
 
     def __init__(self, covariance: Tensor | np.ndarray) -> None:

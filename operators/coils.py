@@ -50,6 +50,15 @@ class SensitivityEncoding(LinearOperator):
     ValueError
         For shapes that do not fit, maps that are not finite or zero everywhere, a mask with other values than 0 and 1
         or without samples, or a phase whose magnitude is not 1.
+
+    Examples
+    --------
+    >>> maps = birdcage_maps((32, 32), 4).to(torch.complex64)
+    >>> mask = torch.zeros(32)
+    >>> mask[::2] = 1
+    >>> A = SensitivityEncoding(maps, mask, torch.float32)
+    >>> A.in_shape, A.out_shape
+    ((1, 32, 32), (4, 32, 32))
     """
 
     def __init__(
@@ -189,6 +198,12 @@ def birdcage_maps(shape: tuple[int, int], coils: int, *, radius: float = 1.5) ->
     -------
     Tensor
         ``(coils, H, W)`` complex128 with ``sum_c |maps_c|^2 = 1``.
+
+    Examples
+    --------
+    >>> maps = birdcage_maps((24, 32), 8)
+    >>> maps.shape, bool((root_sum_of_squares(maps) - 1).abs().max() < 1e-12)
+    (torch.Size([8, 24, 32]), True)
     """
     if coils < 1:
         raise ValueError(f"the number of coils must be at least 1, got {coils}")

@@ -51,11 +51,20 @@ def compress_coils(kspace: Tensor | np.ndarray, count: int) -> CompressedCoils:
     Raises
     ------
     ValueError
-        For data of another form, an impossible count, or k-space that is 0 everywhere.
+        For data of another form, an impossible count, or k-space that is 0 everywhere or not finite.
+
+    Examples
+    --------
+    >>> one = torch.randn(1, 16, 16, dtype=torch.complex64)
+    >>> found = compress_coils(one * torch.tensor([1, 2j, -1])[:, None, None], 1)
+    >>> found.kspace.shape, round(found.energy, 4)
+    (torch.Size([1, 16, 16]), 1.0)
     """
     values = as_tensor(kspace)
     if values.ndim < 3 or not values.is_complex():
         raise ValueError(f"coil data must be complex (..., coils, H, W), got {tuple(values.shape)}, {values.dtype}")
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("k-space holds NaN or infinite values: replace or mask them first")
     coils = values.shape[-3]
     if not 1 <= count <= coils:
         raise ValueError(

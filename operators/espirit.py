@@ -77,6 +77,15 @@ def estimate_maps(kspace: Tensor | np.ndarray) -> MapEstimate:
     ------
     ValueError
         When k-space is not of this form or its centre is not sampled.
+
+    Examples
+    --------
+    >>> from iasolve.operators import birdcage_maps, centred_fft2
+    >>> disc = (torch.hypot(*torch.meshgrid(*2 * [torch.linspace(-1, 1, 48)], indexing="ij")) < 0.8).float()
+    >>> maps = birdcage_maps((48, 48), 4).to(torch.complex64)
+    >>> found = estimate_maps(centred_fft2(maps * disc))
+    >>> found.maps.shape
+    torch.Size([4, 48, 48])
     """
     simple = low_resolution_maps(kspace)
     if min(simple.region.size) < SMALLEST_CENTRE:

@@ -36,8 +36,10 @@ def gaussian_kernel(width: float, size: int | None = None) -> Tensor:
     >>> gaussian_kernel(1.0).shape
     torch.Size([9, 9])
     """
-    if not width > 0:
-        raise ValueError(f"a Gaussian blur's width must be positive, got {width} pixels")
+    if not (width > 0 and math.isfinite(width)):
+        raise ValueError(f"a Gaussian blur's width must be positive and finite, got {width} pixels")
+    if size is not None and size < 1:
+        raise ValueError(f"a kernel's size must be at least 1 pixel, got {size}")
     if size is None:
         size = 2 * math.ceil(4 * width) + 1
     t = torch.arange(size, dtype=torch.float64) - size // 2
@@ -51,8 +53,10 @@ def motion_kernel(length: float, angle: float) -> Tensor:
 
     The line is sampled densely and shared bilinearly among pixels; the kernel is square with an odd size.
     """
-    if not length > 0:
-        raise ValueError(f"a motion blur's length must be positive, got {length} pixels")
+    if not (length > 0 and math.isfinite(length) and math.isfinite(angle)):
+        raise ValueError(
+            f"a motion blur's length must be positive, and its angle finite, got {length} pixels, {angle} radians"
+        )
     half = math.ceil(length / 2) + 1
     size = 2 * half + 1
     t = torch.linspace(-length / 2, length / 2, max(2, math.ceil(length * 8)), dtype=torch.float64)

@@ -5,6 +5,7 @@ A mask asked for an acceleration rarely has it exactly: :func:`acceleration` rep
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -146,8 +147,8 @@ def line_mask(
     >>> mask.shape, bool((mask == mask[0]).all())
     (torch.Size([64, 128]), True)
     """
-    if acceleration < 1:
-        raise ValueError(f"acceleration must be at least 1, got {acceleration}")
+    if not 1 <= acceleration < math.inf:
+        raise ValueError(f"acceleration must be at least 1 and finite, got {acceleration}")
     if not 0 < centre_fraction <= 1:
         raise ValueError(f"centre_fraction must lie in (0, 1], got {centre_fraction}")
     if axis not in (-1, -2):
@@ -180,9 +181,17 @@ def point_mask(shape: tuple[int, int], acceleration: float, centre_fraction: flo
     -------
     Tensor
         Boolean ``(H, W)``, centred.
+
+    Examples
+    --------
+    >>> mask = point_mask((64, 64), acceleration=4, centre_fraction=0.1)
+    >>> round(acceleration(mask)), bool(mask[32, 32])
+    (4, True)
     """
-    if acceleration < 1:
-        raise ValueError(f"acceleration must be at least 1, got {acceleration}")
+    if not 1 <= acceleration < math.inf:
+        raise ValueError(f"acceleration must be at least 1 and finite, got {acceleration}")
+    if not 0 <= centre_fraction <= 1:
+        raise ValueError(f"centre_fraction must lie in [0, 1], got {centre_fraction}")
     height, width = shape
     y = np.abs(np.arange(height) - height // 2)[:, None] / (height / 2)
     x = np.abs(np.arange(width) - width // 2)[None, :] / (width / 2)

@@ -49,6 +49,13 @@ class GaussianNoise:
     sigma : float
         Root mean square of a noise value, complex or real, in the measurement's units: a complex value has
         variance ``sigma^2 / 2`` in each part.
+
+    Examples
+    --------
+    >>> noise = GaussianNoise(0.1)
+    >>> noisy = noise.sample(torch.zeros(256, 256), torch.Generator().manual_seed(0))
+    >>> round(float(noisy.std()), 2)
+    0.1
     """
 
     sigma: float
@@ -94,6 +101,14 @@ class WeightedGaussianNoise:
     ------
     ValueError
         For levels that are not positive and finite.
+
+    Examples
+    --------
+    >>> from iasolve.operators import Identity
+    >>> noise = WeightedGaussianNoise(torch.tensor([[1.0, 2.0]]).expand(8, 2))
+    >>> white = noise.whitened(torch.full((1, 8, 2), 4.0), Identity((1, 8, 2)))
+    >>> white.y[0, 0].tolist(), white.noise
+    ([4.0, 2.0], GaussianNoise(sigma=1.0))
     """
 
     def __init__(self, sigma: Tensor) -> None:
@@ -155,6 +170,13 @@ class PoissonNoise:
     ----------
     gain : float
         Counts per unit of the measurement: the peak count, if the clean image's peak is 1.
+
+    Examples
+    --------
+    >>> noise = PoissonNoise(50.0)
+    >>> counts = 50 * noise.sample(torch.ones(64, 64), torch.Generator().manual_seed(0))
+    >>> bool(torch.allclose(counts, counts.round(), atol=1e-4)), round(float(counts.mean()))
+    (True, 50)
     """
 
     gain: float

@@ -215,7 +215,10 @@ def test_what_happens_to_the_callers_mask_later_is_none_of_the_operators_busines
     assert all(bool((operator.mask == 1).all()) for operator in operators)
 
 
-MODULES = ("algebra", "base", "blur", "check", "fourier", "functions", "kernels", "masks", "sampling")
+MODULES = (
+    *("adapt_scipy", "algebra", "base", "blur", "check", "coil_noise", "coils", "compression", "espirit", "fourier"),
+    *("functions", "kernels", "masks", "noise", "nonuniform", "radon", "registry", "sampling", "shift"),
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
