@@ -226,3 +226,9 @@ def test_kernels(tmp_path):
             files.read_kernel(save_plain(tmp_path / "k.npy", array))
     np.savez(tmp_path / "k.npz", image=np.ones((4, 4)), kernel=negative)
     np.testing.assert_array_equal(files.read_kernel(tmp_path / "k.npz"), negative)
+
+
+def test_coils_that_stand_last_are_not_taken_for_rows(tmp_path):
+    np.save(tmp_path / "last.npy", np.ones((230, 180, 8), np.complex64))
+    with pytest.raises(UnfitData, match=r"230 coils of 180 x 8 .*moveaxis"):
+        files.read_kspace(tmp_path / "last.npy")

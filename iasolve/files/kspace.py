@@ -121,9 +121,22 @@ def read_kspace(path: PathInput, key: str | None = None, *, slices: slice | None
     )
 
 
+_MOST_COILS = 128
+"""More than any receive array has."""
+
+
 def _native(kspace: Array, path: Path) -> Array:
     require_numeric(kspace, path)
     require_finite(kspace, path)
+    slices, coils, height, width = kspace.shape
+    if coils > _MOST_COILS:
+        raise UnfitData(
+            path,
+            f"{coils} coils of {height} x {width} positions in {slices} slice(s)",
+            f"(H, W), (coils, H, W) or (slices, coils, H, W), of at most {_MOST_COILS} coils",
+            "Are the coils the last axis? Bring them before the image's axes, as in numpy.moveaxis(kspace, -1, -3); "
+            "give slices of one coil as (slices, 1, H, W)",
+        )
     return np.ascontiguousarray(kspace, dtype=kspace.dtype.newbyteorder("="))
 
 
