@@ -100,7 +100,8 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"{report['seconds']:.1f} s",
         f"  refined   {refined if worked else 'no (the amortized guess alone)'}"
         + (f"; better than the guess for {better} of {count}" if worked and better < count else ""),
-        f"  residual  {spread(misfits, 3)} of what is expected, scale by scale",
+        f"  residual  {spread(misfits, 3)} of what is expected"
+        + (", scale by scale" if len(set(misfits)) > count else " in the whole image"),
     ]
     if outputs.std is not None:
         lines.append(f"  error bar {outputs.std}")

@@ -44,7 +44,8 @@ class Result:
         ``(K, ..., C, H, W)`` posterior samples.
     scales : list of dict
         Per scale: ``scale``, ``steps``, ``before`` and ``after`` (objective in nats, per image), ``misfit``
-        (root mean square residual against noise and decoder level, per image; about 1).
+        (root mean square residual against noise and decoder level, per image; about 1; of the whole image where
+        the measurement does not divide among scales: tiles, and operators that are not diagonal).
     sigma : array
         Noise level used, per image, in the measurement's units.
     gain : array
