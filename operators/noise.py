@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -180,6 +180,9 @@ class PoissonNoise:
     """
 
     gain: float
+
+    follows_measurement: ClassVar[bool] = True
+    """Whitening depends on the measurement: :func:`iasolve.solve` whitens the items of a batch one by one."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0):

@@ -21,6 +21,7 @@ from iasolve.operators import (
     KSpaceMask,
     LinearOperator,
     LowPass,
+    PoissonNoise,
     WeightedGaussianNoise,
     centred_fft2,
     centred_ifft2,
@@ -250,6 +251,18 @@ def test_an_operator_that_is_not_finite_is_named(factor):
         solve(y, wild, tiny_prior(), noise=GaussianNoise(0.1), recipe=FAST)
 
 
+def test_a_batch_of_counts_gives_what_single_ones_give():
+    x = images(3, seed=1).abs() + 0.1
+    noise = PoissonNoise(50.0)
+    y = noise.sample(x, torch.Generator().manual_seed(0)).reshape(3, 1, *SHAPE)
+    whole = solve(y, Identity(SHAPE), tiny_prior(), noise=noise, recipe=QUICK, samples=2)
+    assert whole.image.shape == y.shape
+    for item, expected, std in zip(y[:, 0], whole.image[:, 0], whole.std[:, 0], strict=True):
+        single = solve(item, Identity(SHAPE), tiny_prior(), noise=noise, recipe=QUICK, samples=2)
+        torch.testing.assert_close(single.image, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(single.std, std, rtol=1e-3, atol=1e-4)
+
+
 def test_images_below_zero_are_told_of_the_bound(monkeypatch):
     prior = tiny_prior()
     monkeypatch.setitem(prior.card, "nonnegative", True)
@@ -350,7 +363,7 @@ def test_solve_reports_the_noise_level_it_estimated():
 
 def test_a_measurement_too_small_to_estimate_from_asks_for_sigma():
     rows = LinearOperator.from_functions(lambda x: x.mean(-1), in_shape=SHAPE)
-    with pytest.raises(ValueError, match=r"\(1, 1, 32\).*give sigma"):
+    with pytest.raises(ValueError, match=r"\(1, 32\).*give it \(sigma"):
         solve(torch.zeros(1, 1, 32), rows, tiny_prior(), recipe=FAST)
 
 

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.batch import NonFiniteError, solve_batch
+from iasolve.inference.batch import NonFiniteError, Part, solve_batch
 from iasolve.inference.data import Solves
 from iasolve.inference.intensity import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor
@@ -162,44 +162,31 @@ def solve(
         # k-space that happens to be stored as real numbers carries complex noise all the same
         given = given.to(torch.promote_types(given.dtype, torch.complex64))
     _check(given, operator, prior, fit)
-    level = None
-    if noise is not None:
-        given, operator, white = noise.whitened(given, operator.to(given.device))
-        level = float(white.sigma)
     lead = given.shape[: given.ndim - len(operator.out_shape)]
-    flat = given.reshape(-1, *operator.out_shape).to(prior.device)
-    flat = flat.to(_precision(flat, prior))
-    if level is None:
-        sigma = estimate_sigma(flat, operator)
-    else:
-        sigma = torch.full((len(flat),), level, dtype=flat.real.dtype, device=flat.device)
-    operator = operator.to(prior.device)
-    if not bool(torch.isfinite(operator.adjoint(flat[:1])).all()):
-        raise NonFiniteError(
-            "the operator's adjoint makes NaN or infinite values of a finite measurement: try it with check_operator "
-            "(iasolve check-operator)"
-        )
-    if resolved.nonnegative and prior.nonnegative and operator.codomain == "image" and warn:
-        _warn_signed(flat, sigma, prior)
     home = given.device
-    parts = []
-    for start in range(0, len(flat), batch_size):
-        stop = min(start + batch_size, len(flat))
-        parts.append(
-            solve_batch(
-                flat[start:stop],
-                sigma[start:stop],
-                operator,
-                prior,
-                resolved,
-                seed=seed,
-                fit=fit,
-                overlap=overlap,
-                force_general=force_general,
+    pieces = _white_pieces(given, operator, noise, prior)
+    sigma = torch.cat([piece.sigma for piece in pieces])
+    if warn and resolved.nonnegative and prior.nonnegative and operator.codomain == "image":
+        _warn_signed(torch.cat([piece.y for piece in pieces]), sigma, prior)
+    parts: list[Part] = []
+    for piece in pieces:
+        for start in range(0, len(piece.y), batch_size):
+            some = slice(start, start + batch_size)
+            parts.append(
+                solve_batch(
+                    piece.y[some],
+                    piece.sigma[some],
+                    piece.operator,
+                    prior,
+                    resolved,
+                    seed=seed,
+                    fit=fit,
+                    overlap=overlap,
+                    force_general=force_general,
+                )
             )
-        )
-        if progress is not None:
-            progress(stop, len(flat))
+            if progress is not None:
+                progress(sum(len(part.gain) for part in parts), len(sigma))
 
     def gather(name: str, axis: int = 0) -> Any:
         values = [getattr(p, name) for p in parts]
@@ -252,6 +239,44 @@ def _solver(solves: list[Solves | None], lead: torch.Size, home: torch.device, a
     }
     whole = {key: value.to(home).reshape(lead) for key, value in values.items()}
     return {key: value.numpy() for key, value in whole.items()} if as_numpy else dict(whole)
+
+
+class _Piece(NamedTuple):
+    """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device."""
+
+    y: Tensor
+    sigma: Tensor
+    operator: LinearOperator
+
+
+def _white_pieces(y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior) -> list[_Piece]:
+    """The problem with white noise: one piece, or one for each item where the noise model follows its measurement."""
+    operator = operator.to(y.device)
+    flat = y.reshape(-1, *operator.out_shape)
+    found: list[tuple[Tensor, LinearOperator, float | None]]
+    if noise is None:
+        found = [(flat, operator, None)]
+    elif getattr(noise, "follows_measurement", False):
+        each = [noise.whitened(item, operator) for item in flat]
+        found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]
+    else:
+        white = noise.whitened(flat, operator)
+        found = [(white.y, white.operator, float(white.noise.sigma))]
+    pieces = []
+    for values, acting, level in found:
+        values = values.to(prior.device, _precision(values, prior))
+        acting = acting.to(prior.device)
+        if level is None:
+            sigma = estimate_sigma(values, acting)
+        else:
+            sigma = torch.full((len(values),), level, dtype=values.real.dtype, device=values.device)
+        if not bool(torch.isfinite(acting.adjoint(values[:1])).all()):
+            raise NonFiniteError(
+                "the operator's adjoint makes NaN or infinite values of a finite measurement: try it with "
+                "check_operator (iasolve check-operator)"
+            )
+        pieces.append(_Piece(values, sigma, acting))
+    return pieces
 
 
 def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
