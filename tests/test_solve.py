@@ -688,3 +688,19 @@ def test_complex_values_of_unknown_kind_have_no_estimated_level():
     operator = LinearOperator.from_functions(lambda x: torch.fft.fft2(x), in_shape=(1, 32, 32))
     with pytest.raises(ValueError, match="give sigma"):
         solve(operator(images(1, 3)), operator, tiny_prior(), recipe=Recipe(steps=0))
+
+
+def test_a_ring_that_is_hardly_measured_is_not_trusted_by_chance():
+    """Blur leaves nothing of the finest ring: whatever its residual shows, V stays within four times their power."""
+    prior, operator = tiny_prior(), CircularBlur(gaussian_kernel(3.0), SHAPE)
+    noise = GaussianNoise(0.2)
+    rings, power = ring_index(SHAPE[-1]), prior.power[0]
+    most = torch.stack([power[rings == r].mean() for r in range(6)])
+    for seed in range(8):
+        y = noise.sample(operator(images(1, seed=seed)), torch.Generator().manual_seed(seed))
+        problem = pose(y, operator, prior, torch.tensor([0.2]))
+        raised = problem.unexplained(problem.data, torch.zeros(1, *SHAPE))[0, 0]
+        usual = problem.variance[0]
+        limit = torch.maximum(usual, 4 * most[rings] * (1 + 1e-4))
+        assert (raised <= limit).all()
+        assert (raised >= usual).all()

@@ -91,6 +91,9 @@ class Problem:
         count = 1.0 if data.is_complex else 2.0
         error = (2 * count / total.clamp_min(1e-30)).sqrt()
         level = torch.where(total > 0, found - error, torch.zeros_like(found))
+        # a ring that is hardly measured may by chance show any surplus: no decoder leaves more than there is, not even
+        # of an image with twice the usual amplitude
+        level = torch.minimum(level, 4 * sums(self.power) / self.counts.to(level.dtype))
         raised = base.clone()
         raised[..., inside] = torch.maximum(base[..., inside], level[..., ring])
         return raised
