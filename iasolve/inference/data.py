@@ -298,7 +298,7 @@ class GeneralData:
         operator: LinearOperator,
         y: Tensor,
         sigma: Tensor,
-        iterations: int = 6,
+        iterations: int = 8,
         tolerance: float = TOLERANCE,
     ) -> None:
         self.operator, self.y, self.iterations, self.tolerance = operator, y, iterations, tolerance

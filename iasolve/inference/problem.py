@@ -115,7 +115,7 @@ def pose(
     *,
     fit: str = "canvas",
     overlap: int | None = None,
-    iterations: int = 6,
+    iterations: int = 8,
     tolerance: float = TOLERANCE,
     force_general: bool = False,
     seed: int = 0,
