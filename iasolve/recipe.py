@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -192,9 +192,11 @@ class Recipe:
             return 0
         return self.steps if isinstance(self.steps, int) else int(self.steps.get(scale, 0))
 
-    def takes_steps(self, scales: Iterable[int]) -> bool:
-        """Whether any of the scales is refined."""
-        return any(self.steps_at(scale) for scale in scales)
+    @property
+    def takes_steps(self) -> bool:
+        """Whether any scale is refined."""
+        named = self.steps.keys() if isinstance(self.steps, Mapping) else (1,)
+        return any(self.steps_at(scale) for scale in named)
 
     @property
     def averages_prior(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +111,7 @@ def _recipe(solving: Solving, default: str) -> Recipe:
         changes["passes"] = solving.passes
     if solving.beta is not None:
         changes["beta"] = _table("--beta", solving.beta, whole=False)
-        if not any(_steps_of(changes.get("steps", recipe.steps))):
+        if not recipe.changed(**changes).takes_steps:
             raise UsageError(
                 f"--beta {solving.beta}: recipe {recipe.name!r} takes no refinement steps, and beta guides nothing "
                 "else; add --steps N"
@@ -128,10 +127,6 @@ def _recipe(solving: Solving, default: str) -> Recipe:
         if solving.samples is None and recipe.samples == 0:
             changes["samples"] = _SAMPLES_FOR_ERROR_BARS
     return recipe.changed(**changes) if changes else recipe
-
-
-def _steps_of(steps: int | Mapping[int, int]) -> list[int]:
-    return [steps] if isinstance(steps, int) else list(steps.values())
 
 
 def _table(option: str, text: str, *, whole: bool) -> Any:

@@ -69,13 +69,13 @@ def improve(
         Whether reports are wanted of a guess that nothing is done to.
     """
     tiles = problem.geometry.tiles
-    steps = recipe.takes_steps(prior.spectrum.scales)
+    steps = recipe.takes_steps
     passes = recipe.passes > 0 and guess.features is not None
     if not (told or steps or passes):
         return Outcome(guess, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
 
     def run(start: Guess, how: Recipe) -> _Candidate:
-        refines = how.takes_steps(prior.spectrum.scales)
+        refines = how.takes_steps
         if not refines and how.objective != "variational":
             term = _data_term(problem, prior, how, start.found, judged=False)
             return _Candidate(start, *_judged(term, _as_it_is(term, prior, how, start.found, tiles), how))
@@ -178,7 +178,7 @@ def _judged(data: DataTerm, reports: list[ScaleReport], recipe: Recipe) -> tuple
 def _data_term(problem: Problem, prior: Prior, recipe: Recipe, held: Pass, *, judged: bool) -> DataTerm:
     """With ``judged``, single scales are judged too; rings always are."""
     if not problem.direct:
-        if recipe.loss == "l1" and recipe.takes_steps(prior.spectrum.scales):
+        if recipe.loss == "l1" and recipe.takes_steps:
             raise RecipeError(
                 "recipe key 'loss' is 'l1', which compares ring with ring: that needs an operator that is diagonal in "
                 "Fourier space and an image of the prior's size; use 'likelihood'"

@@ -205,7 +205,7 @@ def solve(
         scales.append(row)
     likeness = gather("likeness")
     if warn:
-        idle = not resolved.takes_steps(prior.spectrum.scales)
+        idle = not resolved.takes_steps
         _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior, idle)
     offsets = []
     for layers in zip(*(p.offsets for p in parts), strict=True):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iasolve.spectrum import frequencies
+from iasolve.spectrum import radius
 from iasolve.training.phase import PhaseField
 
 __all__ = ["Augmentation", "normalise"]
@@ -97,14 +97,15 @@ class Augmentation:
                 chosen = torch.from_numpy(rng.random(batch) < 0.5).to(images.device)[:, None, None, None]
                 images = torch.where(chosen, images.flip(axis), images)
         # without a share of warped images, none is computed
-        warped = self._warp(images, rng) if self.exact < 1 else images
+        warped = self._warp(images, rng, self.zoom, self.shift) if self.exact < 1 else images
         shift = int(self.shift)
         rolled = _roll(images, rng.integers(-shift, shift + 1, (batch, 2)))
         exact = torch.from_numpy(rng.random(batch) < self.exact).to(images.device)[:, None, None, None]
         images = torch.where(exact, rolled, warped)
         if self.window > 0:
             inside = torch.from_numpy(rng.random(batch) < self.window).to(images.device)[:, None, None, None]
-            images = torch.where(inside, self._windows(rolled, rng), images)
+            window = self._warp(rolled, rng, (1.0, _WINDOW_ZOOM), _WINDOW_SHIFT * size / 2)
+            images = torch.where(inside, window, images)
         if any(self.sharpen):
             images = self._sharpen(images, rng)
         images = images * self._field(batch, size, rng, images.device)
@@ -116,18 +117,27 @@ class Augmentation:
         gain = np.exp(self.gain * rng.standard_normal(batch)).astype(np.float32)
         return normalise(images) * torch.from_numpy(gain).to(images.device)[:, None, None, None]
 
-    def _warp(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def _warp(self, images: Tensor, rng: np.random.Generator, zoom: tuple[float, float], shift: float) -> Tensor:
+        """Random rotation, magnification within ``zoom``, and shift of up to ``shift`` pixels."""
         batch, _, size, _ = images.shape
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
-        zoom = np.exp(rng.uniform(math.log(self.zoom[0]), math.log(self.zoom[1]), batch))
-        return _resample(images, angle, zoom, rng.uniform(-self.shift, self.shift, (batch, 2)) * 2 / size)
+        scale = np.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1]), batch))
+        offset = rng.uniform(-shift, shift, (batch, 2)) * 2 / size
+        matrix = np.stack(
+            [
+                np.stack([np.cos(angle) / scale, -np.sin(angle) / scale, offset[:, 0]], -1),
+                np.stack([np.sin(angle) / scale, np.cos(angle) / scale, offset[:, 1]], -1),
+            ],
+            axis=1,
+        )
+        theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
+        # interpolate on a twofold Fourier-upsampled grid, or cubic interpolation eats the finest ring
+        grid = F.affine_grid(theta, [batch, 1, size, size], align_corners=False)
 
-    def _windows(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Tiles of larger images: magnified, and moved so far that the head is cut off at the edges."""
-        batch = len(images)
-        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
-        zoom = np.exp(rng.uniform(0.0, math.log(_WINDOW_ZOOM), batch))
-        return _resample(images, angle, zoom, rng.uniform(-_WINDOW_SHIFT, _WINDOW_SHIFT, (batch, 2)))
+        def warp(part: Tensor) -> Tensor:
+            return F.grid_sample(_upsample(part), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+
+        return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
 
     def _field(self, batch: int, size: int, rng: np.random.Generator, device: torch.device) -> Tensor:
         t = np.linspace(-1, 1, size, dtype=np.float32)
@@ -151,8 +161,7 @@ class Augmentation:
     def _sharpen(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         batch, _, size, _ = images.shape
         gain = rng.uniform(*self.sharpen, batch).astype(np.float32) * self._chosen(batch, rng)
-        k = frequencies(size, images.device).abs()
-        square = (torch.maximum(k[:, None], k[None, :]) / (size / 2)).square()
+        square = (radius(size, size, images.device).float() / (size / 2)).square()
         response = torch.exp(torch.from_numpy(gain).to(images.device)[:, None, None, None] * square)
         changed = torch.fft.ifft2(torch.fft.fft2(images) * response)
         return changed if images.is_complex() else changed.real.clamp_min(0)
@@ -190,26 +199,6 @@ def _roll(images: Tensor, shifts: np.ndarray) -> Tensor:
     rows, columns = ((t - offset[:, axis, None]) % size for axis in (0, 1))
     b, c = (torch.arange(n, device=images.device) for n in (batch, channels))
     return images[b[:, None, None, None], c[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def _resample(images: Tensor, angle: np.ndarray, zoom: np.ndarray, shift: np.ndarray) -> Tensor:
-    """Images ``(B, C, N, N)`` rotated (radians), magnified and shifted (``(B, 2)``, units of half the image)."""
-    batch, _, size, _ = images.shape
-    matrix = np.stack(
-        [
-            np.stack([np.cos(angle) / zoom, -np.sin(angle) / zoom, shift[:, 0]], -1),
-            np.stack([np.sin(angle) / zoom, np.cos(angle) / zoom, shift[:, 1]], -1),
-        ],
-        axis=1,
-    )
-    theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
-    # interpolate on a twofold Fourier-upsampled grid, or cubic interpolation eats the finest ring
-    grid = F.affine_grid(theta, [batch, 1, size, size], align_corners=False)
-
-    def warp(part: Tensor) -> Tensor:
-        return F.grid_sample(_upsample(part), grid, mode="bicubic", padding_mode="zeros", align_corners=False)
-
-    return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
 
 
 def _upsample(images: Tensor) -> Tensor:
