@@ -51,7 +51,7 @@ def frequencies(n: int, device: torch.device | str | None = None) -> Tensor:
     return torch.where(k < (n + 1) // 2, k, k - n)
 
 
-def radius(height: int, width: int, device: torch.device | str | None = None) -> Tensor:
+def radius(height: int, width: int, *, device: torch.device | str | None = None) -> Tensor:
     """Chebyshev radius ``max(|ky|, |kx|)`` on the unshifted full grid, shape ``(height, width)``, int64."""
     return torch.maximum(frequencies(height, device).abs()[:, None], frequencies(width, device).abs()[None, :])
 

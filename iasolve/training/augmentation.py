@@ -161,7 +161,7 @@ class Augmentation:
     def _sharpen(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         batch, _, size, _ = images.shape
         gain = rng.uniform(*self.sharpen, batch).astype(np.float32) * self._chosen(batch, rng)
-        square = (radius(size, size, images.device).float() / (size / 2)).square()
+        square = (radius(size, size, device=images.device).float() / (size / 2)).square()
         response = torch.exp(torch.from_numpy(gain).to(images.device)[:, None, None, None] * square)
         changed = torch.fft.ifft2(torch.fft.fft2(images) * response)
         return changed if images.is_complex() else changed.real.clamp_min(0)
