@@ -2,11 +2,11 @@
 
 import importlib
 import sys
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from libraries import library
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator as ScipyOperator
 from scipy.sparse.linalg import aslinearoperator, lsqr
@@ -23,24 +23,6 @@ DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
 def random(shape, dtype=torch.float64, seed=0):
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def library(name, needs):
-    """The real library, or a skip that says what it needs here."""
-    with warnings.catch_warnings():
-        # torchvision warns of image readers that no test uses
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            pytest.skip(f"needs {needs}")
-        except RuntimeError as error:
-            if "torchvision::nms" not in str(error):
-                raise
-            pytest.skip(
-                f"{name} imports torchvision, whose CUDA build (what PyPI has) does not import beside a CPU build of "
-                "torch: pip install torchvision --index-url https://download.pytorch.org/whl/cpu"
-            )
 
 
 def ones_mask(height, width):

@@ -31,8 +31,13 @@ def test_numpy_and_hdf5_keep_shape_and_type(shape, dtype, tmp_path):
 
 def test_matlab_keeps_its_axes_but_has_no_vectors(tmp_path):
     scipy.io.savemat(tmp_path / "y.mat", {"y": VALUES, "angles": np.arange(4.0)})
-    np.testing.assert_array_equal(read_measurement(tmp_path / "y.mat").values, VALUES)
+    np.testing.assert_array_equal(read_measurement(tmp_path / "y.mat:y").values, VALUES)
     np.testing.assert_array_equal(read_measurement(tmp_path / "y.mat:angles").values, np.arange(4))
+    with pytest.raises(UnfitData, match=r"2 arrays of numbers with rows or columns.*y\.mat:y"):
+        read_measurement(tmp_path / "y.mat")
+    for oned_as in ("row", "column"):
+        scipy.io.savemat(tmp_path / "v.mat", {"y": np.arange(4.0), "te": 0.03}, oned_as=oned_as)
+        np.testing.assert_array_equal(read_measurement(tmp_path / "v.mat").values, np.arange(4))
 
 
 def test_pictures_have_pages_and_colours_in_front(tmp_path):

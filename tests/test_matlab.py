@@ -1,6 +1,8 @@
-"""MATLAB files: version 5 as scipy writes it, and version 7.3 as MATLAB lays it out in HDF5."""
+"""MATLAB files: MATLAB's own, version 5 as scipy writes it, and version 7.3 as hdf5storage does."""
 
-import h5py
+from pathlib import Path
+
+import hdf5storage
 import numpy as np
 import pytest
 import scipy.io
@@ -16,32 +18,36 @@ CLASSES = {"float64": "double", "float32": "single", "complex128": "double", "co
 
 
 def save(path, version, **variables):
-    """Write variables as MATLAB's ``save`` does with '-v7' or '-v7.3'."""
+    """A file of version 5 by scipy, or of 7.3 by hdf5storage."""
     if version == 5:
         scipy.io.savemat(path, variables, do_compression=True)
-        return path
-    with h5py.File(path, "w", userblock_size=512) as file:
-        for name, array in variables.items():
-            stored = np.asarray(array).T  # the first index is the fastest, so the axes are in reverse
-            kind = CLASSES.get(str(stored.dtype), str(stored.dtype))
-            if stored.dtype.kind == "c":
-                part = stored.real.dtype
-                pairs = np.empty(stored.shape, [("real", part), ("imag", part)])
-                pairs["real"], pairs["imag"] = stored.real, stored.imag
-                stored = pairs
-            elif stored.dtype.kind in "bU":
-                kind = "char" if stored.dtype.kind == "U" else kind
-                stored = np.zeros((3, 1), np.uint16) if kind == "char" else stored.astype(np.uint8)
-            item = file.create_dataset(name, data=stored, compression="gzip" if stored.ndim > 1 else None)
-            item.attrs["MATLAB_class"] = np.bytes_(kind)
-        file.create_group("#refs#")["a"] = np.zeros((4, 4))
-        file.create_group("settings")["te"] = np.zeros((4, 4))
-    with path.open("r+b") as file:
-        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+    else:
+        hdf5storage.savemat(
+            str(path), variables, format="7.3", oned_as="row", store_python_metadata=False, truncate_existing=True
+        )
     return path
 
 
 VERSIONS = pytest.mark.parametrize("version", [5, 7.3])
+
+
+@pytest.mark.parametrize("by", ["6.1_SOL2", "6.5.1_GLNX86", "7.1_GLNX86", "7.4_GLNX86"])
+def test_matlabs_own_files(by):
+    """Files that MATLAB itself wrote, which scipy's tests read too."""
+    samples = Path(scipy.io.matlab.__file__).parent / "tests" / "data"
+    if not samples.is_dir():
+        pytest.skip("needs a scipy that was installed with its tests")
+    angles = np.arange(9) * np.pi / 4
+    volume = files.read_image(samples / f"test3dmatrix_{by}.mat")
+    assert (volume.key, volume.dtype, volume.lead) == ("test3dmatrix", np.float64, (4,))
+    np.testing.assert_array_equal(volume.pixels[:, 0], np.arange(1.0, 25.0).reshape(4, 3, 2).transpose(0, 2, 1))
+    row = files.read_measurement(samples / f"testcomplex_{by}.mat").values
+    np.testing.assert_allclose(row, np.cos(angles) + 1j * np.sin(angles), atol=1e-15)
+    names = ["testdouble"] if by != "7.4_GLNX86" else ["testdouble", "testhdf5"]
+    for name in names:  # the latter of version 7.3
+        row = files.read_measurement(samples / f"{name}_{by}.mat").values
+        assert row.dtype == np.float64
+        np.testing.assert_allclose(row, angles, rtol=1e-15)
 
 
 @VERSIONS

@@ -11,7 +11,7 @@ from tiny import images, mute_prior, relative, tiny_prior
 
 from iasolve import NonFiniteError, Recipe, RecipeError, UnlikePriorWarning, load_recipe, solve
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
-from iasolve.inference.intensity import estimate_sigma
+from iasolve.inference.noise_level import estimate_sigma, likely_sigma
 from iasolve.inference.problem import pose
 from iasolve.inference.topdown import descend
 from iasolve.operators import (
@@ -21,7 +21,9 @@ from iasolve.operators import (
     KSpaceMask,
     LinearOperator,
     LowPass,
+    PixelMask,
     PoissonNoise,
+    Radon,
     WeightedGaussianNoise,
     centred_fft2,
     centred_ifft2,
@@ -29,7 +31,7 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
-from iasolve.spectrum import Spectrum, fft2, ifft2, ring_index
+from iasolve.spectrum import Spectrum, fft2, ifft2, radius, ring_index
 
 SHAPE = (1, 32, 32)
 QUICK = Recipe(steps=2)
@@ -361,10 +363,45 @@ def test_solve_reports_the_noise_level_it_estimated():
     assert relative(known.image, auto.image[0]) < 1e-5
 
 
-def test_a_measurement_too_small_to_estimate_from_asks_for_sigma():
-    rows = LinearOperator.from_functions(lambda x: x.mean(-1), in_shape=SHAPE)
-    with pytest.raises(ValueError, match=r"\(1, 32\).*give it \(sigma"):
-        solve(torch.zeros(1, 1, 32), rows, tiny_prior(), recipe=FAST)
+def test_k_space_too_small_to_estimate_from_asks_for_sigma():
+    operator = KSpaceMask(torch.ones(6, 32), (1, 6, 32))
+    with pytest.raises(ValueError, match=r"\(1, 6, 32\).*give it \(sigma"):
+        solve(torch.zeros(1, 6, 32, dtype=torch.complex64), operator, tiny_prior(), recipe=FAST)
+
+
+UNKNOWN_KINDS = {
+    "sinogram": Radon(torch.arange(0, 180, 5.0), SHAPE, circle=False),
+    "list of values": LinearOperator.from_functions(lambda x: x.flatten(-3)[..., ::2] * 7, in_shape=SHAPE),
+    "complex": LinearOperator.from_functions(lambda x: torch.fft.rfft2(x, norm="ortho")[..., :24, :], in_shape=SHAPE),
+    "masked pixels": PixelMask(torch.arange(32) % 3 > 0, SHAPE),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN_KINDS)
+@pytest.mark.parametrize("relative_level", [0.1, 0.5])
+def test_the_noise_level_of_anything_else_is_the_likely_one(kind, relative_level):
+    operator = UNKNOWN_KINDS[kind]
+    power = (0.5 + radius(32, 32)[None].square()) ** -2.5
+    power = power / power.mean()
+    white = fft2(torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(5)))
+    clean = operator(ifft2(power.sqrt() * white).real)  # images as the model has them, of any scale
+    sigma = relative_level * float(clean.abs().square().mean().sqrt())
+    y = GaussianNoise(sigma).sample(clean, torch.Generator().manual_seed(1))
+    y = torch.where(clean == 0, 0, y)
+    found = likely_sigma(y, operator, power)
+    assert ((found / sigma - 1).abs() < 0.35).all(), found / sigma
+    assert abs(float(found.log().mean().exp()) / sigma - 1) < 0.25
+    torch.testing.assert_close(likely_sigma(1e4 * y[1:2], operator, power), 1e4 * found[1:2], rtol=1e-3, atol=0)
+    assert float(likely_sigma(0 * y[:1], operator, power)) == 0
+
+
+def test_solve_estimates_the_level_of_anything():
+    operator, prior = UNKNOWN_KINDS["list of values"], tiny_prior()
+    y = operator(images(3)) + torch.randn(3, 512, generator=torch.Generator().manual_seed(0))
+    auto = solve(y, operator, prior, recipe=FAST, warn=False, batch_size=2)
+    torch.testing.assert_close(auto.sigma, likely_sigma(y, operator, prior.power))
+    single = solve(y[2], operator, prior, recipe=FAST, warn=False)
+    torch.testing.assert_close(single.sigma, auto.sigma[2])
 
 
 # ------------------------------------------------------------------------------------------- geometry
@@ -682,12 +719,6 @@ def test_weighted_k_space_keeps_the_exact_path():
     noise = WeightedGaussianNoise(torch.full((1, 32, 32), 0.1))
     weighted = solve(y, operator, tiny_prior(), noise=noise, recipe=recipe, warn=False)
     torch.testing.assert_close(weighted.image, white.image, rtol=1e-4, atol=1e-4)
-
-
-def test_complex_values_of_unknown_kind_have_no_estimated_level():
-    operator = LinearOperator.from_functions(lambda x: torch.fft.fft2(x), in_shape=(1, 32, 32))
-    with pytest.raises(ValueError, match="give sigma"):
-        solve(operator(images(1, 3)), operator, tiny_prior(), recipe=Recipe(steps=0))
 
 
 def test_a_ring_that_is_hardly_measured_is_not_trusted_by_chance():

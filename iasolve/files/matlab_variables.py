@@ -20,7 +20,9 @@ Shapes = dict[str, tuple[int, ...]]
 NUMERIC = ("double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
-def load_variable(path: Path, key: str | None, prefer: tuple[str, ...] = ()) -> tuple[Array, str]:
+def load_variable(
+    path: Path, key: str | None, prefer: tuple[str, ...] = (), *, vectors: bool = False
+) -> tuple[Array, str]:
     """Read one array of numbers.
 
     Parameters
@@ -31,6 +33,8 @@ def load_variable(path: Path, key: str | None, prefer: tuple[str, ...] = ()) -> 
         Name of the variable; by default the only one with rows and columns.
     prefer : tuple of str
         Names to look for where there are several.
+    vectors : bool
+        A single row or column will do too.
 
     Returns
     -------
@@ -45,7 +49,7 @@ def load_variable(path: Path, key: str | None, prefer: tuple[str, ...] = ()) -> 
         Variable unknown, ambiguous, or no array of numbers.
     """
     shapes = variable_shapes(path)
-    key = _choose(path, key, shapes, prefer)
+    key = _choose(path, key, shapes, prefer, vectors)
     with decoding(path, "a MAT file of version 5 or 7.3"):
         array = _load_hdf5(path, key) if _is_hdf5(path) else _load_5(path, key)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -53,7 +57,7 @@ def load_variable(path: Path, key: str | None, prefer: tuple[str, ...] = ()) -> 
     return array, key
 
 
-def _choose(path: Path, key: str | None, shapes: Shapes, prefer: tuple[str, ...]) -> str:
+def _choose(path: Path, key: str | None, shapes: Shapes, prefer: tuple[str, ...], vectors: bool) -> str:
     listing = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()) or "none"
     if key is not None:
         if key in shapes:
@@ -61,15 +65,16 @@ def _choose(path: Path, key: str | None, shapes: Shapes, prefer: tuple[str, ...]
         raise UnfitData(
             path, f"no variable {key!r} of numbers", f"one of those it holds ({listing})", "Name one of these"
         )
-    planes = [name for name, shape in shapes.items() if len(shape) >= 2 and min(shape[:2]) > 1]
-    names = [name for name in prefer if name in planes] or planes
+    least = max if vectors else min
+    fit = [name for name, shape in shapes.items() if len(shape) >= 2 and least(shape[:2]) > 1]
+    names = [name for name in prefer if name in fit] or fit
     if len(names) == 1 or (names and names[0] in prefer):
         return names[0]
     raise UnfitData(
         path,
-        f"{len(planes)} arrays of numbers with rows and columns, among the variables {listing}",
+        f"{len(fit)} arrays of numbers with rows {'or' if vectors else 'and'} columns, among the variables {listing}",
         "exactly one, or its name",
-        f"Name the variable, as in {path.name}:{planes[0] if planes else 'image'}",
+        f"Name the variable, as in {path.name}:{next(iter(fit or shapes), 'image')}",
     )
 
 

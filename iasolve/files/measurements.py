@@ -85,7 +85,7 @@ def _numpy(path: Path, key: str | None) -> Array:
 
 
 def _matlab(path: Path, key: str | None) -> Array:
-    array = load_variable(path, key, NAMES)[0]
+    array = load_variable(path, key, NAMES, vectors=True)[0]
     # MATLAB has no vectors, only single columns and rows
     return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import Spectrum, fft2, frequencies, ifft2, radius, ring_index
 
-__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry"]
+__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "bins_at"]
 
 
 class Geometry(Protocol):
@@ -273,6 +273,14 @@ def _windows(positions: list[int], length: int, size: int) -> list[Tensor]:
     for p, window in zip(positions, raw, strict=True):
         total[p : p + size] += window
     return [(window / total[p : p + size]).float() for p, window in zip(positions, raw, strict=True)]
+
+
+def bins_at(prior_bins: Tensor, shape: tuple[int, int], fit: str) -> Tensor:
+    """A prior's ``(C, N, N)`` power at the frequencies of an image of any size, as the geometry of ``fit`` has it."""
+    size = prior_bins.shape[-1]
+    if shape == (size, size):
+        return prior_bins
+    return FieldOfView(size, shape).per_bin(prior_bins) if fit == "field-of-view" else _interpolate(prior_bins, shape)
 
 
 def _interpolate(bins: Tensor, shape: tuple[int, int]) -> Tensor:

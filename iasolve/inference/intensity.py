@@ -1,8 +1,6 @@
-"""The two numbers that a solver needs before it starts: the image's scale and the noise level."""
+"""The image's scale, which the solver needs before it starts."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -12,67 +10,7 @@ from iasolve.inference.data import GeneralData
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import fft2, ifft2
 
-__all__ = ["estimate_sigma", "gain_diagonal", "gain_general", "unit_phases"]
-
-
-def estimate_sigma(y: Tensor, operator: LinearOperator) -> Tensor:
-    """Noise level of each measurement ``(B, ...)``, in its units: root mean square of a noise value, ``(B,)``.
-
-    K-space: the median magnitude of the outermost twentieth of the *sampled* entries, over ``sqrt(ln 2)`` (the
-    median of a complex Gaussian's magnitude). Images: the median absolute deviation of the finest diagonal
-    Daubechies-2 wavelet coefficients (Donoho and Johnstone 1994). Where the image itself reaches there, both
-    are upper bounds.
-
-    Raises
-    ------
-    ValueError
-        When the measurement is neither an image nor k-space of at least 8 x 8, or complex without a basis that
-        tells which of the two it is.
-    """
-    if y.ndim < 3 or min(y.shape[-2:]) < 8:
-        raise ValueError(
-            f"cannot estimate the noise level of a measurement of shape {tuple(y.shape[1:])}, at least 8 x 8 values "
-            "are needed: give it (sigma; --sigma S on the command line)"
-        )
-    if operator.codomain == "spectrum":
-        y = torch.fft.fftshift(y, dim=(-2, -1))
-    if operator.codomain in ("kspace", "spectrum"):
-        return torch.stack([_sigma_kspace(item) for item in y])
-    if y.is_complex() and operator.codomain is None:
-        raise ValueError(
-            f"cannot estimate the noise level of complex values of shape {tuple(y.shape)}: the operator does not say "
-            "whether they are an image or k-space (its codomain is None); give sigma"
-        )
-    if y.is_complex():
-        return torch.stack([_sigma_image(item.real) * math.sqrt(2) for item in y])
-    return torch.stack([_sigma_image(item) for item in y])
-
-
-def _sigma_kspace(y: Tensor) -> Tensor:
-    height, width = y.shape[-2:]
-    fy = (torch.arange(height, device=y.device) - height // 2) / height
-    fx = (torch.arange(width, device=y.device) - width // 2) / width
-    r = (fy[:, None].square() + fx[None, :].square()).sqrt().expand(y.shape)
-    sampled = y != 0
-    if not bool(sampled.any()):
-        return y.real.new_zeros(())
-    radii = r[sampled]
-    # not torch.quantile, which refuses more than 16 million values
-    outer = radii >= radii.kthvalue(math.ceil(0.95 * len(radii))).values
-    return y[sampled][outer].abs().median() / math.sqrt(math.log(2))
-
-
-# Daubechies-2 high-pass filter, unit norm
-_HIGH = [-0.12940952255126037, -0.2241438680420134, 0.8365163037378079, -0.48296291314453416]
-
-
-def _sigma_image(y: Tensor) -> Tensor:
-    filter_ = torch.tensor(_HIGH, dtype=y.dtype, device=y.device)
-    kernel = torch.outer(filter_, filter_)[None, None]
-    detail = torch.nn.functional.conv2d(y.reshape(-1, 1, *y.shape[-2:]), kernel, stride=2)
-    # exact zeros are padding or clipping, not noise
-    values = detail[detail != 0].abs()
-    return values.median() / 0.6744897501960817 if values.numel() else y.new_zeros(())
+__all__ = ["gain_diagonal", "gain_general", "unit_phases"]
 
 
 def gain_diagonal(folded: Folded, power: Tensor, iterations: int = 40) -> Tensor:

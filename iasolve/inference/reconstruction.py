@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.intensity import estimate_sigma
 from iasolve.inference.multicoil import pose_coils, sampled_positions
+from iasolve.inference.noise_level import estimate_sigma
 from iasolve.inference.solve import Result, UnlikePriorWarning, solve
 from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise

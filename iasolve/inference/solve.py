@@ -15,7 +15,8 @@ from torch import Tensor
 
 from iasolve.inference.batch import NonFiniteError, Part, solve_batch
 from iasolve.inference.data import Solves
-from iasolve.inference.intensity import estimate_sigma
+from iasolve.inference.geometry import bins_at
+from iasolve.inference.noise_level import estimate_sigma, likely_sigma
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
@@ -164,7 +165,7 @@ def solve(
     _check(given, operator, prior, fit)
     lead = given.shape[: given.ndim - len(operator.out_shape)]
     home = given.device
-    pieces = _white_pieces(given, operator, noise, prior)
+    pieces = _white_pieces(given, operator, noise, prior, fit, batch_size)
     sigma = torch.cat([piece.sigma for piece in pieces])
     if warn and resolved.nonnegative and prior.nonnegative and operator.codomain == "image":
         _warn_signed(torch.cat([piece.y for piece in pieces]), sigma, prior)
@@ -249,7 +250,9 @@ class _Piece(NamedTuple):
     operator: LinearOperator
 
 
-def _white_pieces(y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior) -> list[_Piece]:
+def _white_pieces(
+    y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior, fit: str, batch_size: int
+) -> list[_Piece]:
     """The problem with white noise: one piece, or one for each item where the noise model follows its measurement."""
     operator = operator.to(y.device)
     flat = y.reshape(-1, *operator.out_shape)
@@ -267,7 +270,7 @@ def _white_pieces(y: Tensor, operator: LinearOperator, noise: NoiseModel | None,
         values = values.to(prior.device, _precision(values, prior))
         acting = acting.to(prior.device)
         if level is None:
-            sigma = estimate_sigma(values, acting)
+            sigma = _estimated(values, acting, prior, fit, batch_size)
         else:
             sigma = torch.full((len(values),), level, dtype=values.real.dtype, device=values.device)
         if not bool(torch.isfinite(acting.adjoint(values[:1])).all()):
@@ -277,6 +280,16 @@ def _white_pieces(y: Tensor, operator: LinearOperator, noise: NoiseModel | None,
             )
         pieces.append(_Piece(values, sigma, acting))
     return pieces
+
+
+def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, fit: str, batch_size: int) -> Tensor:
+    """Noise levels ``(B,)``: by what images and k-space look like, by the prior's power where ``y`` may be neither."""
+    if operator.codomain is not None:
+        return estimate_sigma(y, operator)
+    height, width = operator.in_shape[1:]
+    power = bins_at(prior.power, (height, width), fit)
+    with torch.no_grad():
+        return torch.cat([likely_sigma(some, operator, power) for some in y.split(batch_size)])
 
 
 def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
