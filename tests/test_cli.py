@@ -114,6 +114,7 @@ def test_no_arguments_show_the_help():
         ["denoise", "IN", "OUT", "--recipe", "no-such"],
         ["denoise", "IN", "OUT", "--recipe", "no-such.toml"],
         ["denoise", "IN", "OUT", "--samples", "-1"],
+        ["denoise", "IN", "OUT", "--samples", "4"],
         ["denoise", "IN", "OUT", "--samples", "0", "--std-out", "STD"],
         ["denoise", "IN", "OUT", "--seed", "4294967296"],
         ["denoise", "IN", "OUT", "--fit", "tight"],

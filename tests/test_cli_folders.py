@@ -88,7 +88,7 @@ def test_results_lie_beside_one_another_under_the_same_names(folder, tiny, tmp_p
     assert np.load(out / "c.npy").shape == (2, SIZE, SIZE)
     assert "3 of 3 files done" in done.out
     alone = tmp_path / "alone.npy"
-    assert cli("denoise", folder / "a.npy", alone, *quick(tiny), "--samples", 8).code == 0
+    assert cli("denoise", folder / "a.npy", alone, *quick(tiny), "--std-out", tmp_path / "one.npy").code == 0
     np.testing.assert_array_equal(np.load(alone), np.load(out / "a.npy"))
 
 

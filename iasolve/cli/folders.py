@@ -81,6 +81,7 @@ def each_file(
     what: str,
     *,
     skipped: int = 0,
+    rest: str = "the same command with --resume does the rest",
 ) -> None:
     """Work through a folder; a file that fails is reported at the end and does not stop the rest.
 
@@ -94,6 +95,8 @@ def each_file(
         For the progress bar.
     skipped : int
         Files done by an earlier run.
+    rest : str
+        How to go on after an interruption.
 
     Raises
     ------
@@ -129,10 +132,7 @@ def each_file(
     reporter.result({"files": reports, "failed": failures, "skipped": skipped, "interrupted": interrupted})
     list_failures(failures, len(sources), reporter)
     if interrupted:
-        reporter.error(
-            f"interrupted: {done} of {len(sources)} files done{earlier}, and intact; the same command with "
-            "--resume does the rest"
-        )
+        reporter.error(f"interrupted: {done} of {len(sources)} files done{earlier}, and intact; {rest}")
         raise typer.Exit(INTERRUPTED)
     if failures:
         raise typer.Exit(SOME_FAILED)

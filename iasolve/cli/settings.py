@@ -120,6 +120,11 @@ def _recipe(solving: Solving, default: str) -> Recipe:
         stop = solving.guess_stop.strip()
         changes["guess_stop"] = int(stop) if stop.isdecimal() else stop
     if solving.samples is not None:
+        if solving.samples > 0 and solving.std_out is None and solving.figure is None:
+            raise UsageError(
+                f"--samples {solving.samples}: samples make the error bar; say where it goes, with --std-out FILE or "
+                "--figure FILE.png"
+            )
         changes["samples"] = solving.samples
     if solving.std_out is not None:
         if solving.samples == 0:

@@ -167,7 +167,7 @@ def _folder(
     def work(path: Path) -> Callable[[], dict[str, Any]]:
         return lambda: _one(simulation, blur, read_image(path), targets[path], None)
 
-    each_file(sources, work, reporter, "simulate")
+    each_file(sources, work, reporter, "simulate", rest="--overwrite makes all of them, these the same again")
 
 
 def _one(
