@@ -32,7 +32,7 @@ from torch import Tensor
 
 import common
 import iasolve
-from iasolve.classical_sense import total_variation_sense
+from iasolve.classical.sense import total_variation_sense
 from iasolve.inference.image_phase import cg_sense
 from iasolve.inference.multicoil import CoilProblem, pose_coils
 from iasolve.inference.noise_level import estimate_sigma

@@ -10,7 +10,7 @@ from tiny import SIZE, images, relative, tiny_prior
 
 import iasolve
 from iasolve.classical import total_variation
-from iasolve.classical_sense import total_variation_sense
+from iasolve.classical.sense import total_variation_sense
 from iasolve.evidence import fold
 from iasolve.inference.image_phase import cg_sense, image_phase
 from iasolve.inference.multicoil import pose_coils, sampled_positions

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iasolve.classical_sense import total_variation_sense, typical_weight
+from iasolve.classical.sense import total_variation_sense, typical_weight
 from iasolve.inference.data import GeneralData
 from iasolve.operators.base import centred_fft2
 from iasolve.operators.coils import SensitivityEncoding

@@ -5,7 +5,7 @@ Minimises, for any linear operator and complex or real images,::
     |y - A x|^2 / (c sigma^2) + weight * sum_pixels sqrt(|dx|^2 + |dy|^2)
 
 with ``c = 1`` for complex measurements and 2 for real ones: minus the log likelihood plus total variation, so that the
-weight means the same as in :mod:`iasolve.classical`, in units of one over the image's.
+weight means the same as in :mod:`iasolve.classical.total_variation`, in units of one over the image's.
 """
 
 from __future__ import annotations
