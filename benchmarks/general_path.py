@@ -24,7 +24,7 @@ from torch import Tensor
 
 import common
 import iasolve
-from iasolve.inference.data import GeneralData
+from iasolve.inference.general_data import GeneralData
 from iasolve.inference.guess import first_guess
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.topdown import Noise, Pass, descend

@@ -6,7 +6,8 @@ import torch
 from tiny import dense, relative
 
 from iasolve.evidence import fold
-from iasolve.inference.data import DiagonalData, GeneralData
+from iasolve.inference.data import DiagonalData
+from iasolve.inference.general_data import GeneralData
 from iasolve.operators import (
     CircularBlur,
     Convolution,

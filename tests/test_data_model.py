@@ -5,7 +5,9 @@ import torch
 from tiny import circulant, decaying_power, dense, relative, stacked
 
 from iasolve.evidence import fold
-from iasolve.inference.data import DiagonalData, GeneralData, conjugate_gradients
+from iasolve.inference.conjugate import conjugate_gradients
+from iasolve.inference.data import DiagonalData
+from iasolve.inference.general_data import GeneralData
 from iasolve.operators import CircularBlur, Identity, KSpaceMask, gaussian_kernel
 from iasolve.spectrum import fft2, ifft2
 

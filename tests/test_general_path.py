@@ -6,7 +6,7 @@ from tiny import SIZE, images, relative, tiny_prior
 
 from iasolve import Recipe, solve
 from iasolve.inference import problem
-from iasolve.inference.data import GeneralData
+from iasolve.inference.general_data import GeneralData
 from iasolve.operators import GaussianNoise, Identity, LinearOperator, SensitivityEncoding, birdcage_maps
 from iasolve.priors.counting import CountedPrior
 

@@ -6,7 +6,8 @@ from tiny import images, mute_prior
 
 from iasolve import Recipe, solve
 from iasolve.evidence import fold
-from iasolve.inference.data import DiagonalData, GeneralData
+from iasolve.inference.data import DiagonalData
+from iasolve.inference.general_data import GeneralData
 from iasolve.inference.local import LocalResidual, local_spread
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, line_mask

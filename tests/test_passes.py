@@ -8,7 +8,8 @@ from tiny import circulant, decaying_power, dense, images, mute_prior, relative,
 
 from iasolve import Recipe, RecipeError, solve
 from iasolve.evidence import Folded, evidence, fold
-from iasolve.inference.data import DiagonalData, GeneralData
+from iasolve.inference.data import DiagonalData
+from iasolve.inference.general_data import GeneralData
 from iasolve.inference.guess import _level, first_guess, read_again
 from iasolve.inference.nonnegative import closest_image, nonnegative_mode
 from iasolve.inference.problem import pose

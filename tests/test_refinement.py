@@ -7,7 +7,7 @@ import torch
 from tiny import images, relative, ring_term, tiny_prior
 
 from iasolve import Recipe, solve
-from iasolve.inference.data import GeneralData
+from iasolve.inference.general_data import GeneralData
 from iasolve.inference.guess import Guess
 from iasolve.inference.objective import ImageTerm, RingTerm, evaluate_scale
 from iasolve.inference.problem import pose

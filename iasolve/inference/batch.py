@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.data import GeneralData, Solves
+from iasolve.inference.general_data import GeneralData, Solves
 from iasolve.inference.guess import first_guess
 from iasolve.inference.local import LocalResidual
 from iasolve.inference.nonnegative import closest_image

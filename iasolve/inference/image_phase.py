@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from iasolve.classical.sense import total_variation_sense, typical_weight
-from iasolve.inference.data import GeneralData
+from iasolve.inference.general_data import GeneralData
 from iasolve.operators.base import centred_fft2
 from iasolve.operators.coils import SensitivityEncoding
 from iasolve.operators.phase import estimate_phase

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Folded
-from iasolve.inference.data import GeneralData
+from iasolve.inference.general_data import GeneralData
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import fft2, ifft2
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iasolve.inference.data import DataModel, conjugate_gradients, white_noise
+from iasolve.inference.conjugate import conjugate_gradients
+from iasolve.inference.data import DataModel, white_noise
 from iasolve.inference.nonnegative import nonnegative_mode
 from iasolve.spectrum import fft2, ifft2
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from iasolve.inference.data import GeneralData
+from iasolve.inference.general_data import GeneralData
 from iasolve.inference.intensity import gain_general, unit_phases
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import ifft2

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, fold
-from iasolve.inference.data import TOLERANCE, DataModel, DiagonalData, GeneralData
+from iasolve.inference.conjugate import TOLERANCE
+from iasolve.inference.data import DataModel, DiagonalData
+from iasolve.inference.general_data import GeneralData
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry
 from iasolve.inference.intensity import gain_diagonal, gain_general, unit_phases
 from iasolve.operators.base import LinearOperator

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.batch import NonFiniteError, Part, solve_batch
-from iasolve.inference.data import Solves
+from iasolve.inference.general_data import Solves
 from iasolve.inference.geometry import bins_at
 from iasolve.inference.noise_level import estimate_sigma, likely_sigma
 from iasolve.operators.base import LinearOperator, as_tensor
