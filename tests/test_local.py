@@ -158,3 +158,22 @@ def test_a_poor_guess_of_precise_kspace_is_closed_by_the_exact_mode_and_a_good_o
     assert found.min() >= 0
     exponents = [local.exponent(image, guesses)[0] for image in (found, clamped)]
     assert exponents[0] < exponents[1] - 10
+
+
+def test_precise_data_are_not_explained_by_the_map_of_the_error_alone():
+    """An error far beyond the usual one that does not follow the image: half of k-space, hardly any noise."""
+    generator = torch.Generator().manual_seed(0)
+    power = (1 + radius(32, 32).double()[None].square()) ** -1.5
+
+    def smooth():
+        white = torch.randn(1, 1, 32, 32, generator=generator, dtype=torch.float64)
+        return ifft2(power.sqrt() * fft2(white)).real
+
+    x0 = 4 * smooth().clamp_min(0)
+    truth = x0 + smooth()
+    operator = KSpaceMask(line_mask((32, 32), 2, 0.2, seed=1), (1, 32, 32), torch.float64)
+    y = GaussianNoise(1e-3).sample(operator(truth), generator)
+    folded = fold(operator.to_grid(y), operator.transfer(), 1e-3, real_image=True, complex_noise=True)
+    data = DiagonalData(folded, False)
+    believed, doubted = (LocalResidual(data, x0, power, 0.0, usual).mean(x0) for usual in (None, 1e-3 * power))
+    assert (doubted - truth).norm() < 0.7 * (believed - truth).norm()

@@ -153,7 +153,7 @@ def _solve_view(
     variance = problem.unexplained(problem.data, sampler.centre, recipe.adaptive)
     local = None
     if recipe.residual == "local":
-        local = LocalResidual(problem.data, sampler.centre, variance, recipe.tolerance)
+        local = LocalResidual(problem.data, sampler.centre, variance, recipe.tolerance, problem.variance)
     if not recipe.closing:
         estimate = x0
     elif local is not None:

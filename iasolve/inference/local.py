@@ -29,6 +29,11 @@ LEAST_NOISE = 1e-4
 """Least noise of a frequency over ``V``: with less the solve is ill-conditioned in float32. It is a hundredth of the
 decoder's error in standard deviations, and what a measurement without noise is kept to."""
 
+DOUBT = 0.02
+"""The same where ``V`` was raised far beyond the training set's. Such an error is as large as the image's own detail,
+and ``W`` is not known to the digit to which precise data would then be explained; what it gets wrong leaks into all
+rings."""
+
 CLAMPED = 0.1
 """Nats per pixel by which clamping at 0 may raise the exponent before another way to ``x >= 0`` is tried."""
 
@@ -59,13 +64,18 @@ class LocalResidual:
         ``V``, ``(C, H, W)`` or ``(B, C, H, W)``.
     tolerance : float
         Where conjugate gradients end, in nats per pixel.
+    usual : Tensor, optional
+        ``V`` of the training set, where ``variance`` is more than that.
     """
 
-    def __init__(self, data: DataModel, image: Tensor, variance: Tensor, tolerance: float) -> None:
+    def __init__(
+        self, data: DataModel, image: Tensor, variance: Tensor, tolerance: float, usual: Tensor | None = None
+    ) -> None:
         self.data, self.variance, self.tolerance = data, variance, tolerance
         self.spread = local_spread(image)
         self.root = variance.sqrt()
-        self.floor = LEAST_NOISE * variance
+        raised = 0.0 if usual is None else 1 - usual.mean() / variance.mean((-3, -2, -1), keepdim=True)
+        self.floor = (LEAST_NOISE + DOUBT * raised) * variance
         self.is_complex = image.is_complex()
 
     def _image(self, h: Tensor) -> Tensor:
