@@ -280,5 +280,3 @@ def test_only_what_was_measured_raises_the_unexplained():
     torch.testing.assert_close(
         problem.unexplained(DiagonalData(nothing, False), far), problem.variance.expand(far.shape)
     )
-    general = posed(prior, general=True)
-    torch.testing.assert_close(general.unexplained(general.data, far), problem.variance.expand(far.shape))

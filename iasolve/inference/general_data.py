@@ -182,6 +182,11 @@ class GeneralData:
         share = self.mean_gain * variance.mean() * x0[0].numel() / self.y[0].numel()
         return (residual / (self.sigma.square() + share)).sqrt()
 
+    def residual(self, x: Tensor) -> Tensor:
+        """``A^H (y - A x)``; counted as an application."""
+        self.solves = self.solves._replace(applications=self.solves.applications + 1)
+        return self.backprojection - as_declared(self.gram(x), self.operator.in_dtype)
+
     def _ratio(self) -> Tensor:
         return (self.weight / self.factor).reshape(-1, 1, 1, 1)
 

@@ -6,11 +6,13 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, fold
+from iasolve.inference.components import RingResponse, response, surplus_of_rings
 from iasolve.inference.conjugate import TOLERANCE
 from iasolve.inference.data import DataModel, DiagonalData
 from iasolve.inference.general_data import GeneralData
@@ -47,6 +49,8 @@ class Problem:
         ``P`` on the image grid, ``(C, H, W)``.
     rings, counts : Tensor
         Of the image grid; see :meth:`Geometry.rings`.
+    response : callable or None
+        What the operator makes of each ring, where it is not diagonal; probed when asked for.
     """
 
     geometry: Geometry
@@ -60,6 +64,7 @@ class Problem:
     power: Tensor
     rings: Tensor
     counts: Tensor
+    response: Callable[[], RingResponse] | None = None
 
     def evidence_of(self, image: Tensor, level: float) -> Evidence:
         """The encoder's input for images ``(B, C, H, W)`` in white noise of standard deviation ``level``."""
@@ -73,13 +78,10 @@ class Problem:
 
         An image unlike the training data has more detail than the decoder makes, and closing with the training set's
         ``V`` would smooth it away. In every ring, the residual's mean square beyond the noise, weighted by what each
-        bin says of it and less one standard error, raises ``V`` (moment estimator of a variance component). Only
-        diagonal data tell; otherwise ``V`` is the prior's.
+        bin says of it and less one standard error, raises ``V`` (moment estimator of a variance component). Where the
+        operator is not diagonal, rings are told apart by how it answers each (:mod:`iasolve.inference.components`).
         """
         base = self.variance.expand(image.shape)
-        if not adaptive or not isinstance(data, DiagonalData):
-            return base
-        surplus, weight = data.surplus(image, self.variance)
         inside = self.rings >= 0
         ring = self.rings[inside]
 
@@ -87,16 +89,29 @@ class Problem:
             out = values.new_zeros((*values.shape[:-2], len(self.counts)))
             return out.index_add(-1, ring, values[..., inside])
 
+        # a ring that is hardly measured may by chance show any surplus: no decoder leaves more than there is, not even
+        # of an image with twice the usual amplitude
+        counts = self.counts.to(base.dtype)
+        most = 4 * sums(self.power) / counts
+        raised = base.clone()
+        if not adaptive:
+            return base
+        if isinstance(data, GeneralData) and self.response is not None:
+            usual = sums(self.variance).mean(0) / counts
+            more = surplus_of_rings(data, image, usual, self.response(), self.rings)[:, None]
+            more = torch.minimum(more, (most - usual).clamp_min(0))
+            raised[..., inside] += more[..., ring]
+            return raised
+        if not isinstance(data, DiagonalData):
+            return base
+        surplus, weight = data.surplus(image, self.variance)
         total = sums(weight)
         found = sums(weight * surplus) / total.clamp_min(1e-30)
         # of a real image k and -k are one number: half as many independent bins
         count = 1.0 if data.is_complex else 2.0
         error = (2 * count / total.clamp_min(1e-30)).sqrt()
         level = torch.where(total > 0, found - error, torch.zeros_like(found))
-        # a ring that is hardly measured may by chance show any surplus: no decoder leaves more than there is, not even
-        # of an image with twice the usual amplitude
-        level = torch.minimum(level, 4 * sums(self.power) / self.counts.to(level.dtype))
-        raised = base.clone()
+        level = torch.minimum(level, most)
         raised[..., inside] = torch.maximum(base[..., inside], level[..., ring])
         return raised
 
@@ -204,7 +219,8 @@ def pose(
     levels = torch.arange(len(prior.spectrum.scales), device=y.device)
     stop = torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
     seen = Evidence(geometry.cut(image), profile.repeat_interleave(geometry.tiles, dim=0))
-    return Problem(geometry, data, variance, seen, gain, stop, crop, transfer is not None, power, rings, counts)
+    answer = None if transfer is not None else partial(response, operator, on_grid, y, rings, counts, seed)
+    return Problem(geometry, data, variance, seen, gain, stop, crop, transfer is not None, power, rings, counts, answer)
 
 
 def _same(x: Tensor) -> Tensor:
