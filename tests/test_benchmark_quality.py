@@ -239,3 +239,19 @@ def test_head_domains_compares_logs_at_the_same_number_of_images(tmp_path):
     assert {d: v["elbo"] for d, v in found["domains"].items()} == {"spatial": 1.5, "spectral": 1.4}
     with pytest.raises(SystemExit, match="its heads are spectral"):
         script("head_domains").read_run(options["--cifar10-spectral"], "spatial")
+
+
+def test_other_operators(world, tmp_path, monkeypatch):
+    pytest.importorskip("finufft")
+    folder, _ = world
+    prior = tmp_path / "grey.safetensors"
+    save_checkpoint(tiny_network(), {"name": "grey"}, prior)
+    monkeypatch.setattr(script("any_operator"), "SIZE", 32)
+    monkeypatch.setattr(script("any_operator"), "SHAPE", (1, 32, 32))
+    options = {"--prior": prior, "--data": folder / "mri-t1ce-128.npz"}
+    out = run("any_operator", tmp_path, options, "--quick", "--only", "radial,30 %,motion")
+    report = json.loads((out / "any_operator-quick.json").read_text())
+    assert [len(case["methods"]["iasolve fast"]["psnr"]) for case in report["cases"].values()] == [2, 2, 2]
+    assert (out / "any_operator-quick.md").read_text().count("| radial k-space") == 1
+    with Image.open(out / "any_operator-quick.png") as picture:
+        assert picture.width > 300
