@@ -284,12 +284,17 @@ def _white_pieces(
 
 def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, fit: str, batch_size: int) -> Tensor:
     """Noise levels ``(B,)``: by what images and k-space look like, by the prior's power where ``y`` may be neither."""
-    if operator.codomain is not None:
+    if operator.codomain == "image":
+        return estimate_sigma(y, operator)
+    diagonal = operator.codomain is not None and operator.transfer() is not None
+    if operator.codomain is not None and not diagonal:
         return estimate_sigma(y, operator)
     height, width = operator.in_shape[1:]
     power = bins_at(prior.power, (height, width), fit)
     with torch.no_grad():
-        return torch.cat([likely_sigma(some, operator, power) for some in y.split(batch_size)])
+        likely = torch.cat([likely_sigma(some, operator, power) for some in y.split(batch_size)])
+    # the image reaches the outermost k-space of all but large images: an upper bound, and a loose one
+    return torch.minimum(estimate_sigma(y, operator), likely) if diagonal else likely
 
 
 def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
