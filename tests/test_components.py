@@ -40,7 +40,7 @@ def white(count, dtype, seed):
 
 def errors(variance, count, dtype, seed=0):
     """Images whose bins have the variance of their ring."""
-    x = ifft2(variance[RINGS].sqrt() * fft2(white(count, dtype, seed)))
+    x = ifft2(variance[RINGS].sqrt().to(dtype) * fft2(white(count, dtype, seed)))
     return x if dtype.is_complex else x.real
 
 
@@ -58,8 +58,8 @@ def test_probes_tell_how_an_operator_answers_a_ring(name):
     operator = OPERATORS[name]
     y = operator(torch.zeros(1, *SHAPE, dtype=operator.in_dtype))
     answers = [response(operator, operator, y, RINGS, COUNTS, seed) for seed in range(60)]
-    energy = torch.stack([a.energy for a in answers]).mean(0).double()
-    noise = torch.stack([a.noise for a in answers]).mean(0).double()
+    energy = torch.stack([a.energy for a in answers]).mean(0)
+    noise = torch.stack([a.noise for a in answers]).mean(0)
     complex_operator = operator.is_complex
     matrix = dense(operator, operator.in_dtype)
     gram = matrix.mH @ matrix
@@ -138,3 +138,22 @@ def test_without_adaptive_the_training_sets_variance_stands():
     seen = y != 0
     off = [relative(image[seen], y[seen]) for image in images]
     assert off[0] < 0.7 * off[1]
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_the_operators_scale_does_not_matter(scale):
+    usual = torch.tensor([0.1, 0.1, 0.05, 0.02, 0.01])
+    variance = usual + torch.tensor([0.0, 0.0, 0.8, 0.4, 0.1])
+    mask = PixelMask(torch.arange(SIZE) % 3 > 0, SHAPE)
+    one, other = (found_of(a, variance, usual, s, 20) for a, s in ((mask, 0.1), (scale * mask, 0.1 * scale)))
+    assert (one[:, 3:] > 0).any()
+    torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)
+
+
+def test_values_that_are_not_finite_raise_nothing():
+    operator = OPERATORS["pixels"]
+    y = operator(white(2, DOUBLE, 0))
+    data = GeneralData(operator, y, torch.full((2,), 0.1, dtype=DOUBLE))
+    answer = response(operator, operator, y, RINGS, COUNTS, 0)
+    usual = torch.full((5,), 0.1, dtype=DOUBLE)
+    assert float(surplus_of_rings(data, torch.full_like(y, torch.nan), usual, answer, RINGS).abs().max()) == 0

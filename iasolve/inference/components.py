@@ -75,16 +75,16 @@ def _probe(operator: LinearOperator, y: Tensor, rings: Tensor, counts: Tensor, s
     probes = ifft2(spectra)
     probes = probes if operator.is_complex else probes.real
     answers = fft2(as_declared(operator.gram(probes), operator.in_dtype))
-    energy = _ring_sums(answers.abs().square(), rings, len(counts)).T
+    energy = _ring_energy(answers, rings, len(counts)).T
     generator = torch.Generator().manual_seed(seed)
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=y.real.dtype).to(y.device)
 
     heard = operator.adjoint(white_noise(draw, tuple(y.shape[1:]), y.is_complex())[None])
-    noise = _ring_sums(fft2(as_declared(heard, operator.in_dtype)).abs().square(), rings, len(counts))[0]
+    noise = _ring_energy(fft2(as_declared(heard, operator.in_dtype)), rings, len(counts))[0]
     # participation ratio: as many values as an operator with equal gains in so many directions would let through
-    traces = (spectra.conj() * answers).real.flatten(1).sum(1)
+    traces = (spectra.conj() * answers).real.double().flatten(1).sum(1)
     freedom = traces.square() / energy.sum(1).clamp_min(torch.finfo(energy.dtype).tiny)
     return RingResponse(energy, noise, freedom * (2.0 if operator.is_complex else 1.0))
 
@@ -95,11 +95,13 @@ def surplus_of_rings(data: GeneralData, image: Tensor, usual: Tensor, answer: Ri
     One standard error less than estimated, as for diagonal operators: chance alone should raise no ring.
     """
     residual = data.residual(image)
-    found = _ring_sums(fft2(residual).abs().square(), rings, len(usual)).double().cpu().numpy()
-    sigma2 = data.sigma.square().double().cpu().numpy()
-    energy, noise, freedom = (t.double().cpu().numpy() for t in answer)
+    found = _ring_energy(fft2(residual), rings, len(usual)).cpu().numpy()
+    sigma2 = data.sigma.double().square().cpu().numpy()
+    energy, noise, freedom = (t.cpu().numpy() for t in answer)
     base = usual.double().cpu().numpy()
     expected = energy @ base + sigma2[:, None] * noise
+    if not np.isfinite(found).all():  # the solution is not finite either, and said to be so
+        return torch.zeros(found.shape).to(usual)
     levels = np.stack([_components(q - e, q + e, energy, freedom) for q, e in zip(found, expected, strict=True)])
     return torch.from_numpy(levels).to(usual)
 
@@ -123,8 +125,8 @@ def _components(surplus: Array, size: Array, energy: Array, freedom: Array) -> A
     return out
 
 
-def _ring_sums(values: Tensor, rings: Tensor, count: int) -> Tensor:
-    """Sums ``(B, S)`` over channels and bins of ``(B, C, H, W)``."""
+def _ring_energy(spectrum: Tensor, rings: Tensor, count: int) -> Tensor:
+    """Squares ``(B, C, H, W)`` summed over channels and a ring's bins, ``(B, S)``, in double: they scale as ``A^4``."""
     inside = rings >= 0
-    out = values.new_zeros((len(values), count))
-    return out.index_add(-1, rings[inside], values.sum(1)[..., inside])
+    squares = spectrum.abs().double().square().sum(1)
+    return squares.new_zeros((len(squares), count)).index_add(-1, rings[inside], squares[..., inside])

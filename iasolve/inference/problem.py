@@ -82,6 +82,8 @@ class Problem:
         operator is not diagonal, rings are told apart by how it answers each (:mod:`iasolve.inference.components`).
         """
         base = self.variance.expand(image.shape)
+        if not adaptive:
+            return base
         inside = self.rings >= 0
         ring = self.rings[inside]
 
@@ -94,8 +96,6 @@ class Problem:
         counts = self.counts.to(base.dtype)
         most = 4 * sums(self.power) / counts
         raised = base.clone()
-        if not adaptive:
-            return base
         if isinstance(data, GeneralData) and self.response is not None:
             usual = sums(self.variance).mean(0) / counts
             more = surplus_of_rings(data, image, usual, self.response(), self.rings)[:, None]
