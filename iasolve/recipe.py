@@ -94,7 +94,7 @@ class Recipe:
         (benchmarks/results/general_path.md: 8 coils, 4x, 8 validation slices).
     tolerance : float
         Their other solves end when an iteration lowers the exponent by less than this many nats per pixel; see
-        :mod:`iasolve.inference.data`.
+        :mod:`iasolve.inference.conjugate`.
     """
 
     name: str = "custom"

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from iasolve.inference.data import white_noise
 from iasolve.inference.general_data import GeneralData
-from iasolve.inference.intensity import unit_phases
+from iasolve.inference.rings import ring_probes, ring_sums
 from iasolve.operators.base import LinearOperator, as_declared
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import fft2
 
 __all__ = ["RingResponse", "response", "surplus_of_rings"]
 
@@ -68,12 +68,7 @@ def response(
 
 
 def _probe(operator: LinearOperator, y: Tensor, rings: Tensor, counts: Tensor, seed: int) -> RingResponse:
-    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=y.device)
-    spectra = torch.stack([rings == i for i in range(len(counts))])[:, None] * unit_phases(
-        operator.in_shape, seed, like
-    )
-    probes = ifft2(spectra)
-    probes = probes if operator.is_complex else probes.real
+    spectra, probes = ring_probes(operator, rings, len(counts), seed)
     answers = fft2(as_declared(operator.gram(probes), operator.in_dtype))
     energy = _ring_energy(answers, rings, len(counts)).T
     generator = torch.Generator().manual_seed(seed)
@@ -127,6 +122,4 @@ def _components(surplus: Array, size: Array, energy: Array, freedom: Array) -> A
 
 def _ring_energy(spectrum: Tensor, rings: Tensor, count: int) -> Tensor:
     """Squares ``(B, C, H, W)`` summed over channels and a ring's bins, ``(B, S)``, in double: they scale as ``A^4``."""
-    inside = rings >= 0
-    squares = spectrum.abs().double().square().sum(1)
-    return squares.new_zeros((len(squares), count)).index_add(-1, rings[inside], squares[..., inside])
+    return ring_sums(spectrum.abs().double().square().sum(1), rings, count)

@@ -17,7 +17,8 @@ from iasolve.inference.conjugate import TOLERANCE
 from iasolve.inference.data import DataModel, DiagonalData
 from iasolve.inference.general_data import GeneralData
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry
-from iasolve.inference.intensity import gain_diagonal, gain_general, unit_phases
+from iasolve.inference.intensity import gain_diagonal, gain_general
+from iasolve.inference.rings import ring_probes, ring_sums
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.shift import CircularShift
 from iasolve.priors import Prior
@@ -86,10 +87,7 @@ class Problem:
             return base
         inside = self.rings >= 0
         ring = self.rings[inside]
-
-        def sums(values: Tensor) -> Tensor:
-            out = values.new_zeros((*values.shape[:-2], len(self.counts)))
-            return out.index_add(-1, ring, values[..., inside])
+        sums = partial(ring_sums, rings=self.rings, count=len(self.counts))
 
         # a ring that is hardly measured may by chance show any surplus: no decoder leaves more than there is, not even
         # of an image with twice the usual amplitude
@@ -242,10 +240,7 @@ def _profile(rho: Tensor, rings: Tensor, counts: Tensor) -> Tensor:
 
 
 def _ring_means(values: Tensor, rings: Tensor, counts: Tensor) -> Tensor:
-    flat, ring = values.flatten(-2), rings.flatten()
-    inside = ring >= 0
-    out = values.new_zeros((*values.shape[:-2], len(counts)))
-    return out.index_add(-1, ring[inside], flat[..., inside]) / counts.to(values.dtype)
+    return ring_sums(values, rings, len(counts)) / counts.to(values.dtype)
 
 
 def _peak(rho: Tensor, inside: Tensor) -> Tensor:
@@ -284,17 +279,12 @@ def _probed_profile(
 def _probe(
     operator: LinearOperator, sigma: float, y: Tensor, power: Tensor, rings: Tensor, counts: Tensor, seed: int
 ) -> Tensor:
-    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=y.device)
-    phases = unit_phases(operator.in_shape, seed, like)[0]
     count = len(counts)
-    masks = torch.stack([rings == i for i in range(count)])[:, None]
-    spectra = masks * phases
-    probes = ifft2(spectra)
-    probes = probes if operator.is_complex else probes.real
+    spectra, probes = ring_probes(operator, rings, count, seed)
     data = GeneralData(operator, operator(probes), torch.full((count,), sigma, device=y.device))
     answer = fft2(data.posterior_mean(torch.zeros_like(probes), power))
     channels = spectra.shape[1]
     sizes = counts.to(power.dtype) * channels
     mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)
-    square = ((answer.abs().square() * masks).flatten(1).sum(1) / sizes).clamp(0, 1)
+    square = ((answer.abs().square() * (spectra != 0)).flatten(1).sum(1) / sizes).clamp(0, 1)
     return torch.stack([mean, torch.maximum(square, mean.square())])

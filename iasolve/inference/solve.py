@@ -284,9 +284,7 @@ def _white_pieces(
 
 def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, fit: str, batch_size: int) -> Tensor:
     """Noise levels ``(B,)``: by what images and k-space look like, by the prior's power where ``y`` may be neither."""
-    if operator.codomain == "image":
-        return estimate_sigma(y, operator)
-    diagonal = operator.codomain is not None and operator.transfer() is not None
+    diagonal = operator.codomain in ("kspace", "spectrum") and operator.transfer() is not None
     if operator.codomain is not None and not diagonal:
         return estimate_sigma(y, operator)
     height, width = operator.in_shape[1:]
