@@ -169,11 +169,7 @@ def main(
     loaded = iasolve.load_prior(prior)
     x = common.pick(common.slices(data, "test"), count, seed)
     held = common.pick(common.slices(data, "validation"), validation, seed + 1000)
-    found = {
-        case.name: run_case(case, loaded, x, held, seed, quick)
-        for case in CASES
-        if not only or any(part in case.name for part in only.split(","))
-    }
+    found = {case.name: run_case(case, loaded, x, held, seed, quick) for case in common.chosen(CASES, only)}
     name = "any_operator-quick" if quick else "any_operator"
     panel(found, x[0, 0], out / f"{name}.png")
     rows = []
@@ -197,11 +193,7 @@ def main(
     report = common.provenance(seed, loaded, quick=quick, count=count, cases=found)
     shown = RECIPES[:1] if quick else RECIPES
     header = ["operator", "TV, x >= 0", *shown, "over TV, dB (95 %)", "noise level estimated", "its ratio", "s / slice"]
-    text = (
-        f"# Other operators\n\nMean PSNR in dB over {count} test slice(s), 128x128. Prior {loaded.name}, "
-        f"{report['prior_images_seen']} images seen, sha256 {str(report['prior_sha256'])[:12]}; "
-        f"commit {report['commit']}; seed {seed}; {report['machine']}.\n\n"
-    )
+    text = f"# Other operators\n\nMean PSNR in dB over {count} test slice(s), 128x128. {common.stamp(report)}\n\n"
     text += "`--quick`: a look, no result.\n\n" if quick else ""
     text += common.table(header, rows)
     text += "\nSeconds: total variation, then the recipes. `noise level estimated`: the last recipe without `noise`.\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -184,6 +184,30 @@ def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:
         "seed": seed,
         **more,
     }
+
+
+def stamp(about: Mapping[str, Any]) -> str:
+    """A line that says which prior, commit, seed and machine, from :func:`provenance`."""
+    return (
+        f"Prior {about['prior']}, {about['prior_images_seen']} images seen, sha256 {str(about['prior_sha256'])[:12]}; "
+        f"commit {about['commit']}; seed {about['seed']}; {about['machine']}."
+    )
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Named)
+
+
+def chosen(items: Sequence[Named], only: str) -> list[Named]:
+    """Those of which a part of the name is among the comma-separated ``only``; ends the program where none is."""
+    found = [item for item in items if not only or any(part in item.name for part in only.split(","))]
+    if not found:
+        raise SystemExit(f"--only {only}: no such task; there are {', '.join(item.name for item in items)}")
+    return found
 
 
 def signed(interval: tuple[float, float, float], digits: int = 2) -> str:

@@ -310,8 +310,7 @@ def main(
     report: dict[str, Any] = common.provenance(seed, loaded, quick=quick)
     lines = [
         "# Multi-coil k-space\n",
-        f"Prior {loaded.name}, {report['prior_images_seen']} images seen, sha256 {str(report['prior_sha256'])[:12]}; "
-        f"commit {report['commit']}; seed {seed}; {report['machine']}.\n",
+        common.stamp(report) + "\n",
     ]
     if quick:
         lines.append("`--quick`: a look, no result. Lower resolution, 4 coils, no refinement.\n")

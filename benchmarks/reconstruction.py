@@ -267,16 +267,11 @@ def main(
     }
     lines = [
         f"# Reconstruction of {count} {part} slices\n",
-        f"Prior {loaded.name}, {report['about']['prior_images_seen']} images seen, "
-        f"sha256 {str(report['about']['prior_sha256'])[:12]}; commit {report['about']['commit']}; seed {seed}; "
-        f"{report['about']['machine']}.\n",
+        common.stamp(report["about"]) + "\n",
         clean_summary(report["clean"]),
     ]
     start = len(lines)
-    wanted = [t for t in TASKS if not only or any(o in t.name for o in only.split(","))]
-    if not wanted:
-        raise SystemExit(f"--only {only}: no such task; there are {', '.join(t.name for t in TASKS)}")
-    for task in wanted:
+    for task in common.chosen(TASKS, only):
         typer.echo(task.name, err=True)
         baselines = Baselines(task, validation, train[:: 8 if quick else 1], seed)
         groups = common.measure(task, references, seed)

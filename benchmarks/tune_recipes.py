@@ -76,9 +76,7 @@ def main(
     report: dict[str, Any] = {"about": common.provenance(seed, loaded, images=count, part="validation"), "tasks": {}}
     lines = [f"# Recipes on {count} validation slices\n"]
     lines.append(f"Prior {loaded.name}, {report['about']['prior_images_seen']} images seen; seed {seed}.\n")
-    for task in TASKS:
-        if only and not any(o in task.name for o in only.split(",")):
-            continue
+    for task in common.chosen(TASKS, only):
         groups = common.measure(task, images, seed)
 
         def score(recipe: Any, task: Any = task, groups: Any = groups) -> tuple[Any, float, float]:
