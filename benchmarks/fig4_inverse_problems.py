@@ -3,17 +3,19 @@
     python benchmarks/fig4_inverse_problems.py --quick
 
 *Deblurring*: bins up to scale 8 are measured without noise, the rest comes from the prior. *Denoising*: N(0, 1) noise
-on images of unit variance. Both decoders get the same steps, of the same size: IA-HVAE scale by scale, as in the paper,
-and all scales at once; vanilla all latents at once through its whole decoder (per latent, the paper's way, costs too
-much). The same closing; temperature 0. With encoders that were trained on clean images, as in the paper, and with
-encoders that were trained on degraded ones too. A clean encoder is not asked about scales that were not measured: its
-guess stops at scale 8.
+on images of unit variance. Both decoders get the same steps, of the same size: IA-HVAE scale by scale, as in the paper;
+vanilla all latents at once through its whole decoder (per latent, the paper's way, costs too much). And both get the
+kind of steps that was best for them: objective, optimizer, step size and, of IA-HVAE, schedule, chosen per encoder and
+task by the mean PSNR of validation images. The same closing; temperature 0. With encoders that were trained on clean
+images, as in the paper, and with encoders that were trained on degraded ones too. A clean encoder is not asked about
+scales that were not measured: its guess stops at scale 8.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -39,27 +41,58 @@ TASKS = ("deblur", "denoise")
 MEASURES: dict[str, Callable[[Any, Any], float]] = {"psnr": metrics.psnr, "ssim": metrics.ssim, "nmse": metrics.nmse}
 
 
+class Steps(NamedTuple):
+    """Kind and size of refinement steps, as a recipe has them."""
+
+    objective: str
+    optimizer: str
+    step_size: float
+    schedule: str = "joint"
+
+    def __str__(self) -> str:
+        """As pages call it."""
+        optimizer = {"adam": "Adam", "lbfgs": "quasi-Newton"}[self.optimizer]
+        return f"{self.objective}, {optimizer} {self.step_size:g}" + (
+            ", all scales at once" if self.schedule == "whole" else ""
+        )
+
+
+SAME = Steps("variational", "adam", 0.1)
+"""What both decoders take alike; a vanilla decoder moves all latents at once whatever the schedule."""
+KINDS = (
+    SAME,
+    Steps("variational", "adam", 0.03),
+    Steps("map", "adam", 0.03),
+    Steps("map", "adam", 0.03, "whole"),
+    Steps("map", "lbfgs", 0.1, "whole"),
+    Steps("expected", "lbfgs", 0.1, "whole"),
+)
+"""What is chosen from. Quasi-Newton steps scale by scale end worse than the guess (``tune_clean.py``)."""
+
+
 class Method(NamedTuple):
-    """An encoder's training, a decoder, and its refinement."""
+    """An encoder's training, a decoder, and its refinement, of the same kind for all or chosen."""
 
     encoder: str
     decoder: str
     steps: int
-    schedule: str = "joint"
+    chosen: bool = False
 
     def __str__(self) -> str:
         """As tables and pictures call it."""
         name = "vanilla" if self.decoder == "vanilla" else "IA-HVAE"
         if not self.steps:
             return f"{name}, amortized"
-        return f"{name}, N = {self.steps}" + (" at once" if self.schedule == "whole" else "")
+        return f"{name}, N = {self.steps}" + (", chosen" if self.chosen else "")
 
 
 def methods_of(encoder: str, steps: int) -> list[Method]:
-    """The guess and its refinements; of IA-HVAE scale by scale, and all scales at once as vanilla always is."""
-    ours = [Method(encoder, "separable", 0), Method(encoder, "separable", steps)]
-    ours.append(Method(encoder, "separable", steps, "whole"))
-    return [*ours, Method(encoder, "vanilla", 0), Method(encoder, "vanilla", steps)]
+    """The guess, its refinement with the steps that all take, and with those chosen for it."""
+    return [
+        Method(encoder, decoder, number, chosen)
+        for decoder in ("separable", "vanilla")
+        for number, chosen in ((0, False), (steps, False), (steps, True))
+    ]
 
 
 def measurement(task: str, images: Tensor, seed: int) -> tuple[LinearOperator, Tensor, float]:
@@ -80,28 +113,63 @@ class Answers(NamedTuple):
     seconds: dict[Method, float]
 
 
+class Setting(NamedTuple):
+    """What the methods have in common."""
+
+    recipe: iasolve.Recipe
+    seed: int
+    batch: int
+
+    def solve(
+        self, task: str, images: Tensor, method: Method, prior: iasolve.HVAEPrior, kind: Steps
+    ) -> tuple[Tensor, iasolve.Result]:
+        """A task's measurement of the images, and the method's answer."""
+        operator, y, sigma = measurement(task, images, self.seed)
+        stop = KEPT if task == "deblur" and method.encoder == "clean" else "all"
+        recipe = self.recipe.changed(steps=method.steps, guess_stop=stop, **kind._asdict())
+        noise = GaussianNoise(sigma)
+        return y, iasolve.solve(
+            y, operator, prior, noise=noise, recipe=recipe, seed=self.seed, batch_size=self.batch, warn=False
+        )
+
+
+def choose(
+    task: str,
+    validation: Tensor,
+    method: Method,
+    prior: iasolve.HVAEPrior,
+    setting: Setting,
+    advance: Callable[[int], object],
+) -> dict[Steps, float]:
+    """Mean PSNR of validation images under every kind of steps, the best first."""
+    scores = {}
+    for kind in KINDS:
+        # to a vanilla decoder the schedules are one
+        if method.decoder == "vanilla" and kind._replace(schedule="joint") in scores:
+            advance(len(validation))
+            continue
+        found = setting.solve(task, validation, method, prior, kind)[1].image
+        scores[kind] = float(merits(found, validation)["psnr"].mean())
+        advance(len(validation))
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
 def answer(
     task: str,
     images: Tensor,
     methods: dict[Method, iasolve.HVAEPrior],
-    recipe: iasolve.Recipe,
-    seed: int,
-    batch: int,
-    advance: Callable[[Method], object],
+    kinds: dict[Method, Steps],
+    setting: Setting,
+    advance: Callable[[int], object],
 ) -> tuple[Tensor, Answers]:
-    """The measurement of a task, and what every method makes of it; the recipe is the same for all."""
-    operator, y, sigma = measurement(task, images, seed)
+    """The measurement of a task, and what every method makes of it, with its own kind of steps or else the same."""
     found = Answers({}, {}, {})
     for method, prior in methods.items():
-        stop = KEPT if task == "deblur" and method.encoder == "clean" else "all"
-        own = recipe.changed(steps=method.steps, schedule=method.schedule, guess_stop=stop)
-        result = iasolve.solve(
-            y, operator, prior, noise=GaussianNoise(sigma), recipe=own, seed=seed, batch_size=batch, warn=False
-        )
+        y, result = setting.solve(task, images, method, prior, kinds.get(method, SAME))
         found.images[method] = result.image
         found.merits[method] = merits(result.image, images)
         found.seconds[method] = result.seconds / len(images)
-        advance(method)
+        advance(len(images))
     return y, found
 
 
@@ -129,9 +197,9 @@ def results(answers: Answers) -> tuple[dict[str, Any], str]:
         rows.append([method.encoder, str(method), *cells, f"{seconds[method]:.3f}"])
     pairs = []
     for encoder in dict.fromkeys(m.encoder for m in found):
-        guess, *refined = (m for m in found if m.encoder == encoder and m.decoder == "separable")
-        other, theirs = (m for m in found if m.encoder == encoder and m.decoder == "vanilla")
-        pairs += [(guess, other), *((m, theirs) for m in refined), *((m, guess) for m in refined), (theirs, other)]
+        ours, theirs = ([m for m in found if m.encoder == encoder and m.decoder == d] for d in ("separable", "vanilla"))
+        pairs += list(zip(ours, theirs, strict=True))
+        pairs += [(refined, guess) for guess, *others in (ours, theirs) for refined in others]
     for first, second in pairs:
         difference = compare(found, first, second)
         report["differences"].append({"first": first._asdict(), "second": second._asdict(), **difference})
@@ -141,6 +209,20 @@ def results(answers: Answers) -> tuple[dict[str, Any], str]:
     text = common.table(["encoder", "method", *names, "s / image"], rows)
     text += "\nPaired differences (95 %):\n\n" + common.table(["encoder", "", *names], differences)
     return report, text
+
+
+def choice(scores: dict[Method, dict[Steps, float]]) -> tuple[list[dict[str, Any]], str]:
+    """What was tried on validation images, for the report and for the page, the chosen one first."""
+    tried, rows = [], []
+    for method, ranked in scores.items():
+        kinds = [{**kind._asdict(), "psnr": psnr} for kind, psnr in ranked.items()]
+        tried.append({"encoder": method.encoder, "decoder": method.decoder, "kinds": kinds})
+        kind = next(iter(ranked))
+        words = f"{kind}".removesuffix(", all scales at once") if method.decoder == "vanilla" else f"{kind}"
+        levels = (f"{level:.2f}" for level in (ranked[kind], ranked[SAME], min(ranked.values())))
+        rows.append([method.encoder, str(method), words, *levels])
+    header = ["encoder", "method", "kind", "PSNR dB", f"with {SAME}", "worst tried"]
+    return tried, common.table(header, rows)
 
 
 def log_magnitude(images: Tensor) -> np.ndarray:
@@ -185,8 +267,7 @@ def main(
     encoders: Annotated[str, typer.Option(help="Which trainings of the encoder")] = "clean,evidence",
     count: Annotated[int, typer.Option(help="Test images of each set")] = 64,
     steps: Annotated[int, typer.Option(help="Steps of hybrid inference")] = 25,
-    objective: Annotated[str, typer.Option(help="variational or map, for both decoders")] = "variational",
-    step_size: Annotated[float, typer.Option(help="Of Adam, for both decoders")] = 0.1,
+    choosing: Annotated[int, typer.Option(help="Validation images of each set that choose the kind of steps")] = 32,
     closing: Annotated[bool, typer.Option(help="Close with the measurement, both decoders alike")] = True,
     batch: quality.Batch = 32,
     seed: Annotated[int, typer.Option(help="Seed of images, phases, noise and draws")] = 0,
@@ -195,12 +276,12 @@ def main(
 ) -> None:
     """Make the figure and its table."""
     if quick:
-        count, steps = 4, 2
+        count, steps, choosing = 4, 2, 2
     sources = {
         "cifar10": {"clean": (cifar10_clean, cifar10_clean_vanilla), "evidence": (cifar10, cifar10_vanilla)},
         "mri-complex": {"clean": (mri_clean, mri_clean_vanilla), "evidence": (mri, mri_vanilla)},
     }
-    recipe = quality.PAPER_SETTING.changed(closing=closing, objective=objective, step_size=step_size)
+    setting = Setting(quality.PAPER_SETTING.changed(closing=closing), seed, batch)
     endings = ["-quick" if quick else "", f"-{only}" if only else "", "" if closing else "-no-closing"]
     name = "fig4_inverse_problems" + "".join(endings)
     out.mkdir(parents=True, exist_ok=True)
@@ -219,35 +300,42 @@ def main(
                 loaded = {decoder: quality.loaded(source, images) for decoder, source in priors.items()}
                 everyone += loaded.values()
                 methods |= {m: loaded[m.decoder] for m in methods_of(encoder, steps)}
-            bar_task = bar.add_task(data_set, total=len(TASKS) * len(methods) * len(images))
+            validation = quality.images_of(data_set, "validation", choosing, seed, data)
+            validation = validation / validation.std((-3, -2, -1), keepdim=True)
+            chosen_ones = [m for m in methods if m.chosen]
+            amount = len(chosen_ones) * len(KINDS) * len(validation) + len(methods) * len(images)
+            advance = partial(bar.advance, bar.add_task(data_set, total=len(TASKS) * amount))
             report["sets"][data_set] = {}
             text.append(f"\n## {quality.TITLES[data_set]}, {len(images)} test images\n\n{quality.NOTES[data_set]}\n")
             pictures: dict[str, dict[str, Tensor]] = {}
             for task in TASKS:
-
-                def advance(
-                    method: Method, t: Any = bar_task, of: str = f"{data_set}, {task}", n: int = len(images)
-                ) -> None:
-                    bar.update(t, advance=n, description=f"{of}, {method.encoder} {method}")
-
-                y, found = answer(task, images, methods, recipe, seed, batch, advance)
+                scores = {m: choose(task, validation, m, methods[m], setting, advance) for m in chosen_ones}
+                kinds = {m: next(iter(ranked)) for m, ranked in scores.items()}
+                y, found = answer(task, images, methods, kinds, setting, advance)
                 named = {f"{m.encoder} encoder\n{m}": image for m, image in found.images.items()}
                 pictures[task] = {"image": images, "measurement": y, **named}
                 report["sets"][data_set][task], page = results(found)
-                text.append(f"\n### {task}\n\n{page}")
+                tried, choices = choice(scores)
+                report["sets"][data_set][task]["tried"] = tried
+                text += [f"\n### {task}\n\n{page}", f"Chosen on {len(validation)} validation images:\n\n{choices}"]
             figure(data_set, pictures, out / f"{name}-{data_set}.png")
     report["about"] = common.provenance(
-        seed, everyone[0], priors=[p.name for p in everyone], images=count, recipe=recipe.changed(steps=steps).to_dict()
-    ) | {"load": os.getloadavg()}
+        seed,
+        everyone[0],
+        priors=[p.name for p in everyone],
+        images=count,
+        validation_images=choosing,
+        recipe=setting.recipe.changed(steps=steps, **SAME._asdict()).to_dict(),
+        load=os.getloadavg(),
+    )
     head = [
         "# Deblurring and denoising: IA-HVAE against the vanilla HVAE\n",
         quality.describe(report["about"], everyone),
     ]
     head.append(
         f"Deblurring: bins up to scale {KEPT} measured without noise; denoising: N(0, 1) noise on unit variance. "
-        f"{steps} steps ({objective}, Adam, step size {step_size:g}), all latents of a scale at once or all of the "
-        "hierarchy's (vanilla always); "
-        f"{'with' if closing else 'no'} closing, temperature 0.\n"
+        f"{steps} steps ({SAME}, all latents of a scale at once, vanilla all of the hierarchy's; or the kind that was "
+        f"chosen on validation images), {'with' if closing else 'no'} closing, temperature 0.\n"
     )
     common.write(name, report, "\n".join(head + text), out)
     typer.echo("\n".join(head + text))

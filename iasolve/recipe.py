@@ -86,6 +86,10 @@ class Recipe:
     views : int
         Solutions of the problem for moved images, at most 25, whose mean is the estimate; each costs as much again.
         One with a prior whose training images were not moved.
+    refined_views : int
+        How many of the views take the steps, the others stopping at the guess; 0: all. A guess and a refined solution
+        err in part differently: where steps alone gain little, the mean of both is better than either. Not with
+        ``mode = "iterative"``, which has no guess to stop at.
     nonnegative : bool
         Use that images hold no negative value, where the prior's do not (its card says so).
     iterations : int
@@ -120,6 +124,7 @@ class Recipe:
     momentum: float = 0.5
     spin: bool = False
     views: int = 1
+    refined_views: int = 0
     nonnegative: bool = True
     iterations: int = 8
     tolerance: float = 1e-4
@@ -159,12 +164,21 @@ class Recipe:
                 raise RecipeError(f"recipe key {key!r} must be positive, got 0")
         if self.momentum >= 1:
             raise RecipeError(f"recipe key 'momentum' must be below 1, got {self.momentum:g}")
-        for key, floor in (("samples", 0), ("passes", 0), ("iterations", 1), ("views", 1)):
+        for key, floor in (("samples", 0), ("passes", 0), ("iterations", 1), ("views", 1), ("refined_views", 0)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < floor:
                 raise RecipeError(f"recipe key {key!r} must be a whole number of at least {floor}, got {value!r}")
         if self.views > 25:
             raise RecipeError(f"recipe key 'views' must be at most 25, the shifts there are, got {self.views}")
+        if self.refined_views > self.views:
+            raise RecipeError(
+                f"recipe key 'refined_views' must be at most 'views', {self.views}, got {self.refined_views}; "
+                "0 refines all"
+            )
+        if self.refined_views and self.mode == "iterative":
+            raise RecipeError(
+                "recipe key 'refined_views' must be 0 with mode 'iterative', which has no guess for a view to stop at"
+            )
         for key in ("closing", "adaptive", "nonnegative", "spin"):
             if not isinstance(getattr(self, key), bool):
                 raise RecipeError(f"recipe key {key!r} must be true or false, got {getattr(self, key)!r}")

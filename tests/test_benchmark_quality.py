@@ -209,14 +209,23 @@ def test_inverse_problems(world):
     for name in SETS:
         for task in ("deblur", "denoise"):
             entry = report["sets"][name][task]
-            assert len(entry["methods"]) == 10
+            assert len(entry["methods"]) == 12
             compared = {(d["first"]["decoder"], d["second"]["decoder"]) for d in entry["differences"]}
             assert compared == {("separable", "vanilla"), ("separable", "separable"), ("vanilla", "vanilla")}
-            key = itemgetter("encoder", "decoder", "steps", "schedule")
+            key = itemgetter("encoder", "decoder", "steps", "chosen")
             means = {key(m): m["psnr"][0] for m in entry["methods"]}
             for difference in entry["differences"]:
                 expected = means[key(difference["first"])] - means[key(difference["second"])]
                 assert difference["psnr"][0] == pytest.approx(expected)
+            # of each refined method, the best on validation images comes first
+            assert {(t["encoder"], t["decoder"]) for t in entry["tried"]} == {
+                (e, d) for e in ("clean", "evidence") for d in ("separable", "vanilla")
+            }
+            for tried in entry["tried"]:
+                levels = [kind["psnr"] for kind in tried["kinds"]]
+                assert levels == sorted(levels, reverse=True)
+                # of a vanilla decoder, the two schedules are one
+                assert len(levels) == (6 if tried["decoder"] == "separable" else 5)
         assert (out / f"fig4_inverse_problems-quick-{name}.png").is_file()
 
 

@@ -58,6 +58,20 @@ def test_views_are_the_mean_of_solutions_for_moved_images(residual):
     assert relative(singly[0], singly[1]) > 1e-4  # or this would have shown nothing
 
 
+def test_of_the_views_some_take_the_steps_and_the_others_stop_at_the_guess():
+    y, operator = measured(masked()), masked()
+    how = {"objective": "expected", "schedule": "whole", "optimizer": "lbfgs", "step_size": 0.1}
+    found = run(y, operator, views=3, refined_views=2, steps=4, **how)
+    two, guesses = (run(y, operator, views=n, steps=s, **how).image for n, s in ((2, 4), (3, 0)))
+    third = 3 * guesses - 2 * run(y, operator, views=2, **how).image
+    torch.testing.assert_close(found.image, (2 * two + third) / 3)
+    assert relative(two, guesses) > 1e-4  # or this would have shown nothing
+    assert found.scales[0]["steps"] == 4
+    assert run(y, operator, views=3, steps=4, **how).image.equal(
+        run(y, operator, views=3, refined_views=3, steps=4, **how).image
+    )
+
+
 @pytest.mark.parametrize("operator", [Identity((1, 32, 32), DOUBLE), masked()])
 def test_a_view_costs_one_pass_through_the_network(operator):
     """Likeness and objective are told of the first view; an objective of points takes no pass of its own."""
@@ -147,7 +161,18 @@ def test_the_shift_is_what_roll_does_and_its_transfer_too():
     torch.testing.assert_close(torch.fft.ifft2(operator.transfer() * torch.fft.fft2(x)), rolled + 0j)
 
 
-@pytest.mark.parametrize("changes", [{"views": 0}, {"views": 26}, {"views": 1.5}, {"spin": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"views": 0},
+        {"views": 26},
+        {"views": 1.5},
+        {"spin": 1},
+        {"refined_views": -1},
+        {"refined_views": 2},
+        {"refined_views": 1, "mode": "iterative"},
+    ],
+)
 def test_impossible_values_are_refused_by_name(changes):
     with pytest.raises(RecipeError, match=next(iter(changes))):
         Recipe(**changes)

@@ -84,7 +84,10 @@ def solve_batch(
     # samples, error bars and reports are the first view's: of one posterior, about the mean of all
     quiet = recipe.changed(samples=0) if recipe.temperature == 0 else recipe
     count = recipe.views if prior.shift >= LARGEST else 1
-    others = [(v.image, v.solves) for v in (view(number, quiet) for number in range(1, count))]
+    refined = recipe.refined_views or count
+    guess = quiet.changed(steps=0)
+    found = (view(number, quiet if number < refined else guess) for number in range(1, count))
+    others = [(v.image, v.solves) for v in found]
     image, samples = first.image, first.samples
     if others:
         image = torch.stack([image, *(moved for moved, _ in others)]).mean(0)
