@@ -17,6 +17,7 @@ _CHOICES = {
     "schedule": ("joint", "sequential", "whole"),
     "optimizer": ("adam", "gradient", "lbfgs"),
     "metric": ("posterior", "raw"),
+    "variables": ("latents", "offsets"),
     "loss": ("likelihood", "l1"),
     "residual": ("stationary", "local"),
 }
@@ -53,6 +54,11 @@ class Recipe:
     optimizer : {"adam", "gradient", "lbfgs"}
         Adam, plain gradient steps, or quasi-Newton steps, each image with its own curvature
         (:mod:`iasolve.inference.lbfgs`; not for ``variational``, whose draws change from step to step).
+    variables : {"latents", "offsets"}
+        What steps move: the latents, or what they lie off their posteriors in the context at hand, so that finer
+        latents follow where coarser ones go (:mod:`iasolve.inference.whole`). A step then evaluates the posteriors too
+        and costs 1.4 times as much, and a few do what takes many of the latents. With ``schedule = "whole"`` and
+        ``metric = "posterior"`` only.
     step_size : float
         In units of ``metric``; decays to a tenth over the steps. Of ``lbfgs``, the root mean square of the first step.
     metric : {"posterior", "raw"}
@@ -111,6 +117,7 @@ class Recipe:
     optimizer: str = "adam"
     step_size: float = 0.03
     metric: str = "posterior"
+    variables: str = "latents"
     loss: str = "likelihood"
     temperature: float = 0.0
     trust: float = 0.0
@@ -138,6 +145,11 @@ class Recipe:
             raise RecipeError(
                 "recipe key 'optimizer' is 'lbfgs', which needs an objective without random draws: set 'objective' to "
                 "'map' or 'expected', or 'optimizer' to 'adam'"
+            )
+        if self.variables == "offsets" and (self.schedule != "whole" or self.metric != "posterior"):
+            raise RecipeError(
+                "recipe key 'variables' is 'offsets', which needs schedule 'whole' and metric 'posterior'; got "
+                f"{self.schedule!r} and {self.metric!r}"
             )
         object.__setattr__(self, "steps", self._per_scale("steps", int))
         object.__setattr__(self, "beta", self._per_scale("beta", float))

@@ -30,10 +30,11 @@ START = Prefix(0, (), None)
 
 
 class Value(NamedTuple):
-    """``costs``, of each scale's latents, ``(B * T,)``, and every scale's ``contributions``."""
+    """``costs``, of each scale's latents, ``(B * T,)``, every scale's ``contributions``, and the latents' ``means``."""
 
     costs: list[Tensor]
     contributions: list[Tensor]
+    means: list[Tensor]
 
 
 class Hierarchy:
@@ -83,7 +84,13 @@ class Hierarchy:
         last = number + 1 == len(self.layers) or self.scale_of[number + 1] != self.scale_of[number]
         return Prefix(number + 1, (*prefix.contexts, context) if last else prefix.contexts, context)
 
-    def evaluate(self, prefix: Prefix, latents: list[Gaussian], draws: list[Tensor] | None) -> Value:
+    def evaluate(
+        self,
+        prefix: Prefix,
+        latents: list[Gaussian],
+        draws: list[Tensor] | None,
+        offsets: list[Tensor] | None = None,
+    ) -> Value:
         """Costs and contributions of the hierarchy from ``prefix`` on.
 
         Parameters
@@ -94,8 +101,12 @@ class Hierarchy:
             Of the latents from ``prefix.first`` on; those that the list does not reach are completed.
         draws : list of Tensor, optional
             Standard normal values for each latent from ``prefix.first`` on (variational); None for a point.
+        offsets : list of Tensor, optional
+            Of each of the latents: what its mean lies off the posterior in the context at hand, in that posterior's
+            standard deviations. It takes the place of the means of ``latents``, whose widths stay.
         """
         context, contexts = prefix.context, list(prefix.contexts)
+        means: list[Tensor] = []
         costs = [torch.zeros(len(self.stop), device=self.stop.device, dtype=self.prior.power.dtype)] * self.scales
         for number in range(prefix.first, len(self.layers)):
             index, layer = self.layers[number]
@@ -103,6 +114,10 @@ class Hierarchy:
             p, feature = layer.prior(context)
             place = number - prefix.first
             q = latents[place] if place < len(latents) else self.posterior(number, context, p)
+            if offsets is not None and place < len(latents):
+                here = self.posterior(number, context, p)
+                q = Gaussian(here.mean + here.std * offsets[place], q.log_std)
+            means.append(q.mean)
             if draws is None:
                 z, cost = q.mean, point_cost(q, p, self.widths)
             else:
@@ -111,4 +126,4 @@ class Hierarchy:
             context = layer.update(context, z, feature)
             if number + 1 == len(self.layers) or self.scale_of[number + 1] != index:
                 contexts.append(context)
-        return Value(costs, self.prior.contributions(contexts))
+        return Value(costs, self.prior.contributions(contexts), means)

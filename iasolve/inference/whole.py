@@ -10,6 +10,11 @@ context at hand. The layers before are evaluated once and kept. A sweep, one ste
 
 ``joint``, ``whole``: all latents are variables, one pass through the ``L`` layers is one step of all of them. For a
 separable prior the latter asks for this form: its latents then answer for finer scales too.
+
+With ``variables = "offsets"`` what moves is not a latent but its distance from the posterior in the context at hand. A
+coarse latent that moves changes the context of all finer ones; held where they are, these make much of the image wrong,
+and the way down is a narrow valley. Counted from their posteriors they follow: the encoder reads the evidence anew in
+every context. The objective is the same function of the latents.
 """
 
 from __future__ import annotations
@@ -94,7 +99,12 @@ class WholeRefiner:
         before = self._scales(start)
         best, after = start, before
         if any(self.steps):
-            found = self._sequential(start) if self.recipe.schedule == "sequential" else self._joint(start)
+            if self.recipe.schedule == "sequential":
+                found = self._sequential(start)
+            elif self.recipe.variables == "offsets":
+                found = self._offsets(start, [o for s in guess.scales for o in s.offsets])
+            else:
+                found = self._joint(start)
             best, after = self._best(start, before, found)
         return self._finish(best, before, after)
 
@@ -102,7 +112,7 @@ class WholeRefiner:
 
     def value(self, prefix: Prefix, latents: list[Gaussian], draws: list[Tensor] | None) -> Tensor:
         """The objective ``(B,)`` of the hierarchy from ``prefix`` on; see :meth:`Hierarchy.evaluate`."""
-        costs, contributions = self.hierarchy.evaluate(prefix, latents, draws)
+        costs, contributions, _ = self.hierarchy.evaluate(prefix, latents, draws)
         cost = torch.stack(costs).sum(0)
         return whole_fit(self.data, contributions, self.betas) + self._per_image(cost)
 
@@ -169,6 +179,26 @@ class WholeRefiner:
             refined.append(q)
             prefix = hierarchy.advance(prefix, q.mean)
         return [refined]
+
+    def _offsets(self, start: list[Gaussian], begin: list[Tensor]) -> list[list[Gaussian]]:
+        """Iterates of all latents, moved by what they lie off the posteriors in their contexts."""
+
+        def objective(step: int, offsets: list[Tensor]) -> Tensor:
+            draws = None
+            if self.recipe.objective == "variational":
+                draws = [self.noise(shape, "step", step, 0, n) for n, shape in enumerate(self.shapes)]
+            costs, contributions, _ = self.hierarchy.evaluate(START, start, draws, offsets)
+            return whole_fit(self.data, contributions, self.betas) + self._per_image(torch.stack(costs).sum(0))
+
+        variables = [
+            Latent(offset, torch.ones_like(offset), self.hierarchy.covered(n), self.steps[self.hierarchy.scale_of[n]])
+            for n, offset in enumerate(begin)
+        ]
+        iterates = []
+        for offsets in walk(variables, objective, self.recipe, self.tiles):
+            means = self.hierarchy.evaluate(START, start, None, offsets).means
+            iterates.append([Gaussian(m, q.log_std) for m, q in zip(means, start, strict=True)])
+        return iterates
 
     def _walk(self, prefix: Prefix, start: list[Gaussian], steps: int, numbers: list[int]) -> list[list[Gaussian]]:
         """Iterates of the latents ``numbers``, which follow ``prefix``."""
