@@ -5,10 +5,10 @@
 *Deblurring*: bins up to scale 8 are measured without noise, the rest comes from the prior. *Denoising*: N(0, 1) noise
 on images of unit variance. Both decoders get the same steps, of the same size: IA-HVAE scale by scale, as in the paper;
 vanilla all latents at once through its whole decoder (per latent, the paper's way, costs too much). And both get the
-kind of steps that was best for them: objective, optimizer, step size and, of IA-HVAE, schedule, chosen per encoder and
-task by the mean PSNR of validation images. The same closing; temperature 0. With encoders that were trained on clean
-images, as in the paper, and with encoders that were trained on degraded ones too. A clean encoder is not asked about
-scales that were not measured: its guess stops at scale 8.
+kind of steps that was best for them: objective, optimizer, variables, step size and, of IA-HVAE, schedule, chosen per
+encoder and task by the mean PSNR of validation images. The same closing; temperature 0. With encoders that were trained
+on clean images, as in the paper, and with encoders that were trained on degraded ones too. A clean encoder is not asked
+about scales that were not measured: its guess stops at scale 8.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ class Steps(NamedTuple):
     optimizer: str
     step_size: float
     schedule: str = "joint"
+    variables: str = "latents"
 
     def __str__(self) -> str:
         """As pages call it."""
         optimizer = {"adam": "Adam", "lbfgs": "quasi-Newton"}[self.optimizer]
-        return f"{self.objective}, {optimizer} {self.step_size:g}" + (
+        what = " of offsets" if self.variables == "offsets" else ""
+        return f"{self.objective}, {optimizer} {self.step_size:g}{what}" + (
             ", all scales at once" if self.schedule == "whole" else ""
         )
 
@@ -64,8 +66,8 @@ KINDS = (
     Steps("variational", "adam", 0.03),
     Steps("map", "adam", 0.03),
     Steps("map", "adam", 0.03, "whole"),
-    Steps("map", "lbfgs", 0.1, "whole"),
-    Steps("expected", "lbfgs", 0.1, "whole"),
+    Steps("map", "lbfgs", 0.1, "whole", "offsets"),
+    Steps("expected", "lbfgs", 0.1, "whole", "offsets"),
 )
 """What is chosen from. Quasi-Newton steps scale by scale end worse than the guess (``tune_clean.py``)."""
 

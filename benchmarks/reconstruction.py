@@ -154,7 +154,13 @@ def iasolve_estimates(
 
 
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "all scales at once": {"schedule": "whole", "objective": "expected", "optimizer": "lbfgs", "step_size": 0.1},
+    "all scales at once": {
+        "schedule": "whole",
+        "objective": "expected",
+        "optimizer": "lbfgs",
+        "variables": "offsets",
+        "step_size": 0.1,
+    },
     "all scales at once, Adam": {"schedule": "whole", "objective": "map", "optimizer": "adam", "step_size": 0.1},
     "scale by scale": {"schedule": "joint", "objective": "variational", "optimizer": "adam", "step_size": 0.03},
 }

@@ -26,10 +26,10 @@ from iasolve.metrics import mean_interval
 from iasolve.operators import GaussianNoise
 
 
-def candidates(views: str, passes: str, ends: str, steps: str, sizes: str) -> Iterator[dict[str, Any]]:
+def candidates(views: str, passes: str, ends: str, steps: str, offsets: str, sizes: str) -> Iterator[dict[str, Any]]:
     """Changes to a recipe: moved views, further passes, gradient steps, and passes with steps."""
     counts, numbers = [int(n) for n in passes.split(",")], [int(n) for n in steps.split(",")]
-    guess = {"passes": 0, "steps": 0, "views": 1}
+    guess = {"passes": 0, "steps": 0, "views": 1, "refined_views": 0, "variables": "latents"}
     for number in map(int, views.split(",")):
         yield guess | {"views": number}
     for count, end, spin in itertools.product(counts, map(float, ends.split(",")), (False, True)):
@@ -40,16 +40,18 @@ def candidates(views: str, passes: str, ends: str, steps: str, sizes: str) -> It
         for count in (0, max(counts)):
             spun = guess | {"passes": count, "spin": count > 0} | steps_of | {"schedule": "whole"}
             yield spun | {"objective": "map", "optimizer": "adam"}
-    for number, objective, count in itertools.product(numbers, ("map", "expected"), (0, max(counts))):
-        yield guess | {
-            "passes": count,
-            "spin": count > 0,
-            "steps": number,
-            "step_size": 0.1,
-            "schedule": "whole",
-            "objective": objective,
-            "optimizer": "lbfgs",
-        }
+    newton = {"schedule": "whole", "optimizer": "lbfgs", "step_size": 0.1}
+    for objective, count in itertools.product(("map", "expected"), (0, max(counts))):
+        quasi = guess | newton | {"passes": count, "spin": count > 0, "objective": objective}
+        for number in numbers:
+            yield quasi | {"steps": number, "variables": "latents"}
+        for number in map(int, offsets.split(",")):
+            yield quasi | {"steps": number, "variables": "offsets"}
+    # of the moved views some are refined
+    for number, count in itertools.product(map(int, offsets.split(",")), map(int, views.split(","))):
+        for refined in sorted({max(1, count // 2), count}):
+            many = {"views": count, "refined_views": refined, "steps": number}
+            yield guess | newton | many | {"objective": "expected", "variables": "offsets"}
 
 
 def main(
@@ -62,6 +64,7 @@ def main(
     passes: Annotated[str, typer.Option(help="Numbers of passes to try")] = "8",
     ends: Annotated[str, typer.Option(help="Last coupling levels to try")] = "0.05",
     steps: Annotated[str, typer.Option(help="Numbers of steps to try")] = "10,25",
+    offsets: Annotated[str, typer.Option(help="Numbers of steps of offsets to try")] = "3,5,10",
     sizes: Annotated[str, typer.Option(help="Step sizes of Adam to try")] = "0.1",
     quick: Annotated[bool, typer.Option(help="2 slices, few settings: a look, not a result")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
@@ -69,10 +72,10 @@ def main(
     """Run the search."""
     warnings.simplefilter("ignore", iasolve.UnlikePriorWarning)
     if quick:
-        count, views, passes, ends, steps, sizes = 2, "2", "2", "0.05", "5", "0.05"
+        count, views, passes, ends, steps, offsets, sizes = 2, "2", "2", "0.05", "5", "2", "0.05"
     loaded = iasolve.load_prior(prior)
     images = common.pick(common.slices(data, "validation"), count, seed)
-    grid = list(candidates(views, passes, ends, steps, sizes))
+    grid = list(candidates(views, passes, ends, steps, offsets, sizes))
     report: dict[str, Any] = {"about": common.provenance(seed, loaded, images=count, part="validation"), "tasks": {}}
     lines = [f"# Recipes on {count} validation slices\n"]
     lines.append(f"Prior {loaded.name}, {report['about']['prior_images_seen']} images seen; seed {seed}.\n")

@@ -251,7 +251,7 @@ def test_the_reports_add_up_to_the_objective():
                 for s in found.scales
                 for q, o in zip(s.guess, s.offsets, strict=True)
             ]
-            costs, contributions = refiner.hierarchy.evaluate(START, latents, None)
+            costs, contributions, _ = refiner.hierarchy.evaluate(START, latents, None)
             fit = whole_fit(refiner.data, contributions, [1.0] * 6)
         for report, cost, h in zip(refiner.reports, costs, contributions, strict=True):
             torch.testing.assert_close(report.cost, cost)
