@@ -108,7 +108,7 @@ def test_no_arguments_show_the_help():
         ["denoise", "IN", "OUT", "--steps", "1024=1"],
         ["denoise", "IN", "OUT", "--steps", "5", "--recipe", "fast"],
         ["denoise", "IN", "OUT", "--beta", "strong"],
-        ["denoise", "IN", "OUT", "--beta", "2"],
+        ["denoise", "IN", "OUT", "--steps", "0", "--beta", "2"],
         ["denoise", "IN", "OUT", "--guess-stop", "3"],
         ["denoise", "IN", "OUT", "--guess-stop", "never"],
         ["denoise", "IN", "OUT", "--recipe", "no-such"],
