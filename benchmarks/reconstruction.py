@@ -141,7 +141,7 @@ def iasolve_estimates(
         ("iasolve amortized", fast),
         ("iasolve refined, no closing", recipe.changed(closing=False)),
         ("iasolve refined", recipe),
-        *([] if recipe.steps else [("iasolve refined, 10 steps", recipe.changed(steps=10))]),
+        *([("iasolve without steps", recipe.changed(steps=0))] if recipe.steps else []),
     ):
         results = run(groups, task, prior, chosen, seed)
         note(name, results, torch.cat([r.image for r in results]))

@@ -41,7 +41,7 @@ def test_the_warning_advises_steps_where_there_are_none(steps):
     recipe = iasolve.load_recipe("denoise").changed(steps=steps)
     with pytest.warns(iasolve.UnlikePriorWarning) as caught:
         iasolve.solve(flat, Identity((1, 32, 32), torch.float64), prior, noise=GaussianNoise(0.01), recipe=recipe)
-    assert ("steps = 10" in str(caught[0].message)) == (steps == 0)
+    assert ("a recipe with steps" in str(caught[0].message)) == (steps == 0)
 
 
 def test_a_card_without_statistics_says_nothing():
