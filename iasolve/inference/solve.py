@@ -368,7 +368,7 @@ def _warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -
         warnings.warn(
             f"the image is unlike the data of prior {prior.name!r}: {'; '.join(findings)}. "
             "The result may be worse than a classical method's"
-            + ("; refinement adapts the guess to the image: take a recipe with steps, as 'denoise' has them" if idle else ""),
+            + ("; refinement adapts the guess: take a recipe with steps, as 'denoise' has them" if idle else ""),
             UnlikePriorWarning,
             stacklevel=3,
         )
