@@ -93,9 +93,9 @@ class Recipe:
         Solutions of the problem for moved images, at most 25, whose mean is the estimate; each costs as much again.
         One with a prior whose training images were not moved.
     refined_views : int
-        How many of the views take the steps, the others stopping at the guess; 0: all. A guess and a refined solution
-        err in part differently: where steps alone gain little, the mean of both is better than either. Not with
-        ``mode = "iterative"``, which has no guess to stop at.
+        How many of the views take the steps, the others stopping at the guess; 0, or as many as there are: all. A guess
+        and a refined solution err in part differently: where steps alone gain little, the mean of both is better than
+        either. All with ``mode = "iterative"``, which has no guess to stop at.
     nonnegative : bool
         Use that images hold no negative value, where the prior's do not (its card says so).
     iterations : int
@@ -149,7 +149,7 @@ class Recipe:
         if self.variables == "offsets" and (self.schedule != "whole" or self.metric != "posterior"):
             raise RecipeError(
                 "recipe key 'variables' is 'offsets', which needs schedule 'whole' and metric 'posterior'; got "
-                f"{self.schedule!r} and {self.metric!r}"
+                f"{self.schedule!r} and {self.metric!r}; set 'variables' to 'latents' for those"
             )
         object.__setattr__(self, "steps", self._per_scale("steps", int))
         object.__setattr__(self, "beta", self._per_scale("beta", float))
@@ -182,15 +182,6 @@ class Recipe:
                 raise RecipeError(f"recipe key {key!r} must be a whole number of at least {floor}, got {value!r}")
         if self.views > 25:
             raise RecipeError(f"recipe key 'views' must be at most 25, the shifts there are, got {self.views}")
-        if self.refined_views > self.views:
-            raise RecipeError(
-                f"recipe key 'refined_views' must be at most 'views', {self.views}, got {self.refined_views}; "
-                "0 refines all"
-            )
-        if self.refined_views and self.mode == "iterative":
-            raise RecipeError(
-                "recipe key 'refined_views' must be 0 with mode 'iterative', which has no guess for a view to stop at"
-            )
         for key in ("closing", "adaptive", "nonnegative", "spin"):
             if not isinstance(getattr(self, key), bool):
                 raise RecipeError(f"recipe key {key!r} must be true or false, got {getattr(self, key)!r}")

@@ -84,7 +84,7 @@ def solve_batch(
     # samples, error bars and reports are the first view's: of one posterior, about the mean of all
     quiet = recipe.changed(samples=0) if recipe.temperature == 0 else recipe
     count = recipe.views if prior.shift >= LARGEST else 1
-    refined = recipe.refined_views or count
+    refined = count if recipe.mode == "iterative" else recipe.refined_views or count
     guess = quiet.changed(steps=0)
     found = (view(number, quiet if number < refined else guess) for number in range(1, count))
     others = [(v.image, v.solves) for v in found]
