@@ -97,14 +97,24 @@ def methods_of(encoder: str, steps: int) -> list[Method]:
     ]
 
 
-def measurement(task: str, images: Tensor, seed: int) -> tuple[LinearOperator, Tensor, float]:
-    """Operator, measured images, and noise level."""
+class Problem(NamedTuple):
+    """A task's measurement ``y`` of images."""
+
+    task: str
+    images: Tensor
+    operator: LinearOperator
+    y: Tensor
+    sigma: float
+
+
+def problem_of(task: str, images: Tensor, seed: int) -> Problem:
+    """The images, measured."""
     shape = tuple(images.shape[1:])
     if task == "deblur":
-        operator: LinearOperator = LowPass(KEPT, shape, images.dtype)
-        return operator, operator(images), 0.0
+        operator = LowPass(KEPT, shape, images.dtype)
+        return Problem(task, images, operator, operator(images), 0.0)
     noisy = GaussianNoise(1.0).sample(images, torch.Generator().manual_seed(seed))
-    return Identity(shape, images.dtype), noisy, 1.0
+    return Problem(task, images, Identity(shape, images.dtype), noisy, 1.0)
 
 
 class Answers(NamedTuple):
@@ -122,57 +132,57 @@ class Setting(NamedTuple):
     seed: int
     batch: int
 
-    def solve(
-        self, task: str, images: Tensor, method: Method, prior: iasolve.HVAEPrior, kind: Steps
-    ) -> tuple[Tensor, iasolve.Result]:
-        """A task's measurement of the images, and the method's answer."""
-        operator, y, sigma = measurement(task, images, self.seed)
-        stop = KEPT if task == "deblur" and method.encoder == "clean" else "all"
+    def solve(self, problem: Problem, method: Method, prior: iasolve.HVAEPrior, kind: Steps) -> iasolve.Result:
+        """The method's answer."""
+        stop = KEPT if problem.task == "deblur" and method.encoder == "clean" else "all"
         recipe = self.recipe.changed(steps=method.steps, guess_stop=stop, **kind._asdict())
-        noise = GaussianNoise(sigma)
-        return y, iasolve.solve(
-            y, operator, prior, noise=noise, recipe=recipe, seed=self.seed, batch_size=self.batch, warn=False
+        noise = GaussianNoise(problem.sigma)
+        return iasolve.solve(
+            problem.y,
+            problem.operator,
+            prior,
+            noise=noise,
+            recipe=recipe,
+            seed=self.seed,
+            batch_size=self.batch,
+            warn=False,
         )
 
 
 def choose(
-    task: str,
-    validation: Tensor,
+    problem: Problem,
     method: Method,
     prior: iasolve.HVAEPrior,
     setting: Setting,
     advance: Callable[[int], object],
 ) -> dict[Steps, float]:
     """Mean PSNR of validation images under every kind of steps, the best first."""
-    scores = {}
+    scores: dict[Steps, float] = {}
     for kind in KINDS:
         # to a vanilla decoder the schedules are one
-        if method.decoder == "vanilla" and kind._replace(schedule="joint") in scores:
-            advance(len(validation))
-            continue
-        found = setting.solve(task, validation, method, prior, kind)[1].image
-        scores[kind] = float(merits(found, validation)["psnr"].mean())
-        advance(len(validation))
+        if method.decoder == "separable" or kind._replace(schedule="joint") not in scores:
+            found = setting.solve(problem, method, prior, kind).image
+            scores[kind] = float(merits(found, problem.images)["psnr"].mean())
+        advance(len(problem.images))
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
 def answer(
-    task: str,
-    images: Tensor,
+    problem: Problem,
     methods: dict[Method, iasolve.HVAEPrior],
     kinds: dict[Method, Steps],
     setting: Setting,
     advance: Callable[[int], object],
-) -> tuple[Tensor, Answers]:
-    """The measurement of a task, and what every method makes of it, with its own kind of steps or else the same."""
+) -> Answers:
+    """What every method makes of a measurement, with its own kind of steps or else the same."""
     found = Answers({}, {}, {})
     for method, prior in methods.items():
-        y, result = setting.solve(task, images, method, prior, kinds.get(method, SAME))
+        result = setting.solve(problem, method, prior, kinds.get(method, SAME))
         found.images[method] = result.image
-        found.merits[method] = merits(result.image, images)
-        found.seconds[method] = result.seconds / len(images)
-        advance(len(images))
-    return y, found
+        found.merits[method] = merits(result.image, problem.images)
+        found.seconds[method] = result.seconds / len(problem.images)
+        advance(len(problem.images))
+    return found
 
 
 def merits(estimates: Tensor, images: Tensor) -> dict[str, np.ndarray]:
@@ -311,11 +321,12 @@ def main(
             text.append(f"\n## {quality.TITLES[data_set]}, {len(images)} test images\n\n{quality.NOTES[data_set]}\n")
             pictures: dict[str, dict[str, Tensor]] = {}
             for task in TASKS:
-                scores = {m: choose(task, validation, m, methods[m], setting, advance) for m in chosen_ones}
+                tuning, problem = (problem_of(task, some, seed) for some in (validation, images))
+                scores = {m: choose(tuning, m, methods[m], setting, advance) for m in chosen_ones}
                 kinds = {m: next(iter(ranked)) for m, ranked in scores.items()}
-                y, found = answer(task, images, methods, kinds, setting, advance)
+                found = answer(problem, methods, kinds, setting, advance)
                 named = {f"{m.encoder} encoder\n{m}": image for m, image in found.images.items()}
-                pictures[task] = {"image": images, "measurement": y, **named}
+                pictures[task] = {"image": images, "measurement": problem.y, **named}
                 report["sets"][data_set][task], page = results(found)
                 tried, choices = choice(scores)
                 report["sets"][data_set][task]["tried"] = tried

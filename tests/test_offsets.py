@@ -136,7 +136,7 @@ def test_the_trust_region_is_counted_in_the_context_at_hand(trust, optimizer):
 
 
 def test_five_steps_of_offsets_get_further_than_ten_of_latents():
-    """On a real image under a trained prior; measured on many in ``benchmarks/results/tune_clean.md``."""
+    """Random fields under a trained prior; measured on real images in ``benchmarks/results/tune_clean.md``."""
     prior = iasolve.load_prior("cifar10")
     x = images(2, size=32).repeat(1, 3, 1, 1).abs()
     y = GaussianNoise(0.05).sample(x, torch.Generator().manual_seed(0))

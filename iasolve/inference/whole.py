@@ -110,9 +110,15 @@ class WholeRefiner:
 
     # ------------------------------------------------------------------------------------------- objective
 
-    def value(self, prefix: Prefix, latents: list[Gaussian], draws: list[Tensor] | None) -> Tensor:
+    def value(
+        self,
+        prefix: Prefix,
+        latents: list[Gaussian],
+        draws: list[Tensor] | None,
+        offsets: list[Tensor] | None = None,
+    ) -> Tensor:
         """The objective ``(B,)`` of the hierarchy from ``prefix`` on; see :meth:`Hierarchy.evaluate`."""
-        costs, contributions, _ = self.hierarchy.evaluate(prefix, latents, draws)
+        costs, contributions, _ = self.hierarchy.evaluate(prefix, latents, draws, offsets)
         cost = torch.stack(costs).sum(0)
         return whole_fit(self.data, contributions, self.betas) + self._per_image(cost)
 
@@ -128,6 +134,13 @@ class WholeRefiner:
             draws = [self.noise(shape, "fixed", k, n) for n, shape in enumerate(self.shapes)]
             out += [[sign * d for d in draws] for sign in (1, -1)]
         return out
+
+    def _draws(self, step: int, prefix: Prefix) -> list[Tensor] | None:
+        """A step's own draws, of each latent from ``prefix`` on."""
+        if self.recipe.objective != "variational":
+            return None
+        rest = range(prefix.first, len(self.shapes))
+        return [self.noise(self.shapes[n], "step", step, prefix.first, n) for n in rest]
 
     def _scales(self, latents: list[Gaussian]) -> tuple[Tensor, Tensor]:
         """Objective and cost of every scale over the fixed draws, ``(S, B)`` each, for comparisons.
@@ -184,11 +197,7 @@ class WholeRefiner:
         """Iterates of all latents, moved by what they lie off the posteriors in their contexts."""
 
         def objective(step: int, offsets: list[Tensor]) -> Tensor:
-            draws = None
-            if self.recipe.objective == "variational":
-                draws = [self.noise(shape, "step", step, 0, n) for n, shape in enumerate(self.shapes)]
-            costs, contributions, _ = self.hierarchy.evaluate(START, start, draws, offsets)
-            return whole_fit(self.data, contributions, self.betas) + self._per_image(torch.stack(costs).sum(0))
+            return self.value(START, start, self._draws(step, START), offsets)
 
         variables = [
             Latent(offset, torch.ones_like(offset), self.hierarchy.covered(n), self.steps[self.hierarchy.scale_of[n]])
@@ -202,23 +211,19 @@ class WholeRefiner:
 
     def _walk(self, prefix: Prefix, start: list[Gaussian], steps: int, numbers: list[int]) -> list[list[Gaussian]]:
         """Iterates of the latents ``numbers``, which follow ``prefix``."""
-        recipe, hierarchy = self.recipe, self.hierarchy
-        rest = range(prefix.first, len(hierarchy.layers))
+        hierarchy = self.hierarchy
 
         def posteriors(means: list[Tensor]) -> list[Gaussian]:
             return [Gaussian(m, q.log_std) for m, q in zip(means, start, strict=True)]
 
         def objective(step: int, means: list[Tensor]) -> Tensor:
-            draws = None
-            if recipe.objective == "variational":
-                draws = [self.noise(self.shapes[n], "step", step, prefix.first, n) for n in rest]
-            return self.value(prefix, posteriors(means), draws)
+            return self.value(prefix, posteriors(means), self._draws(step, prefix))
 
         latents = [
             Latent(q.mean, q.std, hierarchy.covered(n), min(steps, self.steps[hierarchy.scale_of[n]]))
             for q, n in zip(start, numbers, strict=True)
         ]
-        return [posteriors(means) for means in walk(latents, objective, recipe, self.tiles)]
+        return [posteriors(means) for means in walk(latents, objective, self.recipe, self.tiles)]
 
     # ------------------------------------------------------------------------------------------- outcome
 
