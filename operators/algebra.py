@@ -9,6 +9,7 @@ multiplication, by the Hermitian part ``(D_k + conj(D_-k)) / 2``. So ``mask.gram
 from __future__ import annotations
 
 import cmath
+import functools
 import numbers
 from collections.abc import Iterable
 from functools import reduce
@@ -69,6 +70,11 @@ class Derived(LinearOperator):
 
 def _multiplier(operator: LinearOperator) -> Tensor | None:
     return operator.multiplier() if isinstance(operator, Derived) else operator.transfer()
+
+
+def _united(*operators: LinearOperator) -> Tensor | None:
+    known = [s for s in (operator.support() for operator in operators) if s is not None]
+    return functools.reduce(torch.logical_or, known) if len(known) == len(operators) else None
 
 
 def _double(d: Tensor) -> Tensor:
@@ -163,6 +169,10 @@ class Composition(Derived):
             a, b = outer.transfer(), _multiplier(inner)
         return None if a is None or b is None else _double(a) * _double(b)
 
+    def support(self) -> Tensor | None:
+        """Of the inner operator."""
+        return self.inner.support()
+
     def to_grid(self, y: Tensor) -> Tensor:
         """``W^H y`` of the outer operator."""
         return self.outer.to_grid(y)
@@ -211,6 +221,10 @@ class Sum(Derived):
         a, b = (p.transfer() if whole else _multiplier(p) for p in (self.first, self.second))
         return None if a is None or b is None else _double(a) + _double(b)
 
+    def support(self) -> Tensor | None:
+        """Where either may be other than 0."""
+        return _united(self.first, self.second)
+
 
 class Scaled(Derived):
     """``c A``, which also is ``c * A``; transfer ``c D``.
@@ -247,6 +261,10 @@ class Scaled(Derived):
         """``c D``."""
         d = _multiplier(self.operator)
         return None if d is None else self.factor * _double(d)
+
+    def support(self) -> Tensor | None:
+        """Of the operator."""
+        return self.operator.support()
 
     def to_grid(self, y: Tensor) -> Tensor:
         """``W^H y`` of the operator."""
@@ -328,6 +346,10 @@ class VerticalStack(Derived):
         if self.domain is None or len(kinds) > 1 or len(known) < len(squares):
             return None
         return torch.stack(torch.broadcast_tensors(*known)).sum(dim=0).sqrt()
+
+    def support(self) -> Tensor | None:
+        """Where the image of any part may be other than 0."""
+        return _united(*self.parts)
 
     def to_grid(self, y: Tensor) -> Tensor:
         """``sum_i conj(D_i) W_i^H y_i / D``."""

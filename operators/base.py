@@ -178,6 +178,14 @@ class LinearOperator(nn.Module):
             raise ValueError(f"{type(self).__name__} is not diagonal in Fourier space: it has no codomain basis")
         return on_grid(y, self.codomain)
 
+    def support(self) -> Tensor | None:
+        """Where images may be other than 0, boolean ``(H, W)``; None, as for most operators: anywhere.
+
+        It is what the operator takes for known, not what it happens not to see: outside it, :func:`iasolve.solve`
+        returns zeros instead of asking the prior.
+        """
+        return None
+
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """Largest singular value: exact for a diagonal operator, else by :func:`power_iteration`, from below.
 

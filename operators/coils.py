@@ -97,6 +97,11 @@ class SensitivityEncoding(LinearOperator):
         x = (self._maps_like(y).conj() * centred_ifft2(self.mask * y)).sum(-3, keepdim=True)
         return x if self.is_complex else x.real
 
+    def support(self) -> Tensor | None:
+        """Where any map is not 0: maps are cut to 0 where their calibration saw no signal, which is air."""
+        seen = (self.maps != 0).any(0)
+        return None if bool(seen.all()) else seen
+
     @property
     def gram(self) -> LinearOperator:
         """``A^H A`` at less than half the cost of applying both: see :class:`SensitivityGram`."""

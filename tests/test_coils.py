@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import dense, relative
 
-from iasolve.operators import KSpaceMask, centred_fft2, centred_ifft2, check_operator
+from iasolve.operators import KSpaceMask, centred_fft2, centred_ifft2, check_operator, vstack
 from iasolve.operators.coils import SensitivityEncoding, birdcage_maps, root_sum_of_squares
 from iasolve.operators.compression import compress_coils
 from iasolve.operators.whitening import CoilMixing, Weighting
@@ -227,6 +227,27 @@ def test_impossible_birdcages_are_refused():
         birdcage_maps((8, 8), 0)
     with pytest.raises(ValueError, match=r"sqrt\(2\)"):
         birdcage_maps((8, 8), 4, radius=1.2)
+
+
+def test_maps_know_where_there_is_something():
+    maps = birdcage_maps((12, 10), 3)
+    left, lower = torch.zeros(12, 10, dtype=torch.bool), torch.zeros(12, 10, dtype=torch.bool)
+    left[:, :4] = lower[8:] = True
+    full, a, b = (SensitivityEncoding(maps * s) for s in (torch.ones_like(left), left, lower))
+    assert full.support() is None
+    assert torch.equal(a.support(), left)
+    # a coil may be blind where another one sees
+    one_blind = maps.clone()
+    one_blind[0] = 0
+    assert SensitivityEncoding(one_blind).support() is None
+    assert torch.equal(a.mixed(torch.eye(3, dtype=torch.complex64)[:2]).support(), left)
+    for derived in (2 * a, CoilMixing(torch.eye(3, dtype=torch.complex64), a.out_shape) @ a):
+        assert torch.equal(derived.support(), left)
+    assert torch.equal((a + b).support(), left | lower)
+    assert torch.equal(vstack(a, b).support(), left | lower)
+    assert (a + full).support() is None
+    assert vstack(a, full).support() is None
+    assert a.H.support() is None
 
 
 def test_root_sum_of_squares():

@@ -336,6 +336,34 @@ def test_total_variation_sense_refuses_impossible_numbers(image):
 
 
 @pytest.mark.parametrize("fit", ["canvas", "field-of-view"])
+def test_nothing_is_made_up_where_the_maps_say_there_is_nothing(fit, image):
+    """Beyond the maps the data say nothing: what a prior would put there is not a measurement."""
+    y, operator = measurement(image)
+    seen = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    seen[4:28, 6:30] = True
+    cut = SensitivityEncoding(operator.maps * seen, operator.mask, torch.float32)
+    recipe = load_recipe("fast").changed(samples=4)
+    whole, part = (
+        iasolve.solve(y, a, tiny_prior(), recipe=recipe, noise=GaussianNoise(SIGMA), fit=fit, warn=False)
+        for a in (operator, cut)
+    )
+    assert float(part.image[:, ~seen].abs().max()) == float(part.std[:, ~seen].max()) == 0
+    assert float(part.samples[..., ~seen].abs().max()) == 0
+    assert float(part.std[:, seen].min()) > 0
+    assert float(whole.image[:, ~seen].abs().max()) > 0
+    numpy = iasolve.solve(y.numpy(), cut, tiny_prior(), recipe=recipe, noise=GaussianNoise(SIGMA), fit=fit, warn=False)
+    np.testing.assert_array_equal(numpy.image, part.image.numpy())
+
+
+def test_a_support_that_does_not_fit_is_refused(image):
+    y, operator = measurement(image)
+    for wrong in (torch.ones(SIZE, SIZE), torch.ones(SIZE, dtype=torch.bool)):
+        operator.support = lambda wrong=wrong: wrong
+        with pytest.raises(ValueError, match=r"support\(\) is .* expected boolean \(32, 32\)"):
+            iasolve.solve(y, operator, tiny_prior(), **FAST)
+
+
+@pytest.mark.parametrize("fit", ["canvas", "field-of-view"])
 def test_the_bundled_prior_holds_on_the_bundled_slice(fit):
     """Tiles of a larger head are unlike its data: a guess may be poor there, but must not break down."""
     sample = load_kspace()

@@ -94,10 +94,16 @@ def solve_batch(
         if samples is not None:
             samples = samples + (image - first.image)
             samples = samples.clamp_min(0) if recipe.nonnegative and prior.nonnegative else samples
+    std, support = first.std, operator.support()
+    if support is not None:
+        # nothing was measured there, because nothing is there
+        image = image * support
+        std = None if std is None else std * support
+        samples = None if samples is None else samples * support
     likeness, distance = _likeness(first.problem, prior, first.estimate)
     return Part(
         image,
-        first.std,
+        std,
         samples,
         first.reports,
         first.problem.gain,

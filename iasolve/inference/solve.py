@@ -321,6 +321,12 @@ def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
             "complex" if prior.spectrum.is_complex else "real",
         )
         raise ValueError(f"the operator takes {kinds[0]} images, the prior {prior.name!r} is over {kinds[1]} images")
+    support = operator.support()
+    if support is not None and (support.dtype != torch.bool or support.shape != operator.in_shape[1:]):
+        raise ValueError(
+            f"the operator's support() is {tuple(support.shape)} {support.dtype}, expected boolean "
+            f"{tuple(operator.in_shape[1:])}, True where images may be other than 0, or None"
+        )
     if not bool(torch.isfinite(y).all()):
         bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
