@@ -134,7 +134,11 @@ def figure(report: dict[str, Any], path: Path) -> None:
             axis.set_title(f"{quality.TITLES[name]}: {title}", fontsize=8)
             axis.set_xlabel("steps", fontsize=8)
             axis.tick_params(labelsize=7)
-            axis.legend(fontsize=7)
+    # all panels share their colours; a legend in one of them would cover a curve
+    known = {
+        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    grid.legend(known.values(), known.keys(), loc="outside lower center", ncols=len(known), fontsize=7)
     grid.savefig(path, dpi=100)
     plt.close(grid)
 
