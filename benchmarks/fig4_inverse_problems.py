@@ -64,8 +64,11 @@ SAME = Steps("variational", "adam", 0.1)
 KINDS = (
     SAME,
     Steps("variational", "adam", 0.03),
+    Steps("variational", "adam", 0.3),
+    Steps("variational", "adam", 0.3, "whole", "offsets"),
     Steps("map", "adam", 0.03),
     Steps("map", "adam", 0.03, "whole"),
+    Steps("expected", "lbfgs", 0.3, "whole"),
     Steps("map", "lbfgs", 0.1, "whole", "offsets"),
     Steps("expected", "lbfgs", 0.1, "whole", "offsets"),
 )
