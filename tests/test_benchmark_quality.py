@@ -225,7 +225,7 @@ def test_inverse_problems(world):
                 levels = [kind["psnr"] for kind in tried["kinds"]]
                 assert levels == sorted(levels, reverse=True)
                 # of a vanilla decoder, the two schedules are one
-                assert len(levels) == (6 if tried["decoder"] == "separable" else 5)
+                assert len(levels) == (9 if tried["decoder"] == "separable" else 8)
         assert (out / f"fig4_inverse_problems-quick-{name}.png").is_file()
 
 
