@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iasolve import Recipe
-from iasolve.inference.lbfgs import LBFGS, Block
+from iasolve.inference.lbfgs import LBFGS
 from iasolve.inference.objective import point_cost
 from iasolve.inference.steps import Latent, walk
 from iasolve.networks import Gaussian
@@ -24,7 +24,6 @@ def quadratics(count, size, seed=0, spread=30.0):
 
 
 def follow(value_and_gradient, start, blocks, steps, first=0.1):
-    blocks = [block if isinstance(block, Block) else Block(1, 1, block) for block in blocks]
     rule = LBFGS(start, blocks, first)
     values = []
     for _ in range(steps):
@@ -62,71 +61,6 @@ def test_blocks_carry_scales_that_one_number_cannot():
     assert float(apart) < 1e-2 * float(together)
 
 
-def of_channels(tiles, curvatures, positions):
-    """Value and gradient of a diagonal quadratic, its curvature one number a channel, and its minimum."""
-    curvature = torch.tensor(curvatures, dtype=DOUBLE)[:, None].expand(-1, positions).flatten().repeat(tiles)[None]
-    centre = torch.randn(1, curvature.shape[1], generator=torch.Generator().manual_seed(3), dtype=DOUBLE)
-
-    def value_and_gradient(x):
-        return 0.5 * (curvature * (x - centre).square()).sum(1), curvature * (x - centre)
-
-    return value_and_gradient, centre
-
-
-def test_channels_find_their_places_around_their_layer():
-    """Curvatures of 60 channels between 1 and 1000, more than the remembered pairs can tell apart."""
-    curvatures = torch.logspace(0, 3, 60).tolist()
-    value_and_gradient, centre = of_channels(2, curvatures, 3)
-    start = torch.zeros_like(centre)
-    rule, values = follow(value_and_gradient, start, [Block(2, 60, 3)], 40)
-    assert (values[1:] <= values[:-1]).all()
-    layer = follow(value_and_gradient, start, [Block(2, 1, 180)], 40)[1]
-    assert float(values[-1]) < 1e-2 * float(layer[-1])
-    scale = Block(2, 60, 3).per_channel(rule._scale) / 6
-    slope = torch.linalg.lstsq(
-        torch.stack([torch.tensor(curvatures, dtype=DOUBLE).log(), torch.ones(60, dtype=DOUBLE)], 1), scale[0].log()
-    ).solution[0]
-    assert float(slope) == pytest.approx(-1, abs=0.3)
-
-
-def test_the_first_steps_take_a_layer_as_a_whole():
-    value_and_gradient, centre = of_channels(1, [1.0, 10.0, 100.0], 2)
-    start = torch.zeros_like(centre)
-    apart, together = (follow(value_and_gradient, start, [block], 5)[0] for block in (Block(1, 3, 2), Block(1, 1, 6)))
-    assert torch.equal(apart.best, together.best)
-    later = [follow(value_and_gradient, start, [block], 9)[0].best for block in (Block(1, 3, 2), Block(1, 1, 6))]
-    assert not torch.equal(*later)
-
-
-def test_a_layer_that_does_not_move_keeps_its_scale():
-    value_and_gradient, centre = of_channels(1, [1.0, 10.0], 4)
-
-    def with_idle(x):
-        value, gradient = value_and_gradient(x[:, :8])
-        return value, torch.cat([gradient, torch.zeros_like(x[:, 8:])], 1)
-
-    blocks = [Block(1, 2, 4), Block(1, 3, 2)]
-    rule, _ = follow(with_idle, torch.zeros(1, 14, dtype=DOUBLE), blocks, 30)
-    torch.testing.assert_close(rule.best[:, :8], centre, rtol=0, atol=1e-6)
-    assert torch.equal(rule.best[:, 8:], torch.zeros(1, 6, dtype=DOUBLE))
-    assert torch.isfinite(rule._scale).all()
-
-
-@pytest.mark.parametrize("tiles", [1, 3])
-def test_a_block_sums_and_spreads_by_channel(tiles):
-    block = Block(tiles, 4, 5)
-    values = torch.arange(2 * block.size, dtype=DOUBLE).reshape(2, -1)
-    # as the walk lays them out: tiles of one image side by side
-    latents = values.reshape(2 * tiles, 4, 5)
-    torch.testing.assert_close(block.per_channel(values), latents.reshape(2, tiles, 4, 5).sum((1, 3)))
-    spread = block.spread(torch.arange(8.0, dtype=DOUBLE).reshape(2, 4)).reshape(2 * tiles, 4, 5)
-    assert all(
-        torch.equal(spread[i, c], torch.full((5,), 4.0 * (i // tiles) + c, dtype=DOUBLE))
-        for i in range(2 * tiles)
-        for c in range(4)
-    )
-
-
 def test_each_image_goes_its_own_way():
     h, centre = quadratics(4, 6, seed=1)
     h[2] *= 1e4
@@ -137,7 +71,7 @@ def test_each_image_goes_its_own_way():
             gradient = torch.einsum("bij,bj->bi", h[images], off) + off**3
             return 0.5 * (gradient * off).sum(1) - 0.25 * (off**4).sum(1), gradient
 
-        return follow(value_and_gradient, torch.zeros(len(images), 6, dtype=DOUBLE), [2, Block(1, 2, 2)], 15)[0].best
+        return follow(value_and_gradient, torch.zeros(len(images), 6, dtype=DOUBLE), [2, 4], 15)[0].best
 
     together = of([0, 1, 2, 3])
     for image in range(4):
@@ -214,21 +148,6 @@ def test_tiles_of_an_image_move_together():
 
     (_, best) = walk([one], objective, Recipe(optimizer="lbfgs", objective="map", step_size=0.1), 2)
     torch.testing.assert_close(best[0], torch.ones_like(best[0]), rtol=0, atol=1e-4)
-
-
-def test_channels_of_offsets_have_scales_of_their_own_and_those_of_latents_share_one():
-    one = latent((1, 40, 2, 2), 4, steps=30)
-    curvature = torch.logspace(0, 3, 40, dtype=DOUBLE).reshape(1, 40, 1, 1)
-
-    def objective(step, means):
-        return (curvature * ((means[0] - one.start) / one.std - 1).square()).sum()[None]
-
-    recipe = Recipe(optimizer="lbfgs", objective="expected", schedule="whole", step_size=0.1)
-    reached = [
-        float(objective(0, walk([one], objective, recipe.changed(variables=variables), 1)[-1]))
-        for variables in ("offsets", "latents")
-    ]
-    assert reached[0] < 0.1 * reached[1]
 
 
 def test_expected_cost_is_the_mean_cost_of_draws():

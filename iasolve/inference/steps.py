@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iasolve.inference.lbfgs import LBFGS, Block
+from iasolve.inference.lbfgs import LBFGS
 from iasolve.recipe import Recipe
 
 __all__ = ["Adam", "Latent", "checkpoints", "decay", "walk"]
@@ -120,8 +120,7 @@ def _first_order(latents: list[Latent], objective: Objective, recipe: Recipe, ti
 def _quasi_newton(latents: list[Latent], objective: Objective, recipe: Recipe, tiles: int) -> list[list[Tensor]]:
     """The last iterate, which nothing has judged yet, and the lowest before it."""
     units = [latent.unit(recipe) for latent in latents]
-    blocks = [_block(latent, tiles, recipe) for latent in latents]
-    sizes = [block.size for block in blocks]
+    sizes = [tiles * latent.start[0].numel() for latent in latents]
 
     def flat(tensors: list[Tensor]) -> Tensor:
         return torch.cat([t.reshape(-1, size) for t, size in zip(tensors, sizes, strict=True)], 1)
@@ -130,7 +129,7 @@ def _quasi_newton(latents: list[Latent], objective: Objective, recipe: Recipe, t
         parts = zip(points.split(sizes, 1), units, latents, strict=True)
         return [latent.held(latent.start + unit * part.reshape(unit.shape), recipe) for part, unit, latent in parts]
 
-    rule = LBFGS(flat([torch.zeros_like(unit) for unit in units]), blocks, recipe.step_size)
+    rule = LBFGS(flat([torch.zeros_like(unit) for unit in units]), sizes, recipe.step_size)
     free: list[bool] = []
     for step in range(max(latent.steps for latent in latents)):
         now = [step < latent.steps for latent in latents]
@@ -151,15 +150,6 @@ def _quasi_newton(latents: list[Latent], objective: Objective, recipe: Recipe, t
             moved = zip(means(rule.trial), units, latents, strict=True)
             rule.trial = flat([(mean - latent.start) / unit for mean, unit, latent in moved])
     return [means(rule.trial), means(rule.best)]
-
-
-def _block(latent: Latent, tiles: int, recipe: Recipe) -> Block:
-    channels, positions = latent.start.shape[1], latent.start[0, 0].numel()
-    # channels' own scales bring 25 steps of offsets as far as 40; of latents, whose finer layers hold a coarse channel
-    # where it is, they gain nothing
-    if recipe.variables == "latents":
-        return Block(tiles, 1, channels * positions)
-    return Block(tiles, channels, positions)
 
 
 def _gradients(objective: Objective, step: int, means: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
