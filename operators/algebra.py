@@ -9,7 +9,6 @@ multiplication, by the Hermitian part ``(D_k + conj(D_-k)) / 2``. So ``mask.gram
 from __future__ import annotations
 
 import cmath
-import functools
 import numbers
 from collections.abc import Iterable
 from functools import reduce
@@ -74,7 +73,7 @@ def _multiplier(operator: LinearOperator) -> Tensor | None:
 
 def _united(*operators: LinearOperator) -> Tensor | None:
     known = [s for s in (operator.support() for operator in operators) if s is not None]
-    return functools.reduce(torch.logical_or, known) if len(known) == len(operators) else None
+    return reduce(torch.logical_or, known) if len(known) == len(operators) else None
 
 
 def _double(d: Tensor) -> Tensor:
