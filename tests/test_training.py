@@ -160,6 +160,39 @@ def test_an_interrupted_run_resumes_bit_for_bit(trained, folder):
         assert {k: v for k, v in a.items() if k not in clock} == {k: v for k, v in b.items() if k not in clock}
 
 
+def test_a_state_that_is_damaged_or_of_another_network_is_refused(trained, folder, tmp_path):
+    state = (folder / "whole" / "checkpoint.safetensors").read_bytes()
+    theirs = tmp_path / "checkpoint.safetensors"
+    theirs.write_bytes(state)
+    richer = replace(config(folder), network=replace(config(folder).network, latents=(3, 2, 2, 2, 2)))
+    deeper = replace(config(folder), network=replace(config(folder).network, layers=(1, 1, 1, 1, 2)))
+    with pytest.raises(ValueError, match=r"another network: stages.0.* is \(4,\), the configuration's \(6,\)"):
+        train(richer, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="is not in it, the configuration's"):
+        train(deeper, tmp_path, resume=True)
+    for damaged in (state[: len(state) // 2], b"", (folder / "whole" / "blobs.safetensors").read_bytes()):
+        theirs.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged or no state of a training run .*--overwrite"):
+            train(config(folder), tmp_path, resume=True)
+        assert theirs.read_bytes() == damaged
+
+
+def test_starting_over_leaves_nothing_of_the_run_before(folder, tmp_path):
+    rows = []
+    train(config(folder, images=8), tmp_path)
+
+    def interrupt(row):
+        raise StopHereError
+
+    old = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(StopHereError):
+        train(config(folder, seed=1), tmp_path, report=interrupt)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() != old
+    assert [row["images"] for row in log(tmp_path)] == [40]
+    train(config(folder, seed=1), tmp_path, resume=True, report=rows.append)
+    assert [row["images"] for row in log(tmp_path)] == [40, 80, 120]
+
+
 def test_the_same_seed_gives_the_same_prior_and_another_a_different_one(trained, folder):
     same = train(config(folder), folder / "again")
     assert same.read_bytes() == trained[0].read_bytes()
@@ -188,7 +221,7 @@ def test_another_architecture_starts_from_the_weights_that_fit(trained, folder):
     unlike = {name for name in ours if ours[name].shape != theirs[name].shape}
     assert unlike
     assert all(name.startswith("stages.0.layers.0.") for name in unlike)
-    assert trainer.fresh == len(unlike)
+    assert trainer.progress.fresh == len(unlike)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if name not in unlike and name != "power")
     with pytest.raises(PriorError):
         train(config(folder), folder / "unlike", init=folder / "none.safetensors")

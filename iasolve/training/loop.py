@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, checkpoints that can be resumed, and the export of the average."""
+"""The training loop: steps, validations between them, and the export of the average."""
 
 from __future__ import annotations
 
@@ -8,42 +8,29 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from iasolve.evidence import Folded
 from iasolve.networks import HVAE
-from iasolve.priors.activity import latent_activity
 from iasolve.priors.checkpoint import load_checkpoint, save_checkpoint
-from iasolve.priors.likeness import image_elbo, ring_statistics
-from iasolve.priors.prior import HVAEPrior
+from iasolve.training.card import card_of
 from iasolve.training.commit import commit_of
 from iasolve.training.config import TrainingConfig
 from iasolve.training.data import Split, load_split, normalise
-from iasolve.training.degradations import Degradation, DegradationMix
+from iasolve.training.degradations import DegradationMix
 from iasolve.training.objective import Objective
+from iasolve.training.progress import Progress
+from iasolve.training.snapshot import load_snapshot, save_snapshot
 from iasolve.training.update import Update
+from iasolve.training.validation import validate
 
 __all__ = ["Trainer", "train"]
-
-
-@dataclass
-class Progress:
-    """How far training got, over all runs."""
-
-    images: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    norm: float = 0.0
-    taken_back: int = 0
-    """Windows between validations that ended in a burst and were undone."""
 
 
 class Trainer:
@@ -71,8 +58,6 @@ class Trainer:
         self.mix = DegradationMix(config.degradations)
         self.rng = np.random.default_rng(o.seed)
         self.progress = Progress()
-        self.started_from: str | None = None
-        self.fresh = 0
         # of the code that runs, not of what the folder holds when the run ends
         self.commit = commit_of(Path(__file__).parent)
         self.objective = Objective(
@@ -91,6 +76,11 @@ class Trainer:
     def checkpoint(self) -> Path:
         """The resumable state."""
         return self.folder / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """A row of figures, in JSON, for each validation."""
+        return self.folder / "log.jsonl"
 
     def measure_statistics(self, batches: int = 64) -> None:
         """Set power, ring standard deviations and the starting ``sigma_x`` from augmented training images."""
@@ -137,7 +127,7 @@ class Trainer:
             for name, value in network.state_dict().items()
             if name != "power" and name in own and own[name].shape == value.shape
         }
-        self.fresh = len(own) - len(taken) - 1
+        self.progress.fresh = len(own) - len(taken) - 1
         for net in (self.network, self.average):
             net.load_state_dict(self.network.state_dict() | taken)
         seen = card.get("training", {})
@@ -145,31 +135,19 @@ class Trainer:
             int(seen.get("images", 0)),
             float(seen.get("seconds", 0.0)),
         )
-        self.started_from = str(card["sha256"])
+        self.progress.started_from = str(card["sha256"])
         self.rng = np.random.default_rng([self.config.optimisation.seed, self.progress.images])
         torch.manual_seed(self.config.optimisation.seed + self.progress.images)
 
+    def start_over(self) -> None:
+        """Remove another run's state and log: they would be taken for this one's."""
+        for path in (self.checkpoint, self.log):
+            path.unlink(missing_ok=True)
+
     def save(self) -> None:
         """Write the resumable state (weights, average, optimizer, random states), atomically."""
-        tensors: dict[str, Tensor] = {}
-        for prefix, net in (("network", self.network), ("average", self.average)):
-            tensors |= {f"{prefix}.{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-        names = [n for n, _ in self.network.named_parameters()]
-        for index, state in self.update.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
-        tensors["torch_rng"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         self._count()
-        meta = {
-            "progress": json.dumps(vars(self.progress)),
-            "rng": json.dumps(self.rng.bit_generator.state),
-            "started_from": self.started_from or "",
-            "fresh": str(self.fresh),
-        }
-        temporary = self.checkpoint.with_suffix(".partial")
-        save_file(tensors, temporary, metadata=meta)
-        os.replace(temporary, self.checkpoint)
+        save_snapshot(self.checkpoint, self._networks(), self.update.optimizer, self.progress, self.rng, self.device)
 
     def resume(self) -> None:
         """Continue from :meth:`save`.
@@ -178,42 +156,13 @@ class Trainer:
         ------
         FileNotFoundError
             When there is no checkpoint in the folder.
+        ValueError
+            When it is damaged, or of another network.
         """
-        from safetensors import safe_open
-
-        if not self.checkpoint.is_file():
-            raise FileNotFoundError(f"nothing to resume: no {self.checkpoint}; leave out --resume to start")
-        tensors = load_file(self.checkpoint)
-        with safe_open(self.checkpoint, framework="pt") as file:
-            meta = file.metadata()
-        for prefix, net in (("network", self.network), ("average", self.average)):
-            net.load_state_dict(
-                {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
-            )
-        state: dict[int, dict[str, Tensor]] = {}
-        for index, (name, parameter) in enumerate(self.network.named_parameters()):
-            prefix = f"optimizer.{name}."
-            # the fused optimizer walks through memory: what it keeps must lie there as the parameter does
-            found = {
-                k.removeprefix(prefix): v if v.ndim == 0 else torch.empty_like(parameter, device="cpu").copy_(v)
-                for k, v in tensors.items()
-                if k.startswith(prefix)
-            }
-            if found:
-                state[index] = found
-        self.update.optimizer.load_state_dict(
-            {"state": state, "param_groups": self.update.optimizer.state_dict()["param_groups"]}
-        )
-        self.progress = Progress(**json.loads(meta["progress"]))
+        self.progress = load_snapshot(self.checkpoint, self._networks(), self.update.optimizer, self.rng, self.device)
         self.update.steps.fill_(self.progress.steps)
         self.update.skipped.fill_(self.progress.skipped)
         self.update.usual.fill_(self.progress.norm)
-        self.rng.bit_generator.state = json.loads(meta["rng"])
-        self.started_from = meta["started_from"] or None
-        self.fresh = int(meta.get("fresh", 0))
-        torch.set_rng_state(tensors["torch_rng"])
-        if self.device.type == "cuda" and "cuda_rng" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda_rng"], self.device)
 
     def run(self, minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
         """Train until the configured number of images or ``minutes`` have passed; export and return the prior's path.
@@ -252,93 +201,16 @@ class Trainer:
     def export(self) -> Path:
         """Write the averaged weights as a prior with its card."""
         path = self.folder / f"{self.config.name}.safetensors"
-        save_checkpoint(self.average, self.card(self.validate()), path)
+        card = card_of(self.average, self.config, self.split, self.progress, self.validate(), self.commit)
+        save_checkpoint(self.average, card, path)
         return path
 
-    def card(self, validation: dict[str, float]) -> dict[str, Any]:
-        """What a user of the prior should know about it."""
-        data, o, net = self.config.data, self.config.optimisation, self.average
-        spectrum = net.spectrum
-        return {
-            "name": self.config.name,
-            "kind": "ia-hvae" if net.separable else "hvae",
-            "normalisation": "root mean square of the image = 1",
-            "nonnegative": not net.spectrum.is_complex and bool(self.split.train.min() >= 0),
-            "shift": self.config.augmentation.shift,
-            "data": {
-                "name": data.name or data.path,
-                "licence": data.licence,
-                "citation": data.citation,
-                "train_labels": list(data.train_labels),
-                "validation_every": data.validation_every,
-                "phase": asdict(data.phase) if data.phase else None,
-                "train_images": len(self.split.train),
-                "validation_images": len(self.split.validation),
-            },
-            "training": {
-                "images": self.progress.images,
-                "steps_this_run": self.progress.steps,
-                "seconds": round(self.progress.seconds),
-                "skipped_steps": self.progress.skipped,
-                "windows_taken_back": self.progress.taken_back,
-                "seed": o.seed,
-                "batch": o.batch,
-                "commit": self.commit,
-                "started_from_sha256": self.started_from,
-                "tensors_started_anew": self.fresh,
-                "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-            },
-            "validation": {
-                **{k: round(v, 6) for k, v in validation.items()},
-                "coarse_rings": ring_statistics(spectrum, normalise(self.split.validation)),
-            },
-            "latents": latent_activity(
-                HVAEPrior(net, self.config.name, {}), normalise(self.split.validation).to(self.device)
-            ),
-            "sigma_x": [[round(float(v), 6) for v in row] for row in net.sigma_x],
-            "ring_power": [
-                [round(float(v), 6) for v in row] for row in spectrum.ring_means(spectrum.half(net.power.cpu()))
-            ],
-        }
-
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """ELBO and error of the averaged weights on the validation images, and of guesses on fixed degradations."""
-        images = normalise(self.split.validation).to(self.device)
-        objective = Objective(self.average).eval()
-        sums: dict[str, float] = {}
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(1)
-            for start in range(0, len(images), 32):
-                batch = images[start : start + 32]
-                losses = objective(batch, None)
-                for key in ("elbo", "kl", "mse"):
-                    sums[key] = sums.get(key, 0.0) + float(getattr(losses, key)) * len(batch)
-        out = {k: v / len(images) for k, v in sums.items()}
-        own = HVAEPrior(self.average, self.config.name, {})
-        each = torch.cat([image_elbo(own, images[i : i + 32]) for i in range(0, len(images), 32)])
-        out["elbo_lowest"] = float(each.min())
-        for name, entry in _PROBES.items():
-            out[name] = self._probe(objective, images[:32], entry)
-        return out
+        """Figures of the averaged weights on the validation images."""
+        return validate(self.average, normalise(self.split.validation).to(self.device))
 
-    def _probe(self, objective: Objective, images: Tensor, entry: Degradation) -> float:
-        """PSNR of the closed amortized guess on one fixed degradation, peak = the image's largest magnitude."""
-        net = self.average
-        # drawn on the processor, so that the figures of all devices are of the same measurements
-        drawn = DegradationMix.apply([entry] * len(images), images.cpu(), np.random.default_rng(7))
-        folded = Folded(*(t.to(images.device) for t in drawn))
-        from iasolve.evidence import evidence
-
-        seen = evidence(folded, net.power, net.spectrum)
-        estimate = objective._guess(net.encode(seen.image, seen.profile), len(images))
-        sigma2 = net.spectrum.per_bin(net.sigma_x.square())
-        gain = sigma2 / (sigma2 + net.spectrum.half(folded.variance))
-        closed = net.spectrum.inverse(estimate + gain * (net.spectrum.half(folded.value) - estimate))
-        mse = (closed - images).abs().square().mean((-3, -2, -1))
-        return float((10 * torch.log10(images.abs().amax((-3, -2, -1)).square() / mse)).mean())
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "average": self.average}
 
     def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
         picks = torch.from_numpy(rng.integers(len(self.split.train), size=count))
@@ -403,7 +275,7 @@ class Trainer:
         row["sigma_x"] = [round(float(v), 5) for v in self.network.sigma_x.flatten()]
         self._count()
         row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         self.save()
         report(row)
@@ -432,16 +304,6 @@ class Trainer:
 
 _BURST = 0.2
 """Nats per dimension that an ELBO may lie below the best one; between validations it wanders by a quarter of that."""
-
-_PROBES = {
-    "psnr_noise_0.1": Degradation(1, (0.1, 0.1)),
-    "psnr_noise_0.3": Degradation(1, (0.3, 0.3)),
-    "psnr_noise_1.0": Degradation(1, (1.0, 1.0)),
-    "psnr_lines_4x": Degradation(
-        1, (0.02, 0.02), "complex", ({"kind": "lines", "acceleration": (4, 4), "centre": (0.08, 0.08)},)
-    ),
-}
-"""Degradations on which validation watches the amortized guess."""
 
 
 def _check_images(images: Tensor, config: TrainingConfig) -> None:
@@ -493,8 +355,10 @@ def train(
     trainer = Trainer(config, folder, device)
     if resume:
         trainer.resume()
-    elif init is not None:
-        trainer.initialise(init)
     else:
-        trainer.measure_statistics()
+        if init is not None:
+            trainer.initialise(init)
+        else:
+            trainer.measure_statistics()
+        trainer.start_over()
     return trainer.run(minutes, report)

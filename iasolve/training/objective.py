@@ -146,13 +146,14 @@ class Objective(nn.Module):
             amortization = amortization / (max(shares[2], 1) * dims)
             if shares[1]:
                 with _frozen(net):
-                    estimate = self._guess([f[1] for f in features], shares[1])
+                    estimate = self.guess([f[1] for f in features], shares[1])
                 guess = self._log_error(estimate, target[: shares[1]], Folded(*(t[: shares[1]] for t in degraded)))
         total = distortion + kl_weight * (kl + self.amortization_weight * amortization) + self.guess_weight * guess
         mse = ring_sums.sum((-2, -1)).mean() / dims
         return Losses(total, -(exact + kl), kl, amortization, guess, mse, ring_mse)
 
-    def _guess(self, features: list[Tensor], batch: int) -> Tensor:
+    def guess(self, features: list[Tensor], batch: int) -> Tensor:
+        """The amortized guess at temperature 0 from encoder ``features``: spectra ``(B, C, *bins)``."""
         net = self.network
         context: Tensor | None = None
         contexts = []
@@ -167,13 +168,17 @@ class Objective(nn.Module):
             contexts.append(context)
         return net.assemble(net.contributions(contexts))
 
+    def close(self, estimate: Tensor, folded: Folded) -> Tensor:
+        """A guess's spectra joined with the measurement, by the variances of both."""
+        spectrum = self.network.spectrum
+        sigma2 = spectrum.per_bin(self.network.sigma_x.square())
+        gain = sigma2 / (sigma2 + spectrum.half(folded.variance))
+        return estimate + gain * (spectrum.half(folded.value) - estimate)
+
     def _log_error(self, estimate: Tensor, target: Tensor, folded: Folded) -> Tensor:
         """Half the log mean squared error, after the closing step, averaged over images."""
         spectrum = self.network.spectrum
-        sigma2 = spectrum.per_bin(self.network.sigma_x.square())
-        value, variance = spectrum.half(folded.value), spectrum.half(folded.variance)
-        gain = sigma2 / (sigma2 + variance)
-        error = (estimate + gain * (value - estimate) - target).abs().square()
+        error = (self.close(estimate, folded) - target).abs().square()
         mse = (spectrum.ring_sums(error).sum(-1) / spectrum.size**2).mean(-1)
         return 0.5 * torch.log(mse + 1e-8).mean()
 
