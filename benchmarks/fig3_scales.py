@@ -41,7 +41,8 @@ def errors(partial: list[Tensor], images: Tensor) -> np.ndarray:
 
 def panel(axes: Any, partial: list[Tensor], images: Tensor, scales: tuple[int, ...], found: np.ndarray) -> None:
     """Rows of images: partial sums with their mean MSE above, the original last."""
-    shown = [quality.on_screen(p) for p in partial] + [quality.on_screen(images)]
+    # a constant shown by its own brightest value would be white, whatever it is
+    shown = [quality.on_screen(p, images) for p in [*partial, images]]
     for column, content in enumerate(shown):
         for row in range(len(axes)):
             axes[row, column].imshow(content[row], cmap="gray", vmin=0, vmax=1)

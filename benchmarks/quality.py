@@ -130,10 +130,10 @@ def progress_bar() -> Iterator[Progress]:
         yield bar
 
 
-def on_screen(images: Tensor) -> np.ndarray:
-    """For imshow, ``(n, H, W, 3)`` or ``(n, H, W)``: colour as it is, else magnitudes; 1 is the brightest value."""
-    shown = images.abs() if images.is_complex() else images
-    shown = shown / shown.amax((-3, -2, -1), keepdim=True).clamp_min(1e-12)
+def on_screen(images: Tensor, like: Tensor) -> np.ndarray:
+    """For imshow, ``(n, H, W, 3)`` or ``(n, H, W)``: colour as it is, else magnitudes; 1: the brightest of ``like``."""
+    shown, whole = (i.abs() if i.is_complex() else i for i in (images, like))
+    shown = shown / whole.amax((-3, -2, -1), keepdim=True).clamp_min(1e-12)
     shown = shown.clamp(0, 1).movedim(1, -1).numpy()
     return shown if shown.shape[-1] == 3 else shown[..., 0]
 

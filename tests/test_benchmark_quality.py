@@ -32,6 +32,15 @@ def script(name):
     return importlib.import_module(name)
 
 
+def test_parts_of_an_image_are_shown_by_the_brightness_of_the_whole():
+    on_screen = script("quality").on_screen
+    whole = torch.tensor([[0.0, 4.0], [2.0, 1.0]], dtype=torch.complex64).mul(1j)[None, None]
+    np.testing.assert_allclose(on_screen(whole, whole), [[[0, 1], [0.5, 0.25]]])
+    mean = whole.mean((-2, -1), keepdim=True).expand_as(whole)
+    np.testing.assert_allclose(on_screen(mean, whole), np.full((1, 2, 2), 7 / 16))
+    assert on_screen(torch.rand(2, 3, 4, 5), torch.ones(2, 3, 4, 5)).shape == (2, 4, 5, 3)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Small data under the names of the real ones, and the options that name a prior of every kind."""
