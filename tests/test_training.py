@@ -166,9 +166,9 @@ def test_a_state_that_is_damaged_or_of_another_network_is_refused(trained, folde
     theirs.write_bytes(state)
     richer = replace(config(folder), network=replace(config(folder).network, latents=(3, 2, 2, 2, 2)))
     deeper = replace(config(folder), network=replace(config(folder).network, layers=(1, 1, 1, 1, 2)))
-    with pytest.raises(ValueError, match=r"another network: stages.0.* is \(4,\), the configuration's \(6,\)"):
+    with pytest.raises(ValueError, match=r"another network: stages.0.* is \(4,\), in the configuration's \(6,\)"):
         train(richer, tmp_path, resume=True)
-    with pytest.raises(ValueError, match="is not in it, the configuration's"):
+    with pytest.raises(ValueError, match="is missing, in the configuration's"):
         train(deeper, tmp_path, resume=True)
     for damaged in (state[: len(state) // 2], b"", (folder / "whole" / "blobs.safetensors").read_bytes()):
         theirs.write_bytes(damaged)

@@ -108,9 +108,9 @@ def load_snapshot(
 def _require_fit(path: Path, found: Mapping[str, Tensor], network: nn.Module) -> None:
     expected = network.state_dict()
     for name in sorted(expected.keys() | found.keys()):
-        theirs, ours = (tuple(t[name].shape) if name in t else None for t in (found, expected))
+        theirs, ours = (str(tuple(t[name].shape)) if name in t else "missing" for t in (found, expected))
         if theirs != ours:
             raise ValueError(
-                f"{path} is the state of another network: {name} is {theirs or 'not in it'}, the configuration's "
-                f"{ours or 'has none'}. Resume with the configuration it began with, or train in another --out"
+                f"{path} is the state of another network: {name} is {theirs}, in the configuration's {ours}. Resume "
+                "with the configuration it began with, or train in another --out"
             )
