@@ -252,13 +252,10 @@ def figure(name: str, pictures: dict[str, dict[str, Tensor]], path: Path) -> Non
     grid, axes = plt.subplots(2 * len(pictures), width, figsize=size, squeeze=False, layout="constrained")
     for row, (task, columns) in enumerate(pictures.items()):
         image = columns["image"]
-        top = image[:1].abs().amax()
         spectrum = log_magnitude(image)
         for column, (title, content) in enumerate(columns.items()):
-            shown = (content[:1].abs() if content.is_complex() else content[:1]) / top
-            shown = shown.clamp(0, 1)[0].movedim(0, -1).numpy()
             upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
-            upper.imshow(shown if shown.shape[-1] == 3 else shown[..., 0], cmap="gray", vmin=0, vmax=1)
+            upper.imshow(quality.on_screen(content[:1], image[:1])[0], cmap="gray", vmin=0, vmax=1)
             lower.imshow(log_magnitude(content), cmap="magma", vmin=spectrum.min(), vmax=spectrum.max())
             upper.set_title(f"{task}\n{title}" if column == 0 else title, fontsize=6)
     for axis in axes.flat:

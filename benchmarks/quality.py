@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from frechet import as_rgb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -132,10 +133,8 @@ def progress_bar() -> Iterator[Progress]:
 
 def on_screen(images: Tensor, like: Tensor) -> np.ndarray:
     """For imshow, ``(n, H, W, 3)`` or ``(n, H, W)``: colour as it is, else magnitudes; 1: the brightest of ``like``."""
-    shown, whole = (i.abs() if i.is_complex() else i for i in (images, like))
-    shown = shown / whole.amax((-3, -2, -1), keepdim=True).clamp_min(1e-12)
-    shown = shown.clamp(0, 1).movedim(1, -1).numpy()
-    return shown if shown.shape[-1] == 3 else shown[..., 0]
+    shown = as_rgb(images, like).movedim(1, -1).numpy()
+    return shown if images.shape[1] == 3 else shown[..., 0]
 
 
 def describe(about: dict[str, Any], priors: list[iasolve.HVAEPrior]) -> str:
