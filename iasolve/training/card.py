@@ -77,7 +77,7 @@ def card_of(
             **{k: round(v, 6) for k, v in validation.items()},
             "coarse_rings": ring_statistics(spectrum, images),
         },
-        "latents": latent_activity(HVAEPrior(network, config.name, {}), images.to(device)),
+        "latents": latent_activity(HVAEPrior(network, config.name, {}), images),
         "sigma_x": [[round(float(v), 6) for v in row] for row in network.sigma_x],
         "ring_power": [
             [round(float(v), 6) for v in row] for row in spectrum.ring_means(spectrum.half(network.power.cpu()))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from iasolve.files.atomic import atomic_write
@@ -74,9 +74,9 @@ def load_snapshot(
     if not path.is_file():
         raise FileNotFoundError(f"nothing to resume: no {path}; leave out --resume to start")
     try:
-        tensors = load(path.read_bytes())
         with safe_open(path, framework="pt") as file:
             meta = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         progress, state_of_rng = Progress(**json.loads(meta["progress"])), json.loads(meta["rng"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
