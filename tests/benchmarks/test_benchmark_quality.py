@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from iasolve.priors import save_checkpoint
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.benchmark
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 SETS = ("cifar10", "mri-complex")
 
 

@@ -26,7 +26,7 @@ from iasolve.training.folder import read_folder
 from iasolve.training.objective import Objective
 from iasolve.training.phase import PhaseField
 
-CONFIGS = sorted((Path(__file__).parents[1] / "benchmarks" / "configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "benchmarks" / "configs").glob("*.toml"))
 
 
 # ------------------------------------------------------------------------------------------- CIFAR-10

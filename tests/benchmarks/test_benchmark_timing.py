@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from iasolve.networks import NetworkConfig
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.benchmark
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = NetworkConfig(8, (8,) * 4, (1,) * 4, (1,) * 4, (1,) * 4, head_blocks=1, grid_cap=8)
 
 
