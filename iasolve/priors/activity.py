@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from iasolve.networks import kl_divergence
+from iasolve.priors.hierarchy import Hierarchy, posterior_mean
 from iasolve.priors.prior import Prior
 
 __all__ = ["THRESHOLD", "latent_activity"]
@@ -40,31 +41,21 @@ def latent_activity(prior: Prior, images: Tensor, batch_size: int = 32) -> list[
     if len(images) < 2:
         return None
     scales = prior.spectrum.scales
-    sums: list[tuple[Tensor, Tensor]] = []
-    costs: list[Tensor] = []
+    totals: list[tuple[Tensor, Tensor, Tensor]] = []
     owners: list[int] = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size].to(prior.device)
         features = prior.encode(batch, batch.real.new_ones(len(batch), 2, len(scales)))
-        context: Tensor | None = None
-        number = 0
-        for index, scale in enumerate(scales):
-            context = prior.enter(index, context, len(batch))
-            for layer in prior.layers(index):
-                p, feature = layer.prior(context)
-                q = layer.posterior(context, features[index], p)
-                mean, cost = q.mean.double(), kl_divergence(q, p).double().sum()
-                if start == 0:
-                    owners.append(scale)
-                    sums.append((mean.sum(0), mean.square().sum(0)))
-                    costs.append(cost)
-                else:
-                    sums[number] = (sums[number][0] + mean.sum(0), sums[number][1] + mean.square().sum(0))
-                    costs[number] = costs[number] + cost
-                number += 1
-                context = layer.update(context, q.mean, feature)
+        nodes = Hierarchy(prior, len(batch), features).descend(posterior_mean).nodes
+        owners = [scales[node.scale] for node in nodes]
+        sums = []
+        for node in nodes:
+            q = node.posterior
+            mean, cost = q.mean.double(), kl_divergence(q, node.prior).double().sum()
+            sums.append((mean.sum(0), mean.square().sum(0), cost))
+        totals = [(a + d, b + e, c + f) for (a, b, c), (d, e, f) in zip(totals, sums, strict=True)] if totals else sums
     rows: list[dict[str, Any]] = []
-    for scale, (first, second), cost in zip(owners, sums, costs, strict=True):
+    for scale, (first, second, cost) in zip(owners, totals, strict=True):
         variance = second / len(images) - (first / len(images)).square()
         active = int((variance > THRESHOLD).sum())
         kl = round(float(cost) / len(images), 4)

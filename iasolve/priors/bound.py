@@ -12,14 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.networks import kl_divergence
+from iasolve.networks import Gaussian, kl_divergence
+from iasolve.priors.hierarchy import Hierarchy, Node
 from iasolve.priors.prior import Prior
 
 __all__ = ["Bound", "bound", "distortion", "follow"]
 
 
-class Descent(NamedTuple):
-    """One way down the hierarchy.
+class Followed(NamedTuple):
+    """What one way down the hierarchy costs.
 
     ``kl`` and ``nll`` ``(B,)``: ``KL(q || p)`` and ``-log p(z | context)`` summed over latents, nats; ``latents``: how
     many numbers that are per image; ``contributions``: of every scale.
@@ -37,7 +38,7 @@ def follow(
     batch: int,
     offsets: Sequence[Sequence[Tensor]] | None = None,
     draw: Callable[[tuple[int, ...]], Tensor] | None = None,
-) -> Descent:
+) -> Followed:
     """Go down with every latent at its posterior mean, moved by its offset, plus a draw.
 
     Parameters
@@ -52,24 +53,23 @@ def follow(
     draw : callable, optional
         Standard normal values of a shape ``(B, ...)``; without it latents are at the means.
     """
-    context: Tensor | None = None
-    contexts = []
+    shifts = None if offsets is None else [shift for scale in offsets for shift in scale]
+    posteriors: list[Gaussian] = []
+
+    def choose(node: Node) -> Tensor:
+        q = node.posterior
+        if shifts is not None:
+            q = q._replace(mean=q.mean + q.std * shifts[node.number])
+        posteriors.append(q)
+        return q.mean if draw is None else q.mean + q.std * draw(tuple(q.mean.shape))
+
+    way = Hierarchy(prior, batch, features).descend(choose)
     kl = nll = torch.zeros(batch, device=prior.device, dtype=prior.power.dtype)
-    latents = 0
-    for index in range(len(prior.spectrum.scales)):
-        context = prior.enter(index, context, batch)
-        for number, layer in enumerate(prior.layers(index)):
-            p, feature = layer.prior(context)
-            q = p if features is None else layer.posterior(context, features[index], p)
-            if offsets is not None:
-                q = q._replace(mean=q.mean + q.std * offsets[index][number])
-            z = q.mean if draw is None else q.mean + q.std * draw(tuple(q.mean.shape))
-            kl = kl + kl_divergence(q, p).flatten(1).sum(1)
-            nll = nll + (0.5 * ((z - p.mean) / p.std).square() + p.log_std).flatten(1).sum(1)
-            latents += z[0].numel()
-            context = layer.update(context, z, feature)
-        contexts.append(context)
-    return Descent(kl, nll, latents, prior.contributions(contexts))
+    for node, q, z in zip(way.nodes, posteriors, way.latents, strict=True):
+        p = node.prior
+        kl = kl + kl_divergence(q, p).flatten(1).sum(1)
+        nll = nll + (0.5 * ((z - p.mean) / p.std).square() + p.log_std).flatten(1).sum(1)
+    return Followed(kl, nll, sum(z[0].numel() for z in way.latents), prior.contributions(list(way.done.contexts)))
 
 
 def distortion(prior: Prior, images: Tensor, contributions: list[Tensor]) -> Tensor:

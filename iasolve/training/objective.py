@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from iasolve.evidence import Evidence, Folded, evidence
 from iasolve.networks import HVAE, Gaussian, LatentLayer, kl_divergence
+from iasolve.priors.hierarchy import Hierarchy, Node, posterior_mean
 
 __all__ = ["Losses", "Objective", "clean_evidence"]
 
@@ -41,6 +42,25 @@ class Losses(NamedTuple):
 def clean_evidence(images: Tensor, scales: int) -> Evidence:
     """The evidence of an undegraded image: the image itself, profile 1."""
     return Evidence(images, images.real.new_ones(len(images), 2, scales))
+
+
+class _Trunk:
+    """The way down a network in training."""
+
+    def __init__(self, network: HVAE) -> None:
+        self.network, self.spectrum = network, network.spectrum
+
+    def enter(self, index: int, context: Tensor | None, batch: int) -> Tensor:
+        return self.network.stage(index).enter(context, batch)
+
+    def layers(self, index: int) -> list[LatentLayer]:
+        return [layer for layer in self.network.stage(index).layers if isinstance(layer, LatentLayer)]
+
+
+def _draw(node: Node) -> Tensor:
+    """A latent drawn from its posterior."""
+    q = node.posterior
+    return q.mean + q.std * torch.randn_like(q.mean)
 
 
 class Objective(nn.Module):
@@ -99,25 +119,17 @@ class Objective(nn.Module):
 
         kl = images.real.new_zeros(())
         amortization = images.real.new_zeros(())
-        contexts: list[Tensor] = []
-        context: Tensor | None = None
         compared = slice(shares[1], shares[1] + shares[2]) if degraded is not None else slice(0)
-        for index, feature in enumerate(features):
-            stage = net.stage(index)
-            context = stage.enter(context, batch)
-            for layer in stage.layers:
-                assert isinstance(layer, LatentLayer)
-                prior, addition = layer.prior(context)
-                q = layer.posterior(context, feature[0], prior)
-                kl = kl + kl_divergence(q, prior).sum()
-                if degraded is not None and shares[2]:
-                    fixed = Gaussian(prior.mean.detach()[compared], prior.log_std.detach()[compared])
-                    other = layer.posterior(context.detach()[compared], feature[2], fixed)
-                    target_q = Gaussian(q.mean.detach()[compared], q.log_std.detach()[compared])
-                    amortization = amortization + _divergence(target_q, other).sum()
-                z = q.mean + q.std * torch.randn_like(q.mean)
-                context = layer.update(context, z, addition)
-            contexts.append(context)
+        way = Hierarchy(_Trunk(net), batch, [f[0] for f in features]).descend(_draw)
+        for node in way.nodes:
+            q, prior = node.posterior, node.prior
+            kl = kl + kl_divergence(q, prior).sum()
+            if degraded is not None and shares[2]:
+                fixed = Gaussian(prior.mean.detach()[compared], prior.log_std.detach()[compared])
+                other = node.layer.posterior(node.context.detach()[compared], features[node.scale][2], fixed)
+                target_q = Gaussian(q.mean.detach()[compared], q.log_std.detach()[compared])
+                amortization = amortization + _divergence(target_q, other).sum()
+        contexts = list(way.done.contexts)
 
         target = net.spectrum.transform(images)
         residual = (target - net.assemble(net.contributions(contexts))).abs().square()
@@ -154,19 +166,8 @@ class Objective(nn.Module):
 
     def guess(self, features: list[Tensor], batch: int) -> Tensor:
         """The amortized guess at temperature 0 from encoder ``features``: spectra ``(B, C, *bins)``."""
-        net = self.network
-        context: Tensor | None = None
-        contexts = []
-        for index, feature in enumerate(features):
-            stage = net.stage(index)
-            context = stage.enter(context, batch)
-            for layer in stage.layers:
-                assert isinstance(layer, LatentLayer)
-                prior, addition = layer.prior(context)
-                q: Gaussian = layer.posterior(context, feature, prior)
-                context = layer.update(context, q.mean, addition)
-            contexts.append(context)
-        return net.assemble(net.contributions(contexts))
+        way = Hierarchy(_Trunk(self.network), batch, features).descend(posterior_mean)
+        return self.network.assemble(self.network.contributions(list(way.done.contexts)))
 
     def close(self, estimate: Tensor, folded: Folded) -> Tensor:
         """A guess's spectra joined with the measurement, by the variances of both."""
