@@ -17,16 +17,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from iasolve import operators
     from iasolve.inference import NonFiniteError, Result, UnlikePriorWarning, solve
-    from iasolve.inference.reconstruction import Reconstruction, reconstruct
+    from iasolve.inference.reconstruct import Reconstruction, reconstruct
     from iasolve.priors import HVAEPrior, Prior, PriorError, list_priors, load_prior
     from iasolve.recipe import Recipe, RecipeError, list_recipes, load_recipe
 
 _HOMES = {
     "NonFiniteError": "iasolve.inference",
-    "Reconstruction": "iasolve.inference.reconstruction",
+    "Reconstruction": "iasolve.inference.reconstruct",
     "Result": "iasolve.inference",
     "UnlikePriorWarning": "iasolve.inference",
-    "reconstruct": "iasolve.inference.reconstruction",
+    "reconstruct": "iasolve.inference.reconstruct",
     "solve": "iasolve.inference",
     "HVAEPrior": "iasolve.priors",
     "Prior": "iasolve.priors",

@@ -4,225 +4,218 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
+from iasolve.recipe_values import RecipeError, is_scale, one_of, per_scale, positive, shown, to_toml, whole
 
-_CHOICES = {
-    "mode": ("hybrid", "amortized", "iterative"),
-    "objective": ("variational", "map", "expected"),
-    "schedule": ("joint", "sequential", "whole"),
-    "optimizer": ("adam", "gradient", "lbfgs"),
-    "metric": ("posterior", "raw"),
-    "variables": ("latents", "offsets"),
-    "loss": ("likelihood", "l1"),
-    "residual": ("stationary", "local"),
-}
+if TYPE_CHECKING:
+    from iasolve.operators import LinearOperator
+
+__all__ = ["Closing", "Guess", "Passes", "Recipe", "RecipeError", "Steps", "list_recipes", "load_recipe"]
+
+MOST_VIEWS = 25
+"""The shifts there are (:mod:`iasolve.inference.passes`)."""
 
 
-class RecipeError(ValueError):
-    """A recipe that is missing, not TOML, has an unknown key or an impossible value."""
+@dataclass(frozen=True)
+class Guess:
+    """The first reading of the measurement.
+
+    Attributes
+    ----------
+    stop : "all", "auto", "none" or int
+        Finest scale that the guess covers. ``"auto"``: the finest ring in which the data say more than the
+        prior in at least one bin. Finer scales take the prior's mean (or a sample) and are not refined. ``"none"``:
+        no encoder at all; every latent starts from the prior and is refined (iterative inference).
+    """
+
+    stop: str | int = "all"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            one_of("guess.stop", self.stop, ("all", "auto", "none"), " or a scale")
+        elif not is_scale(self.stop):
+            raise RecipeError(f"recipe key 'guess.stop' must be a scale (1, 2, 4, ..), got {self.stop!r}")
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Further readings by the encoder (:mod:`iasolve.inference.passes`).
+
+    Attributes
+    ----------
+    count : int
+    end : float
+        Noise level of the last one, in units of the image's root mean square; the first reads at 0.2.
+    """
+
+    count: int = 0
+    end: float = 0.05
+
+    def __post_init__(self) -> None:
+        whole("passes.count", self.count, 0)
+        positive(self, "passes", "end")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Gradient steps (:mod:`iasolve.inference.refine`).
+
+    Attributes
+    ----------
+    count : int or dict of scale to int
+        Steps of each scale; a scale that a dict does not name gets none.
+    beta : float or dict of scale to float
+        Guidance strength: weight of the data term; 1 is the likelihood's exact weight, and that of a scale that a dict
+        does not name.
+    variables : {"offsets", "latents"}
+        What steps move: the latents, or what they lie off their posteriors in the context at hand, so that finer
+        latents follow where coarser ones go. A step of offsets evaluates the posteriors too and costs 1.4 times as
+        much, and a few do what takes many of the latents.
+    objective : {"expected", "map", "variational"}
+        A point by the log prior's expectation over the posterior's width, a point by its log posterior, or the
+        posterior's mean under its spread (the ELBO of the measurement).
+    optimizer : {"lbfgs", "adam", "gradient"}
+        Quasi-Newton steps, each image with its own curvature (not for ``variational``, whose draws change from step to
+        step), Adam, or plain gradient steps.
+    size : float
+        In standard deviations of the posterior; decays to a tenth over the steps. Of ``lbfgs``, the root mean square
+        of the first step.
+    blocks : {"whole", "scale", "latent"}
+        What moves at once: all latents, by the whole image; those of one scale, scale after scale, by its contribution;
+        or one latent after the other (the paper's loop).
+    views : int
+        How many of the recipe's views take steps, the others stopping at the guess; 0, or as many as there are: all.
+        A guess and a refined solution err in part differently: where steps alone gain little, the mean of both is
+        better than either.
+    """
+
+    count: int | Mapping[int, int] = 3
+    beta: float | Mapping[int, float] = 1.0
+    variables: str = "offsets"
+    objective: str = "expected"
+    optimizer: str = "lbfgs"
+    size: float = 0.1
+    blocks: str = "whole"
+    views: int = 2
+
+    def __post_init__(self) -> None:
+        one_of("steps.variables", self.variables, ("offsets", "latents"))
+        one_of("steps.objective", self.objective, ("expected", "map", "variational"))
+        one_of("steps.optimizer", self.optimizer, ("lbfgs", "adam", "gradient"))
+        one_of("steps.blocks", self.blocks, ("whole", "scale", "latent"))
+        object.__setattr__(self, "count", per_scale("steps.count", self.count, int))
+        object.__setattr__(self, "beta", per_scale("steps.beta", self.beta, float))
+        positive(self, "steps", "size")
+        whole("steps.views", self.views, 0)
+        if self.optimizer == "lbfgs" and self.objective == "variational":
+            raise RecipeError(
+                "recipe key 'steps.optimizer' is 'lbfgs', which needs an objective without random draws: set "
+                "'steps.objective' to 'map' or 'expected', or 'steps.optimizer' to 'adam'"
+            )
+        if self.variables == "offsets" and self.blocks != "whole":
+            raise RecipeError(
+                f"recipe key 'steps.variables' is 'offsets', which needs steps.blocks 'whole', got {self.blocks!r}: "
+                "offsets move all later latents; set 'steps.variables' to 'latents' for those"
+            )
+
+    def at(self, scale: int) -> int:
+        """Steps of a scale."""
+        return self.count if isinstance(self.count, int) else int(self.count.get(scale, 0))
+
+    def beta_at(self, scale: int) -> float:
+        """Guidance strength of a scale."""
+        return float(self.beta.get(scale, 1.0)) if isinstance(self.beta, Mapping) else float(self.beta)
+
+    @property
+    def most(self) -> int:
+        """Steps of the scale that takes most."""
+        return self.count if isinstance(self.count, int) else max(self.count.values(), default=0)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How the solution joins the decoded image and the measurement (:mod:`iasolve.inference.closing`).
+
+    Attributes
+    ----------
+    error : {"local", "stationary", "none"}
+        What the decoder's error is taken for. ``"local"``: larger where the decoded image is brighter, and raised where
+        the measurement shows more detail than the decoder makes, as of images unlike the training data (a few dozen
+        applications of the operator). ``"stationary"``: the training set's, everywhere in the image. ``"none"``: the
+        decoded image is the solution.
+    """
+
+    error: str = "local"
+
+    def __post_init__(self) -> None:
+        one_of("closing.error", self.error, ("local", "stationary", "none"))
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Where the guess ends, how many steps each scale gets, and how strongly the measurement guides.
 
+    ``Recipe()`` is the ready recipe ``denoise``. Groups may be given as dicts: ``Recipe(steps={"count": 5})``.
+
     Attributes
     ----------
     name : str
         For reports.
-    mode : {"hybrid", "amortized", "iterative"}
-        Start from the encoder's guess and refine it; the guess alone; start from the prior, without encoder.
-    guess_stop : "all", "auto" or int
-        Finest scale that the guess covers. ``"auto"``: the finest ring in which the data say more than the
-        prior in at least one bin. Finer scales take the prior's mean (or a sample) and are not refined.
-    steps : int or dict of scale to int
-        Refinement steps of each scale; a scale that a dict does not name gets none.
-    beta : float or dict of scale to float
-        Guidance strength: weight of the data term; 1 is the likelihood's exact weight.
-    objective : {"variational", "map", "expected"}
-        Refine the posterior's mean under its spread (the ELBO of the measurement), a point by its log posterior, or a
-        point by the log prior's expectation over the posterior's width.
-    schedule : {"joint", "sequential", "whole"}
-        All latents of a scale at once, or one after the other (the paper's loop), scale after scale, each by its own
-        contribution; or all latents of all scales at once, by the whole image. A step of every scale costs as many
-        layer evaluations either way, but with ``"whole"`` a latent answers for finer scales too.
-    optimizer : {"adam", "gradient", "lbfgs"}
-        Adam, plain gradient steps, or quasi-Newton steps, each image with its own curvature
-        (:mod:`iasolve.inference.lbfgs`; not for ``variational``, whose draws change from step to step).
-    variables : {"latents", "offsets"}
-        What steps move: the latents, or what they lie off their posteriors in the context at hand, so that finer
-        latents follow where coarser ones go (:mod:`iasolve.inference.whole`). A step then evaluates the posteriors too
-        and costs 1.4 times as much, and a few do what takes many of the latents. With ``schedule = "whole"`` and
-        ``metric = "posterior"`` only.
-    step_size : float
-        In units of ``metric``; decays to a tenth over the steps. Of ``lbfgs``, the root mean square of the first step.
-    metric : {"posterior", "raw"}
-        Step in units of the posterior's standard deviation (a gradient step then in its square), or raw.
-    loss : {"likelihood", "l1"}
-        Gaussian likelihood, or the paper's sum of absolute real and imaginary parts over the ring.
-    temperature : float
-        0 takes means of latents, 1 samples them, for the estimate itself.
-    trust : float
-        Largest distance from the guess, in posterior standard deviations; 0 means no limit.
-    closing : bool
-        End with the posterior mean of the image given latents and measurement.
-    adaptive : bool
-        Close with more trust in the measurement where its residual shows more detail than the decoder makes, as in
-        images unlike the training data. Diagonal operators only.
-    residual : {"stationary", "local"}
-        What closing takes the decoder's error for: the same everywhere in the image, or larger where the decoded
-        image is brighter (:mod:`iasolve.inference.local`; a few dozen applications of the operator).
-    samples : int
-        Posterior samples drawn for error bars.
-    passes : int
-        Further readings of the measurement by the encoder after the first (see :mod:`iasolve.inference.guess`).
-    coupling_start, coupling_end : float
-        Noise level, in units of the image's root mean square, at which the first and the last pass read; the
-        levels between fall in equal ratios.
-    momentum : float
-        How far a pass's start lies beyond the last outcome, in units of the last change; below 1.
-    spin : bool
-        Each pass but the last reads the image moved by a pixel or two (:mod:`iasolve.inference.views`), where the
-        prior's training images were moved too (its card says so).
     views : int
         Solutions of the problem for moved images, at most 25, whose mean is the estimate; each costs as much again.
         One with a prior whose training images were not moved.
-    refined_views : int
-        How many of the views take the steps, the others stopping at the guess; 0, or as many as there are: all. A guess
-        and a refined solution err in part differently: where steps alone gain little, the mean of both is better than
-        either. All with ``mode = "iterative"``, which has no guess to stop at.
-    nonnegative : bool
-        Use that images hold no negative value, where the prior's do not (its card says so).
-    iterations : int
-        Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8 the gradient
-        is off by less than 1 %, and ten steps end 0.02 dB below those with 20, with 6 0.1 dB, with 3 0.4 dB
-        (benchmarks/results/general_path.md: 8 coils, 4x, 8 validation slices).
-    tolerance : float
-        Their other solves end when an iteration lowers the exponent by less than this many nats per pixel; see
-        :mod:`iasolve.inference.conjugate`.
+    samples : int
+        Posterior samples drawn for error bars.
+    guess : Guess
+    passes : Passes
+    steps : Steps
+    closing : Closing
     """
 
-    name: str = "custom"
-    mode: str = "hybrid"
-    guess_stop: str | int = "all"
-    steps: int | Mapping[int, int] = 25
-    beta: float | Mapping[int, float] = 1.0
-    objective: str = "variational"
-    schedule: str = "joint"
-    optimizer: str = "adam"
-    step_size: float = 0.03
-    metric: str = "posterior"
-    variables: str = "latents"
-    loss: str = "likelihood"
-    temperature: float = 0.0
-    trust: float = 0.0
-    closing: bool = True
-    adaptive: bool = True
-    residual: str = "stationary"
+    name: str = ""
+    views: int = 4
     samples: int = 0
-    passes: int = 0
-    coupling_start: float = 0.2
-    coupling_end: float = 0.05
-    momentum: float = 0.5
-    spin: bool = False
-    views: int = 1
-    refined_views: int = 0
-    nonnegative: bool = True
-    iterations: int = 8
-    tolerance: float = 1e-4
+    guess: Guess = field(default_factory=Guess)
+    passes: Passes = field(default_factory=Passes)
+    steps: Steps = field(default_factory=Steps)
+    closing: Closing = field(default_factory=Closing)
 
     def __post_init__(self) -> None:
-        for key, allowed in _CHOICES.items():
-            value = getattr(self, key)
-            if value not in allowed:
-                raise RecipeError(f"recipe key {key!r} must be one of {', '.join(allowed)}; got {value!r}")
-        if self.optimizer == "lbfgs" and self.objective == "variational":
+        for key, kind in _GROUPS.items():
+            object.__setattr__(self, key, _group(key, kind, getattr(self, key)))
+        whole("views", self.views, 1)
+        whole("samples", self.samples, 0)
+        if self.views > MOST_VIEWS:
+            raise RecipeError(f"recipe key 'views' must be at most {MOST_VIEWS}, the shifts there are, got {self.views}")
+        if self.passes.count and not self.reads:
             raise RecipeError(
-                "recipe key 'optimizer' is 'lbfgs', which needs an objective without random draws: set 'objective' to "
-                "'map' or 'expected', or 'optimizer' to 'adam'"
+                f"recipe key 'passes.count' is {self.passes.count}, and 'guess.stop' is 'none': passes need the "
+                "encoder. Set 'passes.count' to 0, or 'guess.stop' to 'all'"
             )
-        if self.variables == "offsets" and (self.schedule != "whole" or self.metric != "posterior"):
-            raise RecipeError(
-                "recipe key 'variables' is 'offsets', which needs schedule 'whole' and metric 'posterior'; got "
-                f"{self.schedule!r} and {self.metric!r}; set 'variables' to 'latents' for those"
-            )
-        object.__setattr__(self, "steps", self._per_scale("steps", int))
-        object.__setattr__(self, "beta", self._per_scale("beta", float))
-        if isinstance(self.guess_stop, str):
-            if self.guess_stop not in ("all", "auto"):
-                raise RecipeError(f"recipe key 'guess_stop' must be 'all', 'auto' or a scale, got {self.guess_stop!r}")
-        elif not _is_scale(self.guess_stop):
-            raise RecipeError(f"recipe key 'guess_stop' must be a scale (1, 2, 4, ..), got {self.guess_stop!r}")
-        for key, low in (
-            ("step_size", 0.0),
-            ("temperature", 0.0),
-            ("trust", 0.0),
-            ("coupling_start", 0.0),
-            ("coupling_end", 0.0),
-            ("momentum", 0.0),
-            ("tolerance", 0.0),
-        ):
-            value = getattr(self, key)
-            if not _finite(value) or value < low:
-                raise RecipeError(f"recipe key {key!r} must be a number of at least {low:g}, got {_shown(value)}")
-            object.__setattr__(self, key, float(value))
-        for key in ("step_size", "coupling_start", "coupling_end"):
-            if getattr(self, key) == 0:
-                raise RecipeError(f"recipe key {key!r} must be positive, got 0")
-        if self.momentum >= 1:
-            raise RecipeError(f"recipe key 'momentum' must be below 1, got {self.momentum:g}")
-        for key, floor in (("samples", 0), ("passes", 0), ("iterations", 1), ("views", 1), ("refined_views", 0)):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < floor:
-                raise RecipeError(f"recipe key {key!r} must be a whole number of at least {floor}, got {value!r}")
-        if self.views > 25:
-            raise RecipeError(f"recipe key 'views' must be at most 25, the shifts there are, got {self.views}")
-        for key in ("closing", "adaptive", "nonnegative", "spin"):
-            if not isinstance(getattr(self, key), bool):
-                raise RecipeError(f"recipe key {key!r} must be true or false, got {getattr(self, key)!r}")
-        if not isinstance(self.name, str) or not self.name:
-            raise RecipeError(f"recipe key 'name' must be a non-empty string, got {self.name!r}")
+        if not isinstance(self.name, str):
+            raise RecipeError(f"recipe key 'name' must be a string, got {self.name!r}")
+        if not self.name:
+            plain = all(getattr(self, f.name) == _default(f) for f in fields(self) if f.name != "name")
+            object.__setattr__(self, "name", "denoise" if plain else "custom")
 
-    def _per_scale(self, key: str, kind: type) -> Any:
-        value = getattr(self, key)
-        if isinstance(value, Mapping):
-            out = {}
-            for scale, number in value.items():
-                try:
-                    as_scale = int(scale)
-                except (TypeError, ValueError):
-                    as_scale = 0
-                if not _is_scale(as_scale):
-                    raise RecipeError(f"recipe key {key!r} names {scale!r}, which is no scale (1, 2, 4, ..)")
-                out[as_scale] = _number(f"{key}.{scale}", number, kind)
-            return dict(sorted(out.items()))
-        return _number(key, value, kind)
-
-    def steps_at(self, scale: int) -> int:
-        """Refinement steps of a scale."""
-        if self.mode == "amortized":
-            return 0
-        return self.steps if isinstance(self.steps, int) else int(self.steps.get(scale, 0))
+    @property
+    def reads(self) -> bool:
+        """Whether the encoder is used."""
+        return self.guess.stop != "none"
 
     @property
     def takes_steps(self) -> bool:
         """Whether any scale is refined."""
-        named = self.steps.keys() if isinstance(self.steps, Mapping) else (1,)
-        return any(self.steps_at(scale) for scale in named)
+        return self.steps.most > 0
 
     @property
-    def averages_prior(self) -> bool:
-        """Whether the objective averages the log prior over the posterior's width."""
-        return self.objective == "expected"
-
-    def beta_at(self, scale: int) -> float:
-        """Guidance strength of a scale; 1 for a scale that a table does not name."""
-        return float(self.beta.get(scale, 1.0)) if isinstance(self.beta, Mapping) else float(self.beta)
+    def adapts(self) -> bool:
+        """Whether what the decoder leaves unexplained is estimated anew, image by image."""
+        return self.closing.error != "stationary"
 
     def check_scales(self, scales: tuple[int, ...]) -> None:
         """Refuse scales that a prior does not have.
@@ -232,38 +225,38 @@ class Recipe:
         RecipeError
             Naming the key and the prior's scales.
         """
-        named: list[tuple[str, int]] = []
-        for key in ("steps", "beta"):
-            value = getattr(self, key)
-            if isinstance(value, Mapping):
-                named += [(key, s) for s in value]
-        if isinstance(self.guess_stop, int):
-            named.append(("guess_stop", self.guess_stop))
+        tables = (("steps.count", self.steps.count), ("steps.beta", self.steps.beta))
+        named = [(key, scale) for key, value in tables if isinstance(value, Mapping) for scale in value]
+        if isinstance(self.guess.stop, int):
+            named.append(("guess.stop", self.guess.stop))
         for key, scale in named:
             if scale not in scales:
                 raise RecipeError(f"recipe key {key!r} names scale {scale}; the prior's scales are {scales}")
 
     def changed(self, **changes: Any) -> Recipe:
-        """A copy with some keys changed and checked again."""
-        return replace(self, **changes)
+        """A copy with some keys changed and checked again; of a group, a dict of its keys that change.
+
+        >>> Recipe().changed(views=1, steps={"count": 10, "beta": 0.5}).steps.count
+        10
+        """
+        _refuse_unknown(changes, "")
+        merged: dict[str, Any] = {}
+        for key, value in changes.items():
+            group = key in _GROUPS and isinstance(value, Mapping)
+            merged[key] = _group(key, _GROUPS[key], value, getattr(self, key)) if group else value
+        return replace(self, **merged)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with string keys, for JSON and TOML."""
-        out: dict[str, Any] = {}
-        for key, value in asdict(self).items():
-            out[key] = {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
-        return out
+
+        def plain(value: Any) -> Any:
+            return {str(k): plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+        return {key: plain(value) for key, value in asdict(self).items()}
 
     def to_toml(self) -> str:
         """TOML text that :meth:`from_toml` reads back to an equal recipe."""
-        lines, tables = [], []
-        for key, value in self.to_dict().items():
-            if isinstance(value, dict):
-                tables.append(f"\n[{key}]")
-                tables += [f"{k} = {_toml(v)}" for k, v in value.items()]
-            else:
-                lines.append(f"{key} = {_toml(value)}")
-        return "\n".join(lines + tables) + "\n"
+        return to_toml(self.to_dict())
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -272,12 +265,12 @@ class Recipe:
         Raises
         ------
         RecipeError
-            For an unknown key or an impossible value, by name.
+            For an unknown key or an impossible value, by name; for a recipe of an older form with its new form.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(map(str, data)) - known)
-        if unknown:
-            raise RecipeError(f"unknown recipe key(s): {', '.join(unknown)}; known keys: {', '.join(sorted(known))}")
+        from iasolve.old_recipe import refuse_old
+
+        refuse_old(data)
+        _refuse_unknown(data, "")
         return cls(**data)
 
     @classmethod
@@ -289,37 +282,45 @@ class Recipe:
             raise RecipeError(f"the recipe is not valid TOML: {error}") from None
         return cls.from_dict(data)
 
+    @classmethod
+    def for_operator(cls, operator: LinearOperator) -> Recipe:
+        """The ready recipe made for an operator: ``denoise``, ``deblur`` or ``compressed-sensing``.
 
-def _is_scale(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
+        By what the operator leaves of an image: see :func:`iasolve.operators.kinds.kind_of`.
+        """
+        from iasolve.operators.kinds import kind_of
 
-
-def _finite(value: object) -> bool:
-    """Whether a value is a number that a float can hold."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
-
-
-def _shown(value: object) -> str:
-    """A value for a message; a number of thousands of digits would not print."""
-    return repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number beyond all use"
+        ready = {"complete": "denoise", "blurred": "deblur", "incomplete": "compressed-sensing"}
+        return load_recipe(ready[kind_of(operator)])
 
 
-def _number(key: str, value: object, kind: type) -> int | float:
-    if not _finite(value) or not isinstance(value, (int, float)) or value < 0:
-        raise RecipeError(f"recipe key {key!r} must be a finite number of at least 0, got {_shown(value)}")
-    if kind is int and not float(value).is_integer():
-        raise RecipeError(f"recipe key {key!r} must be a whole number, got {value!r}")
-    return int(value) if kind is int else float(value)
+_GROUPS: dict[str, Any] = {"guess": Guess, "passes": Passes, "steps": Steps, "closing": Closing}
+
+G = TypeVar("G")
 
 
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        escaped = "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped)
-        return f'"{escaped}"'
-    return repr(value)
+def _default(entry: Any) -> Any:
+    return _GROUPS[entry.name]() if entry.name in _GROUPS else entry.default
+
+
+def _group(key: str, kind: type[G], value: Any, base: G | None = None) -> G:
+    """A group from a dict of its keys, on top of ``base``."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        names = ", ".join(f.name for f in fields(kind))  # type: ignore[arg-type]
+        raise RecipeError(f"recipe key {key!r} must be a table with some of {names}, got {shown(value)}")
+    _refuse_unknown(value, f"{key}.")
+    return kind(**value) if base is None else replace(base, **value)  # type: ignore[type-var]
+
+
+def _refuse_unknown(data: Mapping[str, Any], prefix: str) -> None:
+    kind = _GROUPS[prefix[:-1]] if prefix else Recipe
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(map(str, data)) - known)
+    if unknown:
+        names = ", ".join(prefix + name for name in unknown)
+        raise RecipeError(f"unknown recipe key(s): {names}; known keys: {', '.join(prefix + k for k in sorted(known))}")
 
 
 def list_recipes() -> tuple[str, ...]:

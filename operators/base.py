@@ -186,6 +186,14 @@ class LinearOperator(nn.Module):
         """
         return None
 
+    def weights(self) -> Tensor | None:
+        """The diagonal of ``A^H A`` where that is diagonal in the image domain, ``(C, H, W)`` real, at least 0; or None.
+
+        It is that of pixels that are known or missing, or known with different precision, and makes the posterior mean
+        under a white prior a weighted mean, pixel by pixel.
+        """
+        return None
+
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """Largest singular value: exact for a diagonal operator, else by :func:`power_iteration`, from below.
 

@@ -68,6 +68,10 @@ class PixelMask(LinearOperator):
         """``mask * y``."""
         return self.mask * self.check_out(y)
 
+    def weights(self) -> Tensor:
+        """The mask."""
+        return self.mask.to(torch.promote_types(self.in_dtype, torch.float32).to_real()).expand(self.in_shape)
+
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """1."""
         return 1.0

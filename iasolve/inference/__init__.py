@@ -1,5 +1,7 @@
-"""Inference: data term, amortized pass, refinement, closing, posterior samples."""
+"""Inference: likelihood, guess and passes, refinement, closing, posterior samples."""
 
-from iasolve.inference.solve import NonFiniteError, Result, UnlikePriorWarning, solve
+from iasolve.inference.options import Callback, Options, Status
+from iasolve.inference.results import NonFiniteError, Result, UnlikePriorWarning
+from iasolve.inference.solve import solve
 
-__all__ = ["NonFiniteError", "Result", "UnlikePriorWarning", "solve"]
+__all__ = ["Callback", "NonFiniteError", "Options", "Result", "Status", "UnlikePriorWarning", "solve"]

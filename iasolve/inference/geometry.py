@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from iasolve.inference.probes import RingGrid
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import Spectrum, fft2, frequencies, ifft2, radius, ring_index
 
@@ -36,11 +37,8 @@ class Geometry(Protocol):
     def per_bin(self, prior_bins: Tensor) -> Tensor:
         """Carry a variance per frequency ``(C, N, N)`` over to the image grid, ``(C, H, W)``."""
 
-    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
-        """Which ring of the prior each frequency of the image grid belongs to.
-
-        Returns ``(H, W)`` int64, -1 for none, and how many bins count for each ring, ``(S,)`` float32.
-        """
+    def rings(self, spectrum: Spectrum) -> RingGrid:
+        """Which ring of the prior each frequency of the image grid belongs to."""
 
 
 class Direct:
@@ -67,10 +65,10 @@ class Direct:
         """Unchanged."""
         return prior_bins
 
-    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+    def rings(self, spectrum: Spectrum) -> RingGrid:
         """The prior's own rings."""
         ring = ring_index(spectrum.size)
-        return ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float()
+        return RingGrid(ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float())
 
 
 class Canvas:
@@ -127,7 +125,7 @@ class Canvas:
             return prior_bins
         return _interpolate(prior_bins, self.shape)
 
-    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+    def rings(self, spectrum: Spectrum) -> RingGrid:
         """By cycles per pixel: a larger canvas has more frequencies in each ring."""
         if self.shape == (self.size, self.size):
             return Direct(self.size).rings(spectrum)
@@ -138,7 +136,7 @@ class Canvas:
         for i, s in enumerate(spectrum.scales):
             if s > 1:
                 ring[(r > max(s / 4, 0.5)) & (r <= s / 2)] = i
-        return ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float().clamp_min(1)
+        return RingGrid(ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float().clamp_min(1))
 
 
 class FieldOfView:
@@ -211,13 +209,13 @@ class FieldOfView:
             out.append(outside * self.gain**2)
         return torch.stack(out).to(prior_bins)
 
-    def rings(self, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+    def rings(self, spectrum: Spectrum) -> RingGrid:
         """Same frequency per field of view; a tile's frequency beyond the image's grid counts as unknown."""
         source, target = self._common()
         ring = torch.full(self.shape, -1, dtype=torch.int64)
         own = ring_index(spectrum.size)
         ring[target[0], target[1]] = own[source[0], source[1]]
-        return ring, torch.bincount(own.flatten(), minlength=len(spectrum.scales)).float()
+        return RingGrid(ring, torch.bincount(own.flatten(), minlength=len(spectrum.scales)).float())
 
 
 class Crop(LinearOperator):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from iasolve.classical.sense import total_variation_sense, typical_weight
-from iasolve.inference.general_data import GeneralData
+from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.operators.base import centred_fft2
 from iasolve.operators.coils import SensitivityEncoding
 from iasolve.operators.phase import estimate_phase
@@ -62,8 +62,8 @@ def cg_sense(y: Tensor, encoding: SensitivityEncoding, sigma: float, iterations:
     """
     decay = (1.0 + radius(*encoding.in_shape[1:]).to(y.device, y.real.dtype)) ** -2
     power = (y.abs().square().sum() / decay.sum() * decay)[None]
-    data = GeneralData(encoding, y[None], y.real.new_full((1,), sigma))
-    return data.posterior_mean(torch.zeros_like(data.backprojection), power, iterations)[0]
+    likelihood = OperatorLikelihood(encoding, y[None], y.real.new_full((1,), sigma))
+    return likelihood.mean(torch.zeros_like(likelihood.backprojection), power, iterations)[0]
 
 
 def _tv_sense(y: Tensor, encoding: SensitivityEncoding, sigma: float) -> Tensor:

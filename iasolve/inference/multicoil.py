@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.image_phase import image_phase
-from iasolve.inference.noise_level import estimate_sigma
+from iasolve.inference.levels import estimate_sigma
 from iasolve.operators.base import as_tensor
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.coils import SensitivityEncoding

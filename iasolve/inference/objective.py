@@ -1,58 +1,67 @@
-"""The objective of one scale: how well its contribution fits the measurement, and what its latents cost.
+"""The objective of latents: how well their image fits the measurement, and what they cost.
 
-``J = beta * data(h_s) + cost``, per image. ``variational``: the latents are ``z = m + sigma_q e`` and the cost is
-``KL(N(m, sigma_q) || p)``, this scale's terms of the ELBO of ``y``. ``map``: ``z = m`` and the cost is
-``-log p(m | context)``. ``expected``: ``z = m`` too, and the cost is ``-E log p(z | context)`` over the posterior's
-width, which, unlike ``map``, pays nothing for a context whose prior is narrower than that. Descent is on *minus* the
-log prior; the paper's eq. (7) as printed has the other sign.
+``J = beta * data + cost``, per image, in nats. ``variational``: the latents are ``z = m + sigma_q e`` and the cost is
+``KL(N(m, sigma_q) || p)``, terms of the ELBO of ``y``. ``map``: ``z = m`` and the cost is ``-log p(m | context)``.
+``expected``: ``z = m`` too, and the cost is ``-E log p(z | context)`` over the posterior's width, which, unlike
+``map``, pays nothing for a context whose prior is narrower than that. Descent is on *minus* the log prior; the paper's
+eq. (7) as printed has the other sign.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from iasolve.inference.data import DataModel
-from iasolve.inference.geometry import Geometry
+from iasolve.inference.likelihood import Likelihood, Solution, Value
+from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian, kl_divergence
 from iasolve.priors import Prior
-from iasolve.priors.prior import Layer
+from iasolve.priors.hierarchy import START, Descent, Hierarchy, Node, Prefix
+from iasolve.spectrum import Spectrum
 
-__all__ = [
-    "DataTerm",
-    "ImageTerm",
-    "RingTerm",
-    "ScaleValue",
-    "UnjudgedTerm",
-    "complete",
-    "evaluate_scale",
-    "point_cost",
-]
+__all__ = ["DataTerm", "Drawn", "Evaluation", "ImageTerm", "Noise", "Objective", "RingTerm", "data_term", "latent_cost"]
+
+
+class Noise:
+    """Standard normal draws that depend on a seed and a label only, never on the batch.
+
+    The same values serve every image of a batch, so an image's result does not depend on its neighbours.
+    """
+
+    def __init__(self, seed: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.seed, self.device, self.dtype = seed, device, dtype
+
+    def __call__(self, shape: tuple[int, ...], *label: int | str | None) -> Tensor:
+        """Values of ``(1, *shape)``."""
+        text = "/".join(map(str, (self.seed, *label)))
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+        generator = torch.Generator().manual_seed(digest)
+        values = torch.randn((1, *shape), generator=generator, dtype=torch.float32)
+        return values.to(device=self.device, dtype=self.dtype)
 
 
 class DataTerm(Protocol):
-    """Data term of a scale's contribution, other contributions held at their current values."""
+    """How badly contributions ``(B * T, C, n_s)`` of all scales fit the measurement, weighted by ``beta``."""
 
-    def __call__(self, index: int, contribution: Tensor) -> Tensor:
-        """``(B,)`` per image, differentiable in ``contribution`` ``(B * T, C, n_s)``."""
+    def fit(self, contributions: list[Tensor], scale: int | None = None, start: Solution | None = None) -> Value:
+        """Nats ``(B,)``, differentiable: of all contributions, or what one scale of index ``scale`` answers for."""
 
-    def settled(self, index: int, contribution: Tensor) -> Tensor:
-        """The same value for comparisons: independent of earlier calls."""
+    def settled(self, contributions: list[Tensor], scale: int | None = None) -> Tensor:
+        """The same ``(B,)``, exact enough for comparisons."""
 
-    def total(self, contributions: list[Tensor], betas: list[float]) -> Tensor:
-        """Weighted data term of all contributions together, ``(B,)``."""
+    def shares(self, contributions: list[Tensor]) -> Tensor:
+        """Every scale's share of the whole, ``(S, B)``."""
 
-    def commit(self, index: int, contribution: Tensor) -> None:
-        """Make a contribution current."""
-
-    def misfit(self, index: int, contribution: Tensor) -> Tensor:
-        """Root mean square residual against what noise and decoder explain, ``(B,)``: about 1."""
+    def misfit(self, contributions: list[Tensor]) -> Tensor:
+        """Root mean square residual against what noise and decoder explain, ``(S, B)``: about 1."""
 
 
 class RingTerm:
-    """Direct geometry and diagonal operator: a ring's data term needs that ring only.
+    """One tile, the image itself, and a diagonal operator: a ring's data term needs that ring only.
 
     Parameters
     ----------
@@ -60,10 +69,11 @@ class RingTerm:
         Folded measurement per ring, ``(B, C, n_s)``, in the (half) layout of the contributions.
     sigma_x : Tensor
         ``(C, S)``.
+    spectrum : Spectrum
+        Of the prior.
     weights : list of Tensor
         How many full-grid bins each stored bin stands for, ``(n_s,)``.
-    is_complex : bool
-    loss : {"likelihood", "l1"}
+    betas : list of float
     """
 
     def __init__(
@@ -71,181 +81,211 @@ class RingTerm:
         values: list[Tensor],
         variances: list[Tensor],
         sigma_x: Tensor,
+        spectrum: Spectrum,
         weights: list[Tensor],
-        is_complex: bool,
-        loss: str,
+        betas: Sequence[float],
     ) -> None:
-        self.values, self.weights, self.loss = values, weights, loss
-        factor = 1.0 if is_complex else 0.5
+        self.values, self.weights, self.betas = values, weights, betas
         self.precision = [1 / (v + sigma_x[:, i, None].square()) for i, v in enumerate(variances)]
-        self.factor = factor
+        self.factor = 1.0 if spectrum.is_complex else 0.5
 
-    def __call__(self, index: int, contribution: Tensor) -> Tensor:
-        """See :class:`DataTerm`."""
+    def ring(self, index: int, contribution: Tensor) -> Tensor:
+        """Nats ``(B,)`` of one ring, unweighted."""
         r = contribution - self.values[index]
-        if self.loss == "l1":
-            measured = self.precision[index] > 0
-            return ((r.real.abs() + r.imag.abs()) * measured * self.weights[index]).flatten(1).sum(1)
         squared = r.real.square() + r.imag.square()
         return self.factor * (squared * self.precision[index] * self.weights[index]).flatten(1).sum(1)
 
-    def settled(self, index: int, contribution: Tensor) -> Tensor:
-        """The same."""
-        return self(index, contribution)
-
-    def total(self, contributions: list[Tensor], betas: list[float]) -> Tensor:
-        """Sum over rings."""
-        return torch.stack([b * self(i, h) for i, (h, b) in enumerate(zip(contributions, betas, strict=True))]).sum(0)
-
-    def commit(self, index: int, contribution: Tensor) -> None:
-        """Nothing to do: rings do not touch."""
-
-    def misfit(self, index: int, contribution: Tensor) -> Tensor:
+    def fit(self, contributions: list[Tensor], scale: int | None = None, start: Solution | None = None) -> Value:
         """See :class:`DataTerm`."""
-        r = contribution - self.values[index]
-        measured = ((self.precision[index] > 0) * self.weights[index]).flatten(1).sum(1).clamp_min(1)
-        squared = (r.real.square() + r.imag.square()) * self.precision[index] * self.weights[index]
-        return (squared.flatten(1).sum(1) / measured).sqrt()
+        return Value(self.settled(contributions, scale), None)
+
+    def settled(self, contributions: list[Tensor], scale: int | None = None) -> Tensor:
+        """See :class:`DataTerm`."""
+        if scale is not None:
+            return self.betas[scale] * self.ring(scale, contributions[scale])
+        return self.shares(contributions).sum(0)
+
+    def shares(self, contributions: list[Tensor]) -> Tensor:
+        """Each ring's own."""
+        return torch.stack([b * self.ring(i, h) for i, (h, b) in enumerate(zip(contributions, self.betas, strict=True))])
+
+    def misfit(self, contributions: list[Tensor]) -> Tensor:
+        """Each ring's own."""
+        out = []
+        for index, contribution in enumerate(contributions):
+            r = contribution - self.values[index]
+            measured = ((self.precision[index] > 0) * self.weights[index]).flatten(1).sum(1).clamp_min(1)
+            squared = (r.real.square() + r.imag.square()) * self.precision[index] * self.weights[index]
+            out.append((squared.flatten(1).sum(1) / measured).sqrt())
+        return torch.stack(out)
 
 
 class ImageTerm:
-    """Any geometry and operator: the contribution is put into the image, and the data model judges the image.
+    """Any geometry and operator: the likelihood judges the image, which does not divide among scales.
+
+    The weight of the whole is the mean ``beta``.
 
     Parameters
     ----------
-    prior : Prior
-    geometry : Geometry
-    data : DataModel
+    image : callable
+        From contributions to the image ``(B, C, H, W)``.
+    likelihood : Likelihood
     variance : Tensor
         ``V`` on the image grid, ``(C, H, W)``.
-    contributions : list of Tensor
-        The guess's, per scale; held where not being refined.
+    betas : list of float
     """
 
     def __init__(
-        self, prior: Prior, geometry: Geometry, data: DataModel, variance: Tensor, contributions: list[Tensor]
+        self,
+        image: Callable[[list[Tensor]], Tensor],
+        likelihood: Likelihood,
+        variance: Tensor,
+        betas: Sequence[float],
     ) -> None:
-        self.prior, self.geometry, self.data, self.variance = prior, geometry, data, variance
-        self.current = list(contributions)
+        self.image, self.likelihood, self.variance, self.betas = image, likelihood, variance, betas
 
-    def image(self, index: int, contribution: Tensor) -> Tensor:
-        """The image with one scale's contribution exchanged."""
-        parts = list(self.current)
-        parts[index] = contribution
-        return self.geometry.image(self.prior.spectrum.inverse(self.prior.assemble(parts)))
+    def _beta(self, scale: int | None) -> float:
+        return sum(self.betas) / len(self.betas) if scale is None else self.betas[scale]
 
-    def __call__(self, index: int, contribution: Tensor) -> Tensor:
+    def fit(self, contributions: list[Tensor], scale: int | None = None, start: Solution | None = None) -> Value:
+        """Of the image, other contributions as they are."""
+        value = self.likelihood.value(self.image(contributions), self.variance, start)
+        return Value(self._beta(scale) * value.nats, value.solution)
+
+    def settled(self, contributions: list[Tensor], scale: int | None = None) -> Tensor:
         """See :class:`DataTerm`."""
-        return self.data.term(self.image(index, contribution), self.variance)
+        return self._beta(scale) * self.likelihood.settled(self.image(contributions), self.variance)
 
-    def settled(self, index: int, contribution: Tensor) -> Tensor:
-        """See :class:`DataTerm`."""
-        return self.data.settled(self.image(index, contribution), self.variance)
+    def shares(self, contributions: list[Tensor]) -> Tensor:
+        """Equal ones."""
+        count = len(contributions)
+        return (self.settled(contributions) / count).expand(count, -1)
 
-    def total(self, contributions: list[Tensor], betas: list[float]) -> Tensor:
-        """Of the whole image, once, with the mean weight: its data term does not divide among scales."""
-        image = self.geometry.image(self.prior.spectrum.inverse(self.prior.assemble(contributions)))
-        return sum(betas) / len(betas) * self.data.settled(image, self.variance)
-
-    def commit(self, index: int, contribution: Tensor) -> None:
-        """Make a contribution current."""
-        self.current[index] = contribution
-
-    def misfit(self, index: int, contribution: Tensor) -> Tensor:
-        """Of the whole image."""
-        return self.data.misfit(self.image(index, contribution), self.variance)
+    def misfit(self, contributions: list[Tensor]) -> Tensor:
+        """That of the image, at every scale."""
+        whole = self.likelihood.misfit(self.image(contributions), self.variance)
+        return whole.expand(len(contributions), -1)
 
 
-class UnjudgedTerm(ImageTerm):
-    """An image's data term where no scale is refined: totals are judged, single scales are not.
-
-    Each judgement of a scale would be a solve for the whole image, and nothing to compare it with.
-    """
-
-    _misfit: Tensor | None = None
-
-    def settled(self, index: int, contribution: Tensor) -> Tensor:
-        """Nothing."""
-        return contribution.real.new_zeros(len(contribution) // self.geometry.tiles)
-
-    def misfit(self, index: int, contribution: Tensor) -> Tensor:
-        """Of the whole image, the same at every scale: nothing changes on the way down."""
-        if self._misfit is None:
-            self._misfit = super().misfit(index, contribution)
-        return self._misfit
+def data_term(problem: Problem, prior: Prior, betas: Sequence[float]) -> DataTerm:
+    """Ring by ring where rings do not touch, else by the image."""
+    if problem.folded is None:
+        return ImageTerm(lambda h: problem.decode(prior, h), problem.likelihood, problem.variance, betas)
+    spectrum, folded = prior.spectrum, problem.folded
+    return RingTerm(
+        prior.rings(spectrum.half(folded.value)),
+        prior.rings(spectrum.half(folded.variance)),
+        prior.sigma_x,
+        spectrum,
+        prior.rings(spectrum.weight.to(prior.device, folded.variance.dtype)),
+        betas,
+    )
 
 
-class ScaleValue(NamedTuple):
-    """``total`` and ``cost`` ``(B,)``, and the contribution ``(B * T, C, n_s)``."""
-
-    total: Tensor
-    contribution: Tensor
-    cost: Tensor
-
-
-def complete(
-    layer: Layer, context: Tensor, evidence: Tensor | None, p: Gaussian, covered: Tensor | None = None
-) -> Gaussian:
-    """A latent that is not refined: its posterior, or its prior without encoder or beyond the guess stop."""
-    if evidence is None:
-        return p
-    q = layer.posterior(context, evidence, p)
-    if covered is None:
-        return q
-    return Gaussian(torch.where(covered, q.mean, p.mean), torch.where(covered, q.log_std, p.log_std))
-
-
-def point_cost(q: Gaussian, p: Gaussian, widths: bool) -> Tensor:
-    """``-log p`` at the mean of ``q``, without its constant; with ``widths``, its expectation over ``q``."""
+def latent_cost(q: Gaussian, p: Gaussian, objective: str) -> Tensor:
+    """What a latent costs, element by element: see the module; a point's without the constant of ``log p``."""
+    if objective == "variational":
+        return kl_divergence(q, p)
     squared = (q.mean - p.mean).square()
-    if widths:
+    if objective == "expected":
         squared = squared + (2 * q.log_std).exp()
     return 0.5 * squared * (-2 * p.log_std).exp() + p.log_std
 
 
-def evaluate_scale(
-    prior: Prior,
-    index: int,
-    context: Tensor,
-    means: list[Tensor],
-    stds: list[Tensor],
-    draws: list[Tensor] | None,
-    data: DataTerm,
-    beta: float,
-    tiles: int,
-    *,
-    widths: bool = False,
-    first: int = 0,
-    complete_after: int | None = None,
-    features: list[Tensor] | None = None,
-    covered: Tensor | None = None,
-    settled: bool = False,
-) -> ScaleValue:
-    """Objective of a scale, its cost alone, and its contribution.
+Drawn = Callable[[Node, Tensor], Tensor] | None
+"""Standard normal values for a latent, from its node and mean; None: latents are at their means."""
 
-    ``draws`` are standard normal values per layer (variational) or None (a point; ``widths`` as in
-    :func:`point_cost`). With ``complete_after``, latents of
-    later layers are not taken from ``means`` but completed in the context at hand: from the posterior where there
-    are encoder ``features``, else from the prior (the paper's inner loop). With ``first``, the layers before it are
-    skipped: ``context`` is the one after them, and their cost, which does not depend on what follows, is left out.
+
+class Evaluation(NamedTuple):
+    """A part of the way down: ``costs`` ``(B,)`` of its latents, and every scale's contribution after it."""
+
+    way: Descent
+    costs: list[Tensor]
+    contributions: list[Tensor]
+
+
+class Objective:
+    """The objective of all latents, or of a part of the way down.
+
+    Parameters
+    ----------
+    prior : Prior
+    hierarchy : Hierarchy
+    term : DataTerm
+    kind : {"map", "expected", "variational"}
+    noise : Noise
+        Source of the draws ``e``.
+    tiles : int
+        Tiles per image.
     """
-    cost: Tensor | None = None
-    for number, layer in list(enumerate(prior.layers(index)))[first:]:
-        p, feature = layer.prior(context)
-        q = Gaussian(means[number], stds[number].log())
-        if complete_after is not None and number > complete_after:
-            q = complete(layer, context, None if features is None else features[index], p, covered)
-        if draws is None:
-            z = q.mean
-            part = point_cost(q, p, widths)
-        else:
-            z = q.mean + q.std * draws[number]
-            part = kl_divergence(q, p)
-        summed = part.flatten(1).sum(1)
-        cost = summed if cost is None else cost + summed
-        context = layer.update(context, z, feature)
-    contribution = prior.contribution(index, context)
-    assert cost is not None
-    cost = cost.unflatten(0, (-1, tiles)).sum(1) if tiles > 1 else cost
-    fit = data.settled(index, contribution) if settled else data(index, contribution)
-    return ScaleValue(beta * fit + cost, contribution, cost)
+
+    fixed_draws = 2
+    """Draws over which variational objectives are compared; every second one is the negative of the one before."""
+
+    def __init__(
+        self, prior: Prior, hierarchy: Hierarchy, term: DataTerm, kind: str, noise: Noise, tiles: int
+    ) -> None:
+        self.prior, self.hierarchy, self.term = prior, hierarchy, term
+        self.kind, self.noise, self.tiles = kind, noise, tiles
+
+    def evaluate(
+        self,
+        choose: Callable[[Node], Gaussian],
+        held: list[Tensor] | None = None,
+        start: Prefix = START,
+        end: int | None = None,
+        draw: Drawn = None,
+    ) -> Evaluation:
+        """Go down from ``start`` to ``end`` with the posteriors that ``choose`` gives.
+
+        Parameters
+        ----------
+        choose : callable
+        held : list of Tensor, optional
+            Contributions of the scales that this part of a separable prior does not complete; None: it goes to the end,
+            and makes all of them.
+        start : Prefix
+        end : int, optional
+        draw : Drawn
+        """
+        posteriors: list[Gaussian] = []
+
+        def value(node: Node) -> Tensor:
+            q = choose(node)
+            posteriors.append(q)
+            return q.mean if draw is None else q.mean + q.std * draw(node, q.mean)
+
+        way = self.hierarchy.descend(value, start, end)
+        costs = [
+            self._per_image(latent_cost(q, node.prior, self.kind).flatten(1).sum(1))
+            for q, node in zip(posteriors, way.nodes, strict=True)
+        ]
+        if held is None:
+            return Evaluation(way, costs, self.prior.contributions(list(way.done.contexts)))
+        contributions = list(held)
+        for scale in sorted({node.scale for node in way.nodes}):
+            contributions[scale] = self.prior.contribution(scale, way.done.contexts[scale])
+        return Evaluation(way, costs, contributions)
+
+    def _per_image(self, cost: Tensor) -> Tensor:
+        return cost.unflatten(0, (-1, self.tiles)).sum(1) if self.tiles > 1 else cost
+
+    def fixed(self, *label: int, base: int = 0) -> list[Drawn]:
+        """Antithetic draws, the same for every comparison; a point needs none.
+
+        ``label`` names them, and so does a latent's number from ``base``.
+        """
+        if self.kind != "variational":
+            return [None]
+        out: list[Drawn] = []
+        for k in range(self.fixed_draws // 2):
+            for sign in (1, -1):
+                out.append(self._drawn(sign, base, "fixed", k, *label))
+        return out
+
+    def fresh(self, *label: int | None, base: int = 0) -> Drawn:
+        """A step's own draws; a point needs none."""
+        return self._drawn(1, base, "step", *label) if self.kind == "variational" else None
+
+    def _drawn(self, sign: int, base: int, *label: int | str | None) -> Callable[[Node, Tensor], Tensor]:
+        return lambda node, mean: sign * self.noise(tuple(mean.shape[1:]), *label, node.number - base)

@@ -1,21 +1,22 @@
-"""Posterior samples and the error bar."""
+"""Posterior samples."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from iasolve.inference.data import DataModel, DiagonalData
-from iasolve.inference.guess import Guess, decoded
-from iasolve.inference.local import LocalResidual
+from iasolve.inference.closing import Closing
+from iasolve.inference.objective import Noise
+from iasolve.inference.options import Watch
+from iasolve.inference.passes import Guess, descend
 from iasolve.inference.problem import Problem
-from iasolve.inference.topdown import Noise, Pass, descend
 from iasolve.priors import Prior
+from iasolve.priors.hierarchy import Node
 
-__all__ = ["Sampler", "error_bar"]
+__all__ = ["Samples", "draw_samples"]
 
 
-class Sampler:
+class Samples:
     """Draws of the image around a solution.
 
     A draw of the latents gives a deviation of the decoded image, which is added to the solution: deviations of
@@ -39,36 +40,30 @@ class Sampler:
     def __init__(
         self, problem: Problem, prior: Prior, solution: Guess, source: Guess, stop: Tensor, noise: Noise
     ) -> None:
-        self.problem, self.prior, self.stop, self.noise = problem, prior, stop, noise
-        self.source = source
-        self.centre = decoded(problem, prior, solution.found)
-        self.middle = self._tiles(self.source.found)
+        self.problem, self.prior, self.source, self.stop, self.noise = problem, prior, source, stop, noise
+        self.centre = problem.decode(prior, solution.contributions)
+        self.middle = self._tiles(source)
+        self._offsets = source.offsets
 
-    def _tiles(self, found: Pass) -> Tensor:
-        return self.prior.spectrum.inverse(self.prior.assemble(found.contributions))
+    def _tiles(self, guess: Guess) -> Tensor:
+        return self.prior.spectrum.inverse(self.prior.assemble(guess.contributions))
 
-    def decode(self, label: str, temperature: float) -> Tensor:
-        """The decoded image of one draw of the latents, ``(B, C, H, W)``."""
-        found = descend(
-            self.prior,
-            self.source.features,
-            len(self.stop),
-            stop=self.stop,
-            temperature=temperature,
-            noise=self.noise,
-            label=label,
-            offsets=[s.offsets for s in self.source.found.scales],
-        )
-        return self.centre + self.problem.geometry.deviation(self._tiles(found) - self.middle)
+    def decoded(self, number: int) -> Tensor:
+        """The decoded image of draw ``number`` of the latents, ``(B, C, H, W)``."""
+        scale_of: list[int] = []
 
-    def posterior(
-        self, number: int, variance: Tensor, local: LocalResidual | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample ``number``: the decoded image, its posterior mean given ``y``, and a draw of the image.
+        def choose(node: Node) -> Tensor:
+            place = sum(scale == node.scale for scale in scale_of)
+            scale_of.append(node.scale)
+            q = node.posterior
+            draw = self.noise(tuple(q.mean.shape[1:]), f"sample {number}", node.scale, place)
+            return q.mean + q.std * self._offsets[node.number] + draw * q.std
 
-        ``variance`` is ``V``, ``(C, H, W)`` or ``(B, C, H, W)``; ``local`` spreads it over the image.
-        """
-        moved = self.decode(f"sample {number}", 1.0)
+        drawn = self._tiles(descend(self.prior, self.source.features, self.stop, choose))
+        return self.centre + self.problem.geometry.deviation(drawn - self.middle)
+
+    def image(self, number: int, closing: Closing) -> tuple[Tensor, Tensor]:
+        """Sample ``number``: the posterior mean of the image given its draw of the latents, and a draw of the image."""
         count = 0
 
         def white(shape: tuple[int, ...]) -> Tensor:
@@ -76,25 +71,16 @@ class Sampler:
             count += 1
             return self.noise(shape, f"pixels {number}", count)
 
-        if local is not None:
-            return moved, *local.draw(moved, white)
-        return moved, *self.problem.data.posterior_draw(moved, variance, white)
+        return closing.draw(self.decoded(number), white)
 
 
-def error_bar(data: DataModel, variance: Tensor, means: Tensor, draws: Tensor, stationary: bool = True) -> Tensor:
-    """``std``: spread of the conditional means ``(K, B, C, H, W)`` plus the mean conditional variance.
-
-    The latter is exact for a ``stationary`` residual and diagonal data; otherwise it is the mean square of the
-    draws over 7 x 7 pixels.
-    """
-    if len(means) > 1:
-        spread = (means - means.mean(0)).abs().square().sum(0) / (len(means) - 1)
-    else:
-        spread = torch.zeros_like(means[0].real)
-    if stationary and isinstance(data, DiagonalData):
-        # stationary: the variance of a pixel is the mean over the full grid
-        within = data.posterior_variance(variance).mean((-2, -1), keepdim=True)
-    else:
-        squared = (draws - means).abs().square().mean(0)
-        within = torch.nn.functional.avg_pool2d(squared, 7, stride=1, padding=3, count_include_pad=False)
-    return (spread + within).sqrt()
+def draw_samples(samples: Samples, count: int, closing: Closing, watch: Watch) -> tuple[Tensor, Tensor]:
+    """``count`` samples ``(K, B, C, H, W)``, and their error bar ``(B, C, H, W)``."""
+    means, draws = [], []
+    for number in range(count):
+        mean, draw = samples.image(number, closing)
+        means.append(mean)
+        draws.append(draw)
+        watch.tell("sample", number + 1, count)
+    drawn = torch.stack(draws)
+    return drawn, closing.error_bar(torch.stack(means), drawn)

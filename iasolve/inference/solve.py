@@ -1,104 +1,76 @@
-"""``solve``: from a measurement to an image with an error bar."""
+"""``solve``: from a measurement to an image with an error bar.
+
+A solution goes through the functions of this file from top to bottom: a measurement is checked and whitened, each batch
+of it is solved in as many views as the recipe has, and a view is posed, guessed, read again, refined, closed and
+sampled.
+"""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.batch import NonFiniteError, Part, solve_batch
-from iasolve.inference.general_data import Solves
-from iasolve.inference.geometry import bins_at
-from iasolve.inference.noise_level import estimate_sigma, likely_sigma
+from iasolve.inference.closing import Closing
+from iasolve.inference.likelihood import Solves
+from iasolve.inference.measurement import Measurement, check, warn_signed, warn_unlike, whitened
+from iasolve.inference.objective import Noise, Objective, data_term
+from iasolve.inference.options import Callback, Options, SolveOptions, Watch
+from iasolve.inference.passes import SHIFTS, Guess, first_guess, moves, read_again
+from iasolve.inference.problem import Problem, pose
+from iasolve.inference.refine import Candidate, better, judge, lower, parts_of, refine, steps_of
+from iasolve.inference.results import NonFiniteError, Result, ScaleReport, as_numpy, join
+from iasolve.inference.sampling import Samples, draw_samples
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
+from iasolve.priors.hierarchy import Hierarchy
+from iasolve.priors.likeness import image_elbo, ring_distance
 from iasolve.recipe import Recipe, load_recipe
 
-__all__ = ["NonFiniteError", "Result", "UnlikePriorWarning", "solve"]
-
-Array = Tensor | np.ndarray
+__all__ = ["solve"]
 
 
-class UnlikePriorWarning(UserWarning):
-    """The image is unlike what the prior was trained on."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A solution; arrays are of the kind (torch or numpy) and on the device that ``y`` was, with its batch dimensions.
-
-    Attributes
-    ----------
-    image : array
-        ``(..., C, H, W)``, in the user's units.
-    std : array or None
-        Standard deviation of each pixel, with samples only.
-    samples : array or None
-        ``(K, ..., C, H, W)`` posterior samples.
-    scales : list of dict
-        Per scale: ``scale``, ``steps``, ``before`` and ``after`` (objective in nats, per image), ``misfit``
-        (root mean square residual against noise and decoder level, per image; about 1; of the whole image where
-        the measurement does not divide among scales: tiles, and operators that are not diagonal).
-    sigma : array
-        Noise level used, per image, in the measurement's units.
-    gain : array
-        Estimated scale of each image: user's units over the prior's.
-    improved : array
-        Whether refinement ended with a better total objective than the guess, per image; where not, the guess
-        is returned.
-    likeness : array
-        ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
-    offsets : list of list of array
-        What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, in iterative
-        mode): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
-    solver : dict or None
-        Conjugate gradients, where the operator is not diagonal: per image the ``applications`` of ``A^H A`` (those of
-        its batch, without what came before: gain and profile) and the relative ``residual`` of the last solve.
-    recipe : Recipe
-        As resolved.
-    seed : int
-    seconds : float
-    """
-
-    image: Any
-    std: Any
-    samples: Any
-    scales: list[dict[str, Any]]
-    sigma: Any
-    gain: Any
-    improved: Any
-    likeness: Any
-    offsets: list[list[Any]]
-    solver: dict[str, Any] | None
-    recipe: Recipe
-    seed: int
-    seconds: float
-
-
+@overload
 def solve(
-    y: Array,
+    y: Tensor,
     operator: LinearOperator,
     prior: Prior,
     *,
     noise: NoiseModel | None = None,
-    recipe: str | Path | Recipe = "denoise",
-    samples: int | None = None,
-    seed: int = 0,
-    fit: str = "canvas",
-    overlap: int | None = None,
-    batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
-    warn: bool = True,
-    force_general: bool = False,
-) -> Result:
+    recipe: str | Path | Recipe | None = None,
+    callback: Callback | None = None,
+    **options: Unpack[SolveOptions],
+) -> Result[Tensor]: ...
+
+
+@overload
+def solve(
+    y: np.ndarray,
+    operator: LinearOperator,
+    prior: Prior,
+    *,
+    noise: NoiseModel | None = None,
+    recipe: str | Path | Recipe | None = None,
+    callback: Callback | None = None,
+    **options: Unpack[SolveOptions],
+) -> Result[np.ndarray]: ...
+
+
+def solve(
+    y: Tensor | np.ndarray,
+    operator: LinearOperator,
+    prior: Prior,
+    *,
+    noise: NoiseModel | None = None,
+    recipe: str | Path | Recipe | None = None,
+    callback: Callback | None = None,
+    **options: Unpack[SolveOptions],
+) -> Result[Tensor] | Result[np.ndarray]:
     """Solve ``y = A x + noise`` for ``x`` with an error bar.
 
     The work is done on the prior's device (``prior.to("cuda")``), wherever ``y`` and the operator are.
@@ -115,25 +87,14 @@ def solve(
         Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`; any other model is brought
         to white noise first (``noise.whitened``), and the result's ``sigma`` is then that of the white noise.
         Without it the level is estimated from ``y`` and reported.
-    recipe : str, path or Recipe
-        Name of a ready recipe, a TOML file, or a recipe.
-    samples : int, optional
-        Posterior samples; overrides the recipe's.
-    seed : int
-        The same seed gives the same result, whatever the batch.
-    fit : {"canvas", "field-of-view"}
-        What to do with an image of another size than the prior's: overlapping tiles, or one tile that shows the
-        whole field of view, band-limited up to the image's grid.
-    overlap : int, optional
-        Smallest overlap of a canvas's tiles, in pixels; a quarter of the tile by default.
-    batch_size : int
-        Images solved at a time.
-    progress : callable, optional
-        Called with (images done, images in all).
-    warn : bool
-        Warn when an image is unlike the prior's data.
-    force_general : bool
-        Treat a diagonal operator as any other (a check; slower).
+    recipe : str, path or Recipe, optional
+        Name of a ready recipe, a TOML file, or a recipe; without it the ready one that is made for the operator
+        (:meth:`iasolve.Recipe.for_operator`; the result says which).
+    callback : callable, optional
+        Called with a :class:`~iasolve.inference.options.Status` at every stage.
+    **options
+        ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``warn``, ``iterations``,
+        ``tolerance``, ``force_general``: see :class:`~iasolve.inference.options.Options`.
 
     Returns
     -------
@@ -148,233 +109,237 @@ def solve(
     NonFiniteError
         When the solution is not finite.
     """
-    begun = time.perf_counter()
-    resolved = load_recipe(recipe)
-    if samples is not None:
-        resolved = resolved.changed(samples=samples)
-    resolved.check_scales(prior.spectrum.scales)
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+    asked = Options(**options)
     if noise is not None and not hasattr(noise, "whitened"):
         raise TypeError(f"noise must be a noise model, as in noise=GaussianNoise(0.1), got {noise!r}")
-    as_numpy = isinstance(y, np.ndarray)
-    given = as_tensor(y)
-    if operator.out_dtype.is_complex and not given.is_complex():
+    resolved, chosen = _resolve(recipe, operator, prior, asked)
+    values = as_tensor(y)
+    if operator.out_dtype.is_complex and not values.is_complex():
         # k-space that happens to be stored as real numbers carries complex noise all the same
-        given = given.to(torch.promote_types(given.dtype, torch.complex64))
-    _check(given, operator, prior, fit)
-    lead = given.shape[: given.ndim - len(operator.out_shape)]
-    home = given.device
-    pieces = _white_pieces(given, operator, noise, prior, fit, batch_size)
-    sigma = torch.cat([piece.sigma for piece in pieces])
-    if warn and resolved.nonnegative and prior.nonnegative and operator.codomain == "image":
-        _warn_signed(torch.cat([piece.y for piece in pieces]), sigma, prior)
-    parts: list[Part] = []
+        values = values.to(torch.promote_types(values.dtype, torch.complex64))
+    check(values, operator, prior)
+    lead = values.shape[: values.ndim - len(operator.out_shape)]
+    pieces = whitened(values, operator, noise, prior, asked)
+    if asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image":
+        warn_signed(pieces, prior)
+    watch = Watch(callback, sum(len(piece.y) for piece in pieces))
+    parts = []
     for piece in pieces:
-        for start in range(0, len(piece.y), batch_size):
-            some = slice(start, start + batch_size)
-            parts.append(
-                solve_batch(
-                    piece.y[some],
-                    piece.sigma[some],
-                    piece.operator,
-                    prior,
-                    resolved,
-                    seed=seed,
-                    fit=fit,
-                    overlap=overlap,
-                    force_general=force_general,
-                )
-            )
-            if progress is not None:
-                progress(sum(len(part.gain) for part in parts), len(sigma))
+        for batch in piece.batches(asked.batch_size):
+            parts.append(_solve_batch(batch, prior, resolved, asked, watch))
+            watch.finish(len(batch.y))
+    joined = join(parts, lead, values.device)
+    if asked.warn:
+        warn_unlike(joined.likeness, joined.distance, prior, idle=not resolved.takes_steps)
+    result = replace(joined, chosen=chosen, seconds=watch.seconds)
+    return as_numpy(result) if isinstance(y, np.ndarray) else result
 
-    def gather(name: str, axis: int = 0) -> Any:
-        values = [getattr(p, name) for p in parts]
-        if values[0] is None:
-            return None
-        whole = torch.cat(values, dim=axis).to(home)
-        whole = whole.reshape((*whole.shape[:axis], *lead, *whole.shape[axis + 1 :]))
-        return whole.numpy() if as_numpy else whole
 
-    scales = []
-    for index, first in enumerate(parts[0].reports):
-        row: dict[str, Any] = {"scale": first.scale, "steps": first.steps}
-        for key in ("before", "after", "misfit"):
-            whole = torch.cat([getattr(p.reports[index], key) for p in parts]).to(home).reshape(lead)
-            row[key] = whole.numpy() if as_numpy else whole
-        scales.append(row)
-    likeness = gather("likeness")
-    if warn:
-        idle = not resolved.takes_steps
-        _warn_unlike(torch.cat([p.likeness for p in parts]), torch.cat([p.distance for p in parts]), prior, idle)
-    offsets = []
-    for layers in zip(*(p.offsets for p in parts), strict=True):
-        moved = [torch.cat(pieces).to(home) for pieces in zip(*layers, strict=True)]
-        offsets.append([m.numpy() for m in moved] if as_numpy else moved)
-    sigma_out = sigma.to(home).reshape(lead)
+def _resolve(
+    recipe: str | Path | Recipe | None, operator: LinearOperator, prior: Prior, options: Options
+) -> tuple[Recipe, str]:
+    """The recipe, and why it is this one."""
+    found = Recipe.for_operator(operator) if recipe is None else load_recipe(recipe)
+    chosen = f"{found.name!r} is the recipe for {type(operator).__name__}" if recipe is None else ""
+    if options.samples is not None:
+        found = found.changed(samples=options.samples)
+    found.check_scales(prior.spectrum.scales)
+    return found, chosen
+
+
+@torch.no_grad()
+def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> Result[Tensor]:
+    """The mean of all views; samples, error bars and reports are the first one's: of one posterior, about the mean."""
+    first = _solve_view(batch, prior, recipe, options, 0, watch)
+    count = recipe.views if moves(prior) else 1
+    refined = recipe.steps.views or count if recipe.reads else count
+    quiet = recipe.changed(samples=0)
+    guessed = quiet.changed(steps={"count": 0})
+    others = []
+    for number in range(1, count):
+        view = _solve_view(batch, prior, quiet if number < refined else guessed, options, number, watch)
+        others.append((view.image, view.solves))
+    image, samples, std = first.image, first.samples, first.std
+    if others:
+        image = torch.stack([image, *(moved for moved, _ in others)]).mean(0)
+        if samples is not None:
+            samples = samples + (image - first.image)
+            samples = samples.clamp_min(0) if options.nonnegative and prior.nonnegative else samples
+    support = batch.operator.support()
+    if support is not None:
+        # nothing was measured there, because nothing is there
+        image = image * support
+        std = None if std is None else std * support
+        samples = None if samples is None else samples * support
+    likeness, distance = _likeness(first.problem, prior, first.estimate)
+    solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
+    residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
+    applications = sum(s.applications for s in solves)
     return Result(
-        image=gather("image"),
-        std=gather("std"),
-        samples=gather("samples", 1),
-        scales=scales,
-        sigma=sigma_out.numpy() if as_numpy else sigma_out,
-        gain=gather("gain"),
-        improved=gather("improved"),
+        image=image,
+        std=std,
+        samples=samples,
+        scales=first.scales,
+        sigma=batch.sigma,
+        gain=first.problem.gain,
+        improved=first.improved,
         likeness=likeness,
-        offsets=offsets,
-        solver=_solver([p.solves for p in parts], lead, home, as_numpy),
-        recipe=resolved,
-        seed=seed,
-        seconds=time.perf_counter() - begun,
+        distance=distance,
+        offsets=_by_scale(prior, first.offsets),
+        solver=None
+        if residual is None
+        else {
+            "applications": torch.full_like(residual, applications, dtype=torch.int64),
+            "residual": residual,
+        },
+        recipe=recipe,
+        chosen="",
+        seed=options.seed,
+        seconds=0.0,
     )
 
 
-def _solver(solves: list[Solves | None], lead: torch.Size, home: torch.device, as_numpy: bool) -> dict[str, Any] | None:
-    found = [s for s in solves if s is not None]
-    if not found:
-        return None
-    values = {
-        "applications": torch.cat([torch.full_like(s.residual, s.applications, dtype=torch.int64) for s in found]),
-        "residual": torch.cat([s.residual for s in found]),
-    }
-    whole = {key: value.to(home).reshape(lead) for key, value in values.items()}
-    return {key: value.numpy() for key, value in whole.items()} if as_numpy else dict(whole)
+class _View(NamedTuple):
+    """The solution for one moved image; ``estimate``: on the problem's grid, in the prior's units."""
+
+    problem: Problem
+    estimate: Tensor
+    image: Tensor
+    std: Tensor | None
+    samples: Tensor | None
+    scales: list[ScaleReport[Tensor]]
+    improved: Tensor
+    offsets: list[Tensor]
+    solves: Solves | None
 
 
-class _Piece(NamedTuple):
-    """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device."""
+def _solve_view(
+    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch
+) -> _View:
+    """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only."""
+    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
+    stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
+    noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
+    nonnegative = options.nonnegative and prior.nonnegative
 
-    y: Tensor
-    sigma: Tensor
-    operator: LinearOperator
+    guess = first_guess(problem, prior, recipe, stop)
+    watch.tell("guess", number + 1, recipe.views)
+    again = None
+    if recipe.passes.count:
+        again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
+    final, scales, improved = _improve(problem, prior, recipe, [guess, again], stop, noise, number == 0, watch)
 
+    samples = Samples(problem, prior, final, guess if again is not None else final, stop, noise)
+    centre = samples.centre
+    variance = problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
+    closing = Closing(
+        problem.likelihood, centre, variance, problem.variance, recipe.closing.error, nonnegative, options.tolerance
+    )
+    estimate = closing.image(centre)
+    watch.tell("closing", number + 1, recipe.views)
+    drawn = std = None
+    if recipe.samples:
+        drawn, std = draw_samples(samples, recipe.samples, closing, watch)
+        if nonnegative:
+            estimate, drawn = estimate.clamp_min(0), drawn.clamp_min(0)
 
-def _white_pieces(
-    y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior, fit: str, batch_size: int
-) -> list[_Piece]:
-    """The problem with white noise: one piece, or one for each item where the noise model follows its measurement."""
-    operator = operator.to(y.device)
-    flat = y.reshape(-1, *operator.out_shape)
-    found: list[tuple[Tensor, LinearOperator, float | None]]
-    if noise is None:
-        found = [(flat, operator, None)]
-    elif getattr(noise, "follows_measurement", False):
-        each = [noise.whitened(item, operator) for item in flat]
-        found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]
-    else:
-        white = noise.whitened(flat, operator)
-        found = [(white.y, white.operator, float(white.noise.sigma))]
-    pieces = []
-    for values, acting, level in found:
-        values = values.to(prior.device, _precision(values, prior))
-        acting = acting.to(prior.device)
-        if level is None:
-            sigma = _estimated(values, acting, prior, fit, batch_size)
-        else:
-            sigma = torch.full((len(values),), level, dtype=values.real.dtype, device=values.device)
-        if not bool(torch.isfinite(acting.adjoint(values[:1])).all()):
-            raise NonFiniteError(
-                "the operator's adjoint makes NaN or infinite values of a finite measurement: try it with "
-                "check_operator (iasolve check-operator)"
-            )
-        pieces.append(_Piece(values, sigma, acting))
-    return pieces
-
-
-def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, fit: str, batch_size: int) -> Tensor:
-    """Noise levels ``(B,)``: by what images and k-space look like, by the prior's power where ``y`` may be neither."""
-    diagonal = operator.codomain in ("kspace", "spectrum") and operator.transfer() is not None
-    if operator.codomain is not None and not diagonal:
-        return estimate_sigma(y, operator)
-    height, width = operator.in_shape[1:]
-    power = bins_at(prior.power, (height, width), fit)
-    with torch.no_grad():
-        likely = torch.cat([likely_sigma(some, operator, power) for some in y.split(batch_size)])
-    # the image reaches the outermost k-space of all but large images: an upper bound, and a loose one
-    return torch.minimum(estimate_sigma(y, operator), likely) if diagonal else likely
-
-
-def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
-    if fit not in ("canvas", "field-of-view"):
-        raise ValueError(f"fit must be 'canvas' or 'field-of-view', got {fit!r}")
-    n = len(operator.out_shape)
-    if y.ndim < n or tuple(y.shape[y.ndim - n :]) != tuple(operator.out_shape):
-        raise ValueError(
-            f"the measurement has shape {tuple(y.shape)}, "
-            f"the operator puts out (..., {', '.join(map(str, operator.out_shape))})"
+    gain = problem.gain.reshape(-1, 1, 1, 1)
+    image = problem.crop(gain * estimate)
+    if not bool(torch.isfinite(image).all()):
+        raise NonFiniteError(
+            "the solution holds NaN or infinite values: check the measurement's range and sigma, "
+            "or lower the recipe's steps.size"
         )
-    if y.numel() == 0:
-        raise ValueError(f"the measurement is empty: shape {tuple(y.shape)}")
-    if y.is_complex() and not operator.out_dtype.is_complex:
-        raise ValueError(f"the measurement is complex ({y.dtype}), the operator puts out {operator.out_dtype}")
-    if len(operator.in_shape) != 3:
-        raise ValueError(f"the operator takes {operator.in_shape}, expected images (C, H, W)")
-    if operator.in_shape[0] != prior.channels:
-        raise ValueError(
-            f"the operator's images have {operator.in_shape[0]} channel(s), "
-            f"the prior {prior.name!r} has {prior.channels}"
-        )
-    if operator.is_complex != prior.spectrum.is_complex:
-        kinds = (
-            "complex" if operator.is_complex else "real",
-            "complex" if prior.spectrum.is_complex else "real",
-        )
-        raise ValueError(f"the operator takes {kinds[0]} images, the prior {prior.name!r} is over {kinds[1]} images")
-    support = operator.support()
-    if support is not None and (support.dtype != torch.bool or support.shape != operator.in_shape[1:]):
-        raise ValueError(
-            f"the operator's support() is {tuple(support.shape)} {support.dtype}, expected boolean "
-            f"{tuple(operator.in_shape[1:])}, True where images may be other than 0, or None"
-        )
-    if not bool(torch.isfinite(y).all()):
-        bad = int((~torch.isfinite(y)).sum())
-        raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
+    return _View(
+        problem,
+        estimate,
+        image,
+        None if std is None else problem.crop(gain * std),
+        None if drawn is None else problem.crop(gain * drawn),
+        scales,
+        improved,
+        final.offsets,
+        problem.likelihood.solves,
+    )
 
 
-def _warn_signed(y: Tensor, sigma: Tensor, prior: Prior) -> None:
-    """Images below zero, and a bound that does not know of them."""
-    if y.is_complex():
-        return
-    below = y.clamp_max(0).flatten(1).square().mean(1).sqrt()
-    # noise about zero has 0.7 of its level there
-    if bool((below > 2 * sigma).any()):
-        worst = int((below - 2 * sigma).argmax())
-        warnings.warn(
-            f"the measurement goes down to {float(y[worst].min()):.3g}, further below zero than its noise of "
-            f"{float(sigma[worst]):.3g} explains, and the images of prior {prior.name!r} do not: the result is bounded "
-            "to x >= 0. Add a constant to the images, or take a recipe with nonnegative = false",
-            UnlikePriorWarning,
-            stacklevel=3,
-        )
+class _Improved(NamedTuple):
+    """The best of what was tried, what it did at every scale, and whether it is better than the first guess."""
+
+    guess: Guess
+    scales: list[ScaleReport[Tensor]]
+    improved: Tensor
 
 
-def _precision(y: Tensor, prior: Prior) -> torch.dtype:
-    real = prior.power.dtype
-    return torch.promote_types(real, torch.complex32) if y.is_complex() else real
+def _improve(
+    problem: Problem,
+    prior: Prior,
+    recipe: Recipe,
+    readings: list[Guess | None],
+    stop: Tensor,
+    noise: Noise,
+    reported: bool,
+    watch: Watch,
+) -> _Improved:
+    """The better of first guess and further passes, and the recipe's steps from there where they pay."""
+    first, again = readings
+    assert first is not None
+    tiles, scales, steps = problem.geometry.tiles, prior.spectrum.scales, recipe.steps
+    if not (reported or recipe.takes_steps or again is not None):
+        return _Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
+    term = data_term(problem, prior, [steps.beta_at(scale) for scale in scales])
+    kind = steps.objective if recipe.takes_steps or again is None else "map"
+
+    def objective(guess: Guess) -> Objective:
+        return Objective(prior, Hierarchy(prior, len(stop), guess.features, stop), term, kind, noise, tiles)
+
+    judging = objective(first)
+    parts = parts_of(judging.hierarchy, steps.blocks, prior.separable)
+
+    def candidate(guess: Guess) -> Candidate:
+        widths = [q.log_std for q in guess.posteriors]
+        return Candidate(guess, widths, judge(judging, parts, guess.latents, widths))
+
+    begin = best = candidate(first)
+    if again is not None:
+        best = better(best, candidate(again), tiles)
+    counts = [0] * len(judging.hierarchy.layers)
+    if recipe.takes_steps:
+        counts = steps_of(judging.hierarchy, steps)
+        best = better(best, refine(objective(best.guess), parts, best, steps, watch), tiles)
+    rows: list[ScaleReport[Tensor]] = []
+    if reported:
+        misfit = term.misfit(best.guess.contributions)
+        taken = dict(zip(judging.hierarchy.scale_of, counts, strict=True))
+        before, after = begin.judgement.shares, best.judgement.shares
+        rows = [
+            {"scale": scale, "steps": taken[n], "before": before[n], "after": after[n], "misfit": misfit[n]}
+            for n, scale in enumerate(scales)
+        ]
+    return _Improved(best.guess, rows, lower(best.judgement.total, begin.judgement.total))
 
 
-def _warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -> None:
-    validation = prior.card.get("validation", {})
-    findings = []
-    lowest = validation.get("elbo_lowest")
-    # validation images are a sample: leave room beyond the most unusual of them
-    if lowest is not None and float(likeness.min()) < float(lowest) - 0.5:
-        findings.append(
-            f"its evidence lower bound is {float(likeness.min()):.2f} nats per pixel, the lowest of the validation "
-            f"images is {float(lowest):.2f}"
-        )
-    usual = (validation.get("coarse_rings") or {}).get("largest_distance")
-    if usual is not None and float(distance.max()) > 1.25 * float(usual):
-        findings.append(
-            f"the power of its coarse scales lies {float(distance.max()):.1f} standard deviations off, the farthest of "
-            f"the validation images {float(usual):.1f}"
-        )
-    if findings:
-        warnings.warn(
-            f"the image is unlike the data of prior {prior.name!r}: {'; '.join(findings)}. "
-            "The result may be worse than a classical method's"
-            + ("; refinement adapts the guess: take a recipe with steps, as 'denoise' has them" if idle else ""),
-            UnlikePriorWarning,
-            stacklevel=3,
-        )
+def _by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
+    """Something of each latent, scale by scale."""
+    rest = iter(latents)
+    return [[next(rest) for _ in prior.layers(index)] for index in range(len(prior.spectrum.scales))]
+
+
+def _stops(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
+    """Index of the finest scale of the guess, ``(B,)``; without encoder, latents of all scales are refined."""
+    if recipe.guess.stop == "auto":
+        return problem.stop
+    scales = prior.spectrum.scales
+    index = len(scales) - 1 if recipe.guess.stop in ("all", "none") else scales.index(int(recipe.guess.stop))
+    return torch.full_like(problem.stop, index)
+
+
+def _likeness(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
+    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
+    views = problem.geometry.cut(estimate)
+    scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
+    tiles = problem.geometry.tiles
+    return (
+        image_elbo(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
+        ring_distance(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
+    )

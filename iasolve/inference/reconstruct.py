@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iasolve.inference.levels import estimate_sigma
 from iasolve.inference.multicoil import pose_coils, sampled_positions
-from iasolve.inference.noise_level import estimate_sigma
-from iasolve.inference.solve import Result, UnlikePriorWarning, solve
+from iasolve.inference.options import Callback, SolveOptions, Status, Watch
+from iasolve.inference.results import Array, Result, UnlikePriorWarning, as_numpy, join
+from iasolve.inference.solve import solve
 from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.fourier import KSpaceMask
@@ -25,16 +27,23 @@ from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 from iasolve.spectrum import reflect
 
-__all__ = ["Reconstruction", "imaginary_share", "reconstruct"]
+__all__ = ["Reconstruction", "ReconstructOptions", "imaginary_share", "reconstruct"]
 
 LARGEST_IMAGINARY = 0.05
 """Imaginary share of a single coil's energy above which an image is not taken for real."""
 
-Array = Tensor | np.ndarray
+
+class ReconstructOptions(SolveOptions, total=False):
+    """The keyword arguments of :func:`reconstruct`: those of :func:`iasolve.solve`, and what is known of the scan."""
+
+    maps: Tensor | np.ndarray | None
+    mask: Tensor | np.ndarray | None
+    coils: int | None
+    phase: str
 
 
 @dataclass(frozen=True)
-class Reconstruction(Result):
+class Reconstruction(Result[Array]):
     """A :class:`~iasolve.Result` whose leading dimension, if any, is the slices.
 
     Attributes
@@ -47,24 +56,39 @@ class Reconstruction(Result):
     facts: list[dict[str, Any]]
 
 
+@overload
 def reconstruct(
-    kspace: Array,
+    kspace: Tensor,
     prior: Prior,
     *,
-    maps: Array | None = None,
-    mask: Array | None = None,
-    coils: int | None = None,
     noise: GaussianNoise | CoilNoise | None = None,
-    phase: str = "auto",
     recipe: str | Path | Recipe = "compressed-sensing",
-    samples: int | None = None,
-    seed: int = 0,
-    fit: str = "canvas",
-    overlap: int | None = None,
-    batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
-    warn: bool = True,
-) -> Reconstruction:
+    callback: Callback | None = None,
+    **options: Unpack[ReconstructOptions],
+) -> Reconstruction[Tensor]: ...
+
+
+@overload
+def reconstruct(
+    kspace: np.ndarray,
+    prior: Prior,
+    *,
+    noise: GaussianNoise | CoilNoise | None = None,
+    recipe: str | Path | Recipe = "compressed-sensing",
+    callback: Callback | None = None,
+    **options: Unpack[ReconstructOptions],
+) -> Reconstruction[np.ndarray]: ...
+
+
+def reconstruct(
+    kspace: Tensor | np.ndarray,
+    prior: Prior,
+    *,
+    noise: GaussianNoise | CoilNoise | None = None,
+    recipe: str | Path | Recipe = "compressed-sensing",
+    callback: Callback | None = None,
+    **options: Unpack[ReconstructOptions],
+) -> Reconstruction[Tensor] | Reconstruction[np.ndarray]:
     """Reconstruct images from undersampled k-space of any number of coils.
 
     Each slice has its own sensitivities and its own phase, so slices of several coils are solved one by one; those of
@@ -76,19 +100,16 @@ def reconstruct(
         ``(coils, H, W)`` or ``(slices, coils, H, W)``, complex, centred and orthonormal, unsampled entries 0.
     prior : Prior
         Over images of one channel, real or complex.
-    maps : Tensor or array, optional
-        Sensitivities of ``kspace``'s shape, or ``(coils, H, W)`` for all slices; estimated by default.
-    mask : Tensor or array, optional
-        Broadcastable to ``(H, W)``; by default, slice by slice, the positions where any coil is not 0.
-    coils : int, optional
-        Compress to this many; by default to 12, if there are more.
     noise : GaussianNoise or CoilNoise, optional
         Noise of ``kspace``; its level is estimated without.
-    phase : {"auto", "none"}
-        For a prior over real images: estimate a smooth phase and solve for the image without it (for a single coil,
-        only where more than a twentieth of the energy is imaginary), or take the images for real.
-    recipe, samples, seed, fit, overlap, batch_size, progress, warn
-        See :func:`iasolve.solve`; ``progress`` counts slices.
+    recipe, callback
+        See :func:`iasolve.solve`; ``callback`` counts slices.
+    **options
+        Those of :func:`iasolve.solve`, and: ``maps``, sensitivities of ``kspace``'s shape, or ``(coils, H, W)`` for all
+        slices, estimated by default; ``mask``, broadcastable to ``(H, W)``, by default, slice by slice, the positions
+        where any coil is not 0; ``coils``, compress to so many, by default to 12, if there are more; ``phase``,
+        ``"auto"``: for a prior over real images, estimate a smooth phase and solve for the image without it (for a
+        single coil, only where more than a twentieth of the energy is imaginary), or ``"none"``: take images for real.
 
     Returns
     -------
@@ -110,6 +131,8 @@ def reconstruct(
     >>> prior = iasolve.load_prior("mri-t1-128")
     >>> result = iasolve.reconstruct(load_kspace().kspace, prior, fit="field-of-view")  # doctest: +SKIP
     """
+    mask, coils, phase = options.pop("mask", None), options.pop("coils", None), options.pop("phase", "auto")
+    maps = options.pop("maps", None)
     volume = as_tensor(kspace)
     if volume.ndim not in (3, 4) or not volume.is_complex() or 0 in volume.shape:
         raise ValueError(
@@ -120,22 +143,18 @@ def reconstruct(
         raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
     stack = volume[None] if volume.ndim == 3 else volume
     every = _maps_of_slices(maps, stack)
-    shared: dict[str, Any] = {
-        "recipe": recipe,
-        "samples": samples,
-        "seed": seed,
-        "fit": fit,
-        "overlap": overlap,
-        "batch_size": batch_size,
-        "warn": warn,
-    }
-    results: list[Result] = []
+    results: list[Result[Tensor]] = []
     facts: list[dict[str, Any]] = [{} for _ in stack]
+    watch = Watch(callback, len(stack))
+
+    def count(status: Status) -> None:
+        # images of this call come after those of the calls before it
+        if callback is not None:
+            callback(status._replace(image=watch.image + status.image, images=len(stack), seconds=watch.seconds))
 
     def add(y: Tensor, operator: LinearOperator, level: GaussianNoise | None) -> None:
-        results.append(solve(y, operator, prior, noise=level, **shared))
-        if progress is not None:
-            progress(sum(len(r.image) for r in results), len(stack))
+        results.append(solve(y, operator, prior, noise=level, recipe=recipe, callback=count, **options))
+        watch.image += len(y)
 
     if stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise):
         batches = _single_coil(stack, mask, prior.spectrum.is_complex)
@@ -143,7 +162,7 @@ def reconstruct(
         if phase == "none" or max(fact.get("imaginary_share", 0.0) for fact in facts) < LARGEST_IMAGINARY:
             for y, operator in batches:
                 add(y, operator, noise)
-            return _joined(results, facts, volume.ndim == 4, isinstance(kspace, np.ndarray))
+            return _joined(results, facts, volume, isinstance(kspace, np.ndarray))
     with _said_once(len(stack)):
         for number, item in enumerate(stack):
             posed = pose_coils(
@@ -157,7 +176,16 @@ def reconstruct(
             )
             facts[number] |= posed.facts
             add(posed.y[None], posed.operator, posed.noise)
-    return _joined(results, facts, volume.ndim == 4, isinstance(kspace, np.ndarray))
+    return _joined(results, facts, volume, isinstance(kspace, np.ndarray))
+
+
+def _joined(
+    results: list[Result[Tensor]], facts: list[dict[str, Any]], volume: Tensor, numpy: bool
+) -> Reconstruction[Tensor] | Reconstruction[np.ndarray]:
+    """Results of batches as one; without the leading dimension where the data had none."""
+    whole = join(results, volume.shape[:-3], volume.device)
+    found = Reconstruction(**{f.name: getattr(whole, f.name) for f in fields(whole)}, facts=facts)
+    return as_numpy(found) if numpy else found
 
 
 def imaginary_share(kspace: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
@@ -187,7 +215,7 @@ def imaginary_share(kspace: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
     return share.clamp_max(1)
 
 
-def _single_coil(stack: Tensor, mask: Array | None, is_complex: bool) -> list[tuple[Tensor, KSpaceMask]]:
+def _single_coil(stack: Tensor, mask: Tensor | np.ndarray | None, is_complex: bool) -> list[tuple[Tensor, KSpaceMask]]:
     """Slices of a single coil as one batch; each on its own where they were sampled differently."""
     masks = [sampled_positions(item, mask) for item in stack]
     alike = all(torch.equal(other, masks[0]) for other in masks)
@@ -205,7 +233,7 @@ def _single_facts(y: Tensor, operator: KSpaceMask, noise: GaussianNoise | None) 
     return [{**facts, "imaginary_share": float(share)} for share in imaginary_share(y, operator.mask, sigma)]
 
 
-def _maps_of_slices(maps: Array | None, stack: Tensor) -> Tensor | None:
+def _maps_of_slices(maps: Tensor | np.ndarray | None, stack: Tensor) -> Tensor | None:
     if maps is None:
         return None
     values = as_tensor(maps)
@@ -230,45 +258,3 @@ def _said_once(slices: int) -> Iterator[None]:
     if unlike:
         more = f" (so of {len(unlike)} of {slices} slices)" if len(unlike) > 1 else ""
         warnings.warn(f"{unlike[0].message}{more}", UnlikePriorWarning, stacklevel=4)
-
-
-def _joined(results: list[Result], facts: list[dict[str, Any]], sliced: bool, as_numpy: bool) -> Reconstruction:
-    """Results of batches as one; without the leading dimension where the data had none."""
-
-    def join(parts: Sequence[Tensor | None], axis: int = 0) -> Any:
-        if parts[0] is None:
-            return None
-        whole = torch.cat([as_tensor(part) for part in parts if part is not None], dim=axis)
-        whole = whole if sliced else whole.select(axis, 0)
-        return whole.numpy() if as_numpy else whole
-
-    values: dict[str, Any] = {
-        name: join([getattr(r, name) for r in results])
-        for name in ("image", "std", "sigma", "gain", "improved", "likeness")
-    }
-    scales = [
-        {
-            "scale": row["scale"],
-            "steps": row["steps"],
-            **{key: join([r.scales[n][key] for r in results]) for key in ("before", "after", "misfit")},
-        }
-        for n, row in enumerate(results[0].scales)
-    ]
-    solvers = [r.solver for r in results if r.solver is not None]
-    layers = [list(zip(*scale, strict=True)) for scale in zip(*(r.offsets for r in results), strict=True)]
-
-    def pieces(parts: Sequence[Tensor]) -> Any:
-        whole = torch.cat([as_tensor(part) for part in parts])  # by tiles, whatever the slices
-        return whole.numpy() if as_numpy else whole
-
-    return Reconstruction(
-        **values,
-        offsets=[[pieces(parts) for parts in scale] for scale in layers],
-        solver={key: join([s[key] for s in solvers]) for key in ("applications", "residual")} if solvers else None,
-        samples=join([r.samples for r in results], 1),
-        scales=scales,
-        recipe=results[0].recipe,
-        seed=results[0].seed,
-        seconds=sum(r.seconds for r in results),
-        facts=facts,
-    )

@@ -1,0 +1,161 @@
+"""A measurement before it is solved: checked, brought to white noise of a known level, and compared with the prior."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iasolve.inference.geometry import bins_at
+from iasolve.inference.levels import estimate_sigma, likely_sigma
+from iasolve.inference.options import Options
+from iasolve.inference.results import NonFiniteError, UnlikePriorWarning
+from iasolve.operators.base import LinearOperator
+from iasolve.operators.noise import NoiseModel
+from iasolve.priors import Prior
+
+__all__ = ["Measurement", "check", "warn_signed", "warn_unlike", "whitened"]
+
+
+class Measurement(NamedTuple):
+    """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device."""
+
+    y: Tensor
+    sigma: Tensor
+    operator: LinearOperator
+
+    def batches(self, size: int) -> list[Measurement]:
+        """Pieces of at most ``size`` images."""
+        pairs = zip(self.y.split(size), self.sigma.split(size), strict=True)
+        return [Measurement(y, sigma, self.operator) for y, sigma in pairs]
+
+
+def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
+    n = len(operator.out_shape)
+    if y.ndim < n or tuple(y.shape[y.ndim - n :]) != tuple(operator.out_shape):
+        raise ValueError(
+            f"the measurement has shape {tuple(y.shape)}, "
+            f"the operator puts out (..., {', '.join(map(str, operator.out_shape))})"
+        )
+    if y.numel() == 0:
+        raise ValueError(f"the measurement is empty: shape {tuple(y.shape)}")
+    if y.is_complex() and not operator.out_dtype.is_complex:
+        raise ValueError(f"the measurement is complex ({y.dtype}), the operator puts out {operator.out_dtype}")
+    if len(operator.in_shape) != 3:
+        raise ValueError(f"the operator takes {operator.in_shape}, expected images (C, H, W)")
+    if operator.in_shape[0] != prior.channels:
+        raise ValueError(
+            f"the operator's images have {operator.in_shape[0]} channel(s), "
+            f"the prior {prior.name!r} has {prior.channels}"
+        )
+    if operator.is_complex != prior.spectrum.is_complex:
+        kinds = (
+            "complex" if operator.is_complex else "real",
+            "complex" if prior.spectrum.is_complex else "real",
+        )
+        raise ValueError(f"the operator takes {kinds[0]} images, the prior {prior.name!r} is over {kinds[1]} images")
+    support = operator.support()
+    if support is not None and (support.dtype != torch.bool or support.shape != operator.in_shape[1:]):
+        raise ValueError(
+            f"the operator's support() is {tuple(support.shape)} {support.dtype}, expected boolean "
+            f"{tuple(operator.in_shape[1:])}, True where images may be other than 0, or None"
+        )
+    if not bool(torch.isfinite(y).all()):
+        bad = int((~torch.isfinite(y)).sum())
+        raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
+
+
+def whitened(
+    y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior, options: Options
+) -> list[Measurement]:
+    """The problem with white noise: one piece, or one for each item where the noise model follows its measurement."""
+    operator = operator.to(y.device)
+    flat = y.reshape(-1, *operator.out_shape)
+    found: list[tuple[Tensor, LinearOperator, float | None]]
+    if noise is None:
+        found = [(flat, operator, None)]
+    elif getattr(noise, "follows_measurement", False):
+        each = [noise.whitened(item, operator) for item in flat]
+        found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]
+    else:
+        white = noise.whitened(flat, operator)
+        found = [(white.y, white.operator, float(white.noise.sigma))]
+    pieces = []
+    for values, acting, level in found:
+        values = values.to(prior.device, _precision(values, prior))
+        acting = acting.to(prior.device)
+        if level is None:
+            sigma = _estimated(values, acting, prior, options)
+        else:
+            sigma = torch.full((len(values),), level, dtype=values.real.dtype, device=values.device)
+        if not bool(torch.isfinite(acting.adjoint(values[:1])).all()):
+            raise NonFiniteError(
+                "the operator's adjoint makes NaN or infinite values of a finite measurement: try it with "
+                "check_operator (iasolve check-operator)"
+            )
+        pieces.append(Measurement(values, sigma, acting))
+    return pieces
+
+
+def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, options: Options) -> Tensor:
+    """Noise levels ``(B,)``: by what images and k-space look like, by the prior's power where ``y`` may be neither."""
+    diagonal = operator.codomain in ("kspace", "spectrum") and operator.transfer() is not None
+    if operator.codomain is not None and not diagonal:
+        return estimate_sigma(y, operator)
+    height, width = operator.in_shape[1:]
+    power = bins_at(prior.power, (height, width), options.fit)
+    with torch.no_grad():
+        likely = torch.cat([likely_sigma(some, operator, power) for some in y.split(options.batch_size)])
+    # the image reaches the outermost k-space of all but large images: an upper bound, and a loose one
+    return torch.minimum(estimate_sigma(y, operator), likely) if diagonal else likely
+
+
+def warn_signed(pieces: list[Measurement], prior: Prior) -> None:
+    """Images below zero, and a bound that does not know of them."""
+    y, sigma = torch.cat([piece.y for piece in pieces]), torch.cat([piece.sigma for piece in pieces])
+    if y.is_complex():
+        return
+    below = y.clamp_max(0).flatten(1).square().mean(1).sqrt()
+    # noise about zero has 0.7 of its level there
+    if bool((below > 2 * sigma).any()):
+        worst = int((below - 2 * sigma).argmax())
+        warnings.warn(
+            f"the measurement goes down to {float(y[worst].min()):.3g}, further below zero than its noise of "
+            f"{float(sigma[worst]):.3g} explains, and the images of prior {prior.name!r} do not: the result is bounded "
+            "to x >= 0. Add a constant to the images, or solve with nonnegative=False",
+            UnlikePriorWarning,
+            stacklevel=3,
+        )
+
+
+def _precision(y: Tensor, prior: Prior) -> torch.dtype:
+    real = prior.power.dtype
+    return torch.promote_types(real, torch.complex32) if y.is_complex() else real
+
+
+def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -> None:
+    validation = prior.card.get("validation", {})
+    findings = []
+    lowest = validation.get("elbo_lowest")
+    # validation images are a sample: leave room beyond the most unusual of them
+    if lowest is not None and float(likeness.min()) < float(lowest) - 0.5:
+        findings.append(
+            f"its evidence lower bound is {float(likeness.min()):.2f} nats per pixel, the lowest of the validation "
+            f"images is {float(lowest):.2f}"
+        )
+    usual = (validation.get("coarse_rings") or {}).get("largest_distance")
+    if usual is not None and float(distance.max()) > 1.25 * float(usual):
+        findings.append(
+            f"the power of its coarse scales lies {float(distance.max()):.1f} standard deviations off, the farthest of "
+            f"the validation images {float(usual):.1f}"
+        )
+    if findings:
+        warnings.warn(
+            f"the image is unlike the data of prior {prior.name!r}: {'; '.join(findings)}. "
+            "The result may be worse than a classical method's"
+            + ("; refinement adapts the guess: take a recipe with steps, as 'denoise' has them" if idle else ""),
+            UnlikePriorWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,87 @@
+"""Values of recipe keys: checked by name, and written as TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["RecipeError", "is_scale", "one_of", "per_scale", "positive", "shown", "to_toml", "whole"]
+
+
+class RecipeError(ValueError):
+    """A recipe that is missing, not TOML, has an unknown key or an impossible value."""
+
+
+def one_of(key: str, value: object, allowed: tuple[str, ...], more: str = "") -> None:
+    if value not in allowed:
+        raise RecipeError(f"recipe key {key!r} must be one of {', '.join(allowed)}{more}; got {shown(value)}")
+
+
+def whole(key: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RecipeError(f"recipe key {key!r} must be a whole number of at least {least}, got {shown(value)}")
+
+
+def positive(group: object, name: str, key: str) -> None:
+    value = getattr(group, key)
+    if not finite(value) or value <= 0:
+        raise RecipeError(f"recipe key '{name}.{key}' must be a positive number, got {shown(value)}")
+    object.__setattr__(group, key, float(value))
+
+
+def per_scale(key: str, value: object, kind: type) -> Any:
+    if not isinstance(value, Mapping):
+        return number(key, value, kind)
+    out = {}
+    for scale, entry in value.items():
+        try:
+            as_scale = int(scale)
+        except (TypeError, ValueError):
+            as_scale = 0
+        if not is_scale(as_scale):
+            raise RecipeError(f"recipe key {key!r} names {scale!r}, which is no scale (1, 2, 4, ..)")
+        out[as_scale] = number(f"{key}.{scale}", entry, kind)
+    return dict(sorted(out.items()))
+
+
+def is_scale(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
+
+
+def finite(value: object) -> bool:
+    """Whether a value is a number that a float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def shown(value: object) -> str:
+    """A value for a message; a number of thousands of digits would not print."""
+    return repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "a number beyond all use"
+
+
+def number(key: str, value: object, kind: type) -> int | float:
+    if not finite(value) or not isinstance(value, (int, float)) or value < 0:
+        raise RecipeError(f"recipe key {key!r} must be a finite number of at least 0, got {shown(value)}")
+    if kind is int and not float(value).is_integer():
+        raise RecipeError(f"recipe key {key!r} must be a whole number, got {value!r}")
+    return int(value) if kind is int else float(value)
+
+
+def to_toml(data: Mapping[str, Any], table: str = "") -> str:
+    """TOML text of nested tables of numbers, strings and truth values."""
+    lines = [f"{key} = {toml_value(value)}" for key, value in data.items() if not isinstance(value, Mapping)]
+    text = "".join(f"{line}\n" for line in lines)
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            name = f"{table}{key}"
+            text += f"\n[{name}]\n" + to_toml(value, f"{name}.")
+    return text
+
+
+def toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        escaped = "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped)
+        return f'"{escaped}"'
+    return repr(value)

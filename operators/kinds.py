@@ -1,0 +1,54 @@
+"""What an operator leaves of an image: everything, blurred detail, or a part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iasolve.operators.base import LinearOperator
+from iasolve.spectrum import frequencies, reflect
+
+__all__ = ["kind_of"]
+
+_LOST = 1e-3
+"""Gain over the largest one below which a frequency or pixel counts as lost."""
+_KEPT = 0.5
+_SHARE = 0.05
+"""Share of lost frequencies among those inside the kept ones from which on an operator leaves a part only."""
+_EVEN = 1.05
+"""Largest gain over the smallest one of an operator that leaves everything as it is."""
+
+
+def kind_of(operator: LinearOperator) -> str:
+    """``"complete"``, ``"blurred"`` or ``"incomplete"``.
+
+    An operator that is diagonal in Fourier space is *complete* where all gains are equal. It is *incomplete* where
+    frequencies are lost below the median radius of those kept (a sampling mask), and *blurred* otherwise: a low-pass
+    loses frequencies too, but only from some radius on. An operator whose ``A^H A`` weighs pixels is incomplete where
+    pixels are lost, else complete. Any other one from images to images of the same shape counts as blurred, all that
+    remain (coils, projections, sets of values) as incomplete.
+    """
+    transfer = operator.transfer()
+    if transfer is not None:
+        return _of_gains(transfer.abs().square(), operator.is_complex)
+    weights = operator.weights()
+    if weights is not None:
+        return "incomplete" if bool((weights < _LOST**2 * weights.max()).any()) else "complete"
+    same = operator.codomain == "image" and operator.in_shape == operator.out_shape
+    return "blurred" if same else "incomplete"
+
+
+def _of_gains(gains: Tensor, is_complex: bool) -> str:
+    if not is_complex:
+        # of a real image, k and -k are one number
+        gains = gains + reflect(gains)
+    gains = (gains / gains.amax()).sqrt().flatten(0, -3).amin(0) if gains.ndim > 2 else (gains / gains.amax()).sqrt()
+    if float(gains.amin()) * _EVEN > 1:
+        return "complete"
+    height, width = gains.shape
+    fy = frequencies(height, gains.device).double() / height
+    fx = frequencies(width, gains.device).double() / width
+    radius = (fy[:, None].square() + fx.square()).sqrt()
+    inside = gains[radius <= radius[gains > _KEPT].median()]
+    lost = (inside < _LOST).to(torch.float64).mean()
+    return "incomplete" if float(lost) > _SHARE else "blurred"
