@@ -2,9 +2,8 @@
 
 A U-Net reads the Wiener estimate and puts out, frequency by frequency, a correction in units of the standard deviation
 that the measurement left open there (``sqrt(P v / (P + v))``, preconditioning by the Wiener posterior): what was
-measured exactly stays, what was not is free. Convolutions have no biases and activations are ReLU, so an answer scales
-with the image (Mohan et al. 2020, "Robust and interpretable blind image denoising via bias-free networks"). How much
-evidence there is the network learns from the profile alone, which scales the features of every block.
+measured exactly stays, what was not is free. How much evidence there is the network learns from the profile alone,
+which scales the features of every block.
 """
 
 from __future__ import annotations
@@ -142,13 +141,12 @@ class Reader(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(4 * scales, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
-        # the Wiener estimate, and the same with every frequency at equal strength: fine detail is weak in the first
-        self.head = _conv(2 * config.real_channels, width[0], 1.0)
+        self.head = _conv(config.real_channels, width[0], 1.0)
         levels = range(len(width) - 1)
         self.encoder = nn.ModuleList(_blocks(width[i], config.blocks[i], embedding) for i in levels)
-        self.down = nn.ModuleList(nn.Conv2d(width[i], width[i + 1], 2, stride=2, bias=False) for i in levels)
+        self.down = nn.ModuleList(nn.Conv2d(width[i], width[i + 1], 2, stride=2) for i in levels)
         self.middle = _blocks(width[-1], 2 * config.blocks[-1], embedding)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(width[i + 1], width[i], 2, stride=2, bias=False) for i in levels)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(width[i + 1], width[i], 2, stride=2) for i in levels)
         self.decoder = nn.ModuleList(_blocks(width[i], config.blocks[i], embedding) for i in levels)
         self.tail = _conv(width[0], config.real_channels, 0.01)
         # the log of the error over the Wiener posterior's, at frequencies that the data determine and others
@@ -172,24 +170,25 @@ class Reader(nn.Module):
         profile : Tensor
             ``(B, 2, S)``.
         """
-        embedding = self.embed(profile_features(profile))
+        with torch.autocast(mean.device.type, enabled=False):
+            embedding: Tensor = self.embed(profile_features(profile))
         power = power_at(self.power, (mean.shape[-2], mean.shape[-1]))
-        even = ifft2(fft2(mean) / (power * rho).sqrt().clamp_min(_WEAK))
-        parts = [mean.real, mean.imag, even.real, even.imag] if self.config.is_complex else [mean, even.real]
-        correction, features = self._network(torch.cat(parts, 1), embedding)
+        seen = torch.cat([mean.real, mean.imag], 1) if self.config.is_complex else mean
+        correction, features = self._network(seen, embedding)
         correction = correction.to(mean.real.dtype)
         if self.config.is_complex:
             correction = torch.complex(*correction.chunk(2, dim=1))
         left = power * (1 - rho)
         change = ifft2(left.sqrt() * fft2(correction))
         estimate = mean + (change if self.config.is_complex else change.real)
-        pooled = features[0].detach().abs().mean((-2, -1)).to(embedding.dtype)
-        ratio = self.error(torch.cat([embedding.detach(), pooled], 1)).float()
-        return Reading(estimate, left * self._ratio(ratio, rho), features)
+        with torch.autocast(mean.device.type, enabled=False):
+            pooled = features[0].detach().to(embedding.dtype).abs().mean((-2, -1))
+            ratio = self._ratio(self.error(torch.cat([embedding.detach(), pooled], 1)), rho)
+        return Reading(estimate, left * ratio, features)
 
     def _network(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         height, width = x.shape[-2:]
-        x = self.head(_extended(x, self.config.multiple))
+        x = self.head(_extended(x, self.config.multiple).contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             x = _through(blocks, x, embedding)
@@ -211,16 +210,15 @@ class Reader(nn.Module):
         return torch.exp(free + (sure - free) * rho)
 
 
-_WEAK = 1e-4
-"""Smallest standard deviation of a frequency that is brought to 1."""
-
 _LARGEST = 6.0
 """Bound of the log ratio of variances."""
 
 
 def _conv(c_in: int, c_out: int, gain: float) -> nn.Conv2d:
-    layer = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+    layer = nn.Conv2d(c_in, c_out, 3, padding=1)
     nn.init.normal_(layer.weight, std=gain / math.sqrt(9 * c_in))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
     return layer
 
 
