@@ -28,6 +28,7 @@ __all__ = [
     "WienerPosterior",
     "evidence",
     "fold",
+    "held_rings",
     "profile",
     "profile_at",
     "wiener",
@@ -145,9 +146,14 @@ def profile_at(rho: Tensor, size: int) -> Tensor:
     ring, count = (t.to(rho.device) for t in rings_at((rho.shape[-2], rho.shape[-1]), size))
     flat = torch.stack([rho, rho.square()], dim=1).mean(2).flatten(-2)
     sums = flat.new_zeros((*flat.shape[:-1], len(count))).index_add(-1, ring.flatten(), flat)
+    return (sums / count.clamp_min(1).to(sums))[..., held_rings(count)]
+
+
+def held_rings(count: Tensor) -> Tensor:
+    """For each ring, by the numbers of bins ``(S,)``, the next finer one that has any; itself, mostly; int64."""
     held = torch.nonzero(count).flatten()
-    source = held[torch.searchsorted(held, torch.arange(len(count), device=rho.device)).clamp_max(len(held) - 1)]
-    return (sums / count.clamp_min(1).to(sums))[..., source]
+    wanted = torch.arange(len(count), device=count.device)
+    return held[torch.searchsorted(held, wanted).clamp_max(len(held) - 1)]
 
 
 def wiener_posterior(folded: Folded, power: Tensor, *, is_complex: bool) -> WienerPosterior:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from iasolve.inference.probes import RingGrid
 from iasolve.operators.base import LinearOperator
-from iasolve.spectrum import Spectrum, fft2, frequencies, ifft2, radius, ring_index
+from iasolve.spectrum import Spectrum, fft2, frequencies, ifft2, power_at, radius, ring_index, rings_at
 
-__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "bins_at"]
+__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "Whole", "bins_at"]
 
 
 class Geometry(Protocol):
@@ -69,6 +69,43 @@ class Direct:
         """The prior's own rings."""
         ring = ring_index(spectrum.size)
         return RingGrid(ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float())
+
+
+class Whole:
+    """An image of any size as it is, for a reader: no tiles.
+
+    Parameters
+    ----------
+    size : int
+        ``N`` of the prior's rings.
+    shape : (int, int)
+        Of the image.
+    """
+
+    tiles = 1
+
+    def __init__(self, size: int, shape: tuple[int, int]) -> None:
+        self.size, self.shape = size, shape
+
+    def image(self, tiles: Tensor) -> Tensor:
+        """The image itself."""
+        return tiles
+
+    def deviation(self, tiles: Tensor) -> Tensor:
+        """The image itself."""
+        return tiles
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The image itself."""
+        return image
+
+    def per_bin(self, prior_bins: Tensor) -> Tensor:
+        """At equal cycles per pixel."""
+        return power_at(prior_bins, self.shape)
+
+    def rings(self, spectrum: Spectrum) -> RingGrid:
+        """By cycles per pixel."""
+        return RingGrid(*rings_at(self.shape, self.size))
 
 
 class Canvas:

@@ -19,6 +19,7 @@ them in one place only, by the grid of an image format's blocks, say, reads move
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -32,10 +33,21 @@ from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Choice, Hierarchy, posterior_mean
-from iasolve.recipe import Recipe
+from iasolve.recipe import Passes, Recipe
 from iasolve.spectrum import fft2
 
-__all__ = ["SHIFTS", "Guess", "descend", "first_guess", "levels", "moves", "read", "read_again", "read_image"]
+__all__ = [
+    "SHIFTS",
+    "Guess",
+    "descend",
+    "first_guess",
+    "half_quadratic",
+    "levels",
+    "moves",
+    "read",
+    "read_again",
+    "read_image",
+]
 
 LARGEST = 2
 """Pixels that an image is moved by at most. 8 coils gained as much from 1 pixel as from 3, 6 or 9 (validation)."""
@@ -136,7 +148,6 @@ def read_again(
         Whether images hold no negative value.
     watch : Watch
     """
-    count = recipe.passes.count
 
     def left(likelihood: DiagonalLikelihood | None, image: Tensor) -> Tensor:
         if not recipe.adapts:
@@ -145,20 +156,40 @@ def read_again(
 
     decoded = problem.decode(prior, guess.contributions)
     image = closest_image(problem.likelihood, decoded, left(None, decoded), nonnegative).image
+
+    def reading(joined: Tensor, level: float, shift: tuple[int, int]) -> Tensor:
+        nonlocal guess
+        estimate, guess = read_image(problem, prior, torch.roll(joined, shift, (-2, -1)), level, stop)
+        answer = torch.roll(estimate, (-shift[0], -shift[1]), (-2, -1))
+        white = torch.full_like(problem.variance, level**2)
+        seen = DiagonalLikelihood(Folded(fft2(joined), white.expand(answer.shape)), answer.is_complex())
+        return seen.mean(answer, left(seen, answer))
+
+    half_quadratic(problem, image, recipe.passes, reading, nonnegative, moves(prior), watch)
+    return guess
+
+
+Read = Callable[[Tensor, float, tuple[int, int]], Tensor]
+"""``read(image, level, shift)``: posterior mean of images in white noise of a level, read as if moved by a shift."""
+
+
+def half_quadratic(
+    problem: Problem, image: Tensor, passes: Passes, read: Read, nonnegative: bool, moved: bool, watch: Watch
+) -> Tensor:
+    """Further readings of ``image`` ``(B, C, H, W)``: what the last one concludes.
+
+    With ``moved``, all but the last read images moved by one of :data:`SHIFTS`.
+    """
     last, joined = image, Solution(image)
-    for number, level in enumerate(levels(count, recipe.passes.end)):
+    for number, level in enumerate(levels(passes.count, passes.end)):
         white = torch.full_like(problem.variance, level**2)
         anchor = image + MOMENTUM * (image - last)
         joined = closest_image(problem.likelihood, anchor, white, nonnegative, 8, Solution(joined.image))
         # the last reads the image where it lies: the outcome is its latents
-        dy, dx = SHIFTS[(count - 1 - number) % len(SHIFTS)] if moves(prior) else (0, 0)
-        moved = torch.roll(joined.image, (dy, dx), (-2, -1))
-        estimate, guess = read_image(problem, prior, moved, level, stop)
-        answer = torch.roll(estimate, (-dy, -dx), (-2, -1))
-        seen = DiagonalLikelihood(Folded(fft2(joined.image), white.expand(answer.shape)), answer.is_complex())
-        last, image = image, seen.mean(answer, left(seen, answer))
-        watch.tell("pass", number + 1, count)
-    return guess
+        shift = SHIFTS[(passes.count - 1 - number) % len(SHIFTS)] if moved else (0, 0)
+        last, image = image, read(joined.image, level, shift)
+        watch.tell("pass", number + 1, passes.count)
+    return image
 
 
 def levels(count: int, end: float) -> list[float]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.evidence import Evidence, Folded, fold
-from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry
+from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, held_rings, profile_at
+from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry, Whole
 from iasolve.inference.levels import gain_diagonal, gain_general
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood
@@ -49,6 +49,8 @@ class Problem:
         ``P`` on the image grid, ``(C, H, W)``.
     rings : RingGrid
         Of the image grid.
+    posterior : WienerPosterior
+        The reader's input, on the image grid.
     folded : Folded or None
         The measurement's share of each ring, where rings do not touch: one tile, the image itself, diagonal operator.
     """
@@ -62,6 +64,7 @@ class Problem:
     crop: Callable[[Tensor], Tensor]
     power: Tensor
     rings: RingGrid
+    posterior: WienerPosterior
     folded: Folded | None = None
 
     def evidence_of(self, image: Tensor, level: float) -> Evidence:
@@ -97,6 +100,7 @@ def pose(
     sigma: Tensor,
     options: Options,
     shift: tuple[int, int] = (0, 0),
+    whole: bool = False,
 ) -> Problem:
     """Bring a batch of measurements into the prior's world.
 
@@ -113,6 +117,8 @@ def pose(
     shift : (int, int)
         Solve for the image that has to be moved by so many pixels, circularly, to be the measured one; ``crop``
         moves it.
+    whole : bool
+        Take an image of any size as it is, for the reader alone.
     """
     size = prior.spectrum.size
     height, width = operator.in_shape[1:]
@@ -120,6 +126,8 @@ def pose(
     grid = (height, width)
     if grid == (size, size):
         geometry = Direct(size)
+    elif whole:
+        geometry = Whole(size, grid)
     elif options.fit == "field-of-view":
         geometry = FieldOfView(size, grid)
     else:
@@ -155,6 +163,7 @@ def pose(
         estimate = ifft2(rho * scaled.value)
         image = estimate if on_grid.is_complex else estimate.real
         profile = _profile(rho, rings)
+        posterior = WienerPosterior(image, rho, profile_at(rho, size))
         # any bin of the ring whose evidence outweighs the prior
         strongest = torch.stack([_peak(rho, rings.index == i) for i in range(len(prior.spectrum.scales))], dim=-1)
         likelihood: Likelihood = DiagonalLikelihood(scaled, on_grid.is_complex)
@@ -169,11 +178,15 @@ def pose(
         image = general.mean(torch.zeros_like(general.backprojection), power)
         profile = _probed_profile(operator, _Probed(on_grid, y, power, rings), general.sigma)
         strongest = profile[:, 1].sqrt()
+        known = profile[..., held_rings(rings.counts)]
+        # what is known of a frequency is what is known of its ring
+        weight = rings.spread(known[:, :1]).expand(image.shape)
+        posterior = WienerPosterior(image, weight, known)
         likelihood = general
     levels = torch.arange(len(prior.spectrum.scales), device=y.device)
     stop = torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
     seen = Evidence(geometry.cut(image), profile.repeat_interleave(geometry.tiles, dim=0))
-    return Problem(geometry, likelihood, variance, seen, gain, stop, crop, power, rings, direct)
+    return Problem(geometry, likelihood, variance, seen, gain, stop, crop, power, rings, posterior, direct)
 
 
 def _same(x: Tensor) -> Tensor:

@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing
+from iasolve.inference.geometry import Whole
 from iasolve.inference.likelihood import Solves
 from iasolve.inference.measurement import Measurement, check, warn_signed, warn_unlike, whitened
 from iasolve.inference.objective import Noise, Objective, data_term
 from iasolve.inference.options import Callback, Options, SolveOptions, Watch
-from iasolve.inference.passes import SHIFTS, Guess, first_guess, moves, read_again
+from iasolve.inference.passes import SHIFTS, Guess, first_guess, moves, read_again, read_image
 from iasolve.inference.problem import Problem, pose
+from iasolve.inference.reading import read_whole
 from iasolve.inference.refine import Candidate, better, judge, lower, parts_of, refine, steps_of
 from iasolve.inference.results import NonFiniteError, Result, ScaleReport, as_numpy, join
 from iasolve.inference.sampling import Samples, draw_samples
+from iasolve.networks import Reader
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
@@ -213,33 +216,48 @@ class _View(NamedTuple):
     solves: Solves | None
 
 
-def _solve_view(
-    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch
-) -> _View:
-    """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only."""
+def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch) -> _View:
+    """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only.
+
+    The reader's estimate and, where the recipe takes steps, the hierarchy's are solutions in their own right, whose
+    errors differ: the mean of both is better than either.
+    """
+    reader = prior.reader if recipe.guess.stop in ("all", "auto") else None
+    if reader is not None and not (recipe.takes_steps or recipe.samples):
+        return _read_view(batch, prior, reader, recipe, options, number, watch)
     problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
     stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
     nonnegative = options.nonnegative and prior.nonnegative
 
-    guess = first_guess(problem, prior, recipe, stop)
+    whole = None if reader is None else read_whole(problem, reader, recipe, nonnegative, watch)
+    if whole is None or not recipe.passes.count:
+        guess = first_guess(problem, prior, recipe, stop)
+    else:
+        guess = read_image(problem, prior, whole.image, recipe.passes.end, stop)[1]
     watch.tell("guess", number + 1, recipe.views)
     again = None
-    if recipe.passes.count:
+    if recipe.passes.count and whole is None:
         again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
     final, scales, improved = _improve(problem, prior, recipe, [guess, again], stop, noise, number == 0, watch)
 
     samples = Samples(problem, prior, final, guess if again is not None else final, stop, noise)
     centre = samples.centre
-    variance = problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
+    variance = (
+        problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
+    )
     closing = Closing(
         problem.likelihood, centre, variance, problem.variance, recipe.closing.error, nonnegative, options.tolerance
     )
     estimate = closing.image(centre)
+    apart = estimate
+    if whole is not None:
+        estimate = (estimate + whole.image) / 2 if recipe.takes_steps else whole.image
     watch.tell("closing", number + 1, recipe.views)
     drawn = std = None
     if recipe.samples:
         drawn, std = draw_samples(samples, recipe.samples, closing, watch)
+        drawn = drawn + (estimate - apart)
         if nonnegative:
             estimate, drawn = estimate.clamp_min(0), drawn.clamp_min(0)
 
@@ -261,6 +279,19 @@ def _solve_view(
         final.offsets,
         problem.likelihood.solves,
     )
+
+
+def _read_view(
+    batch: Measurement, prior: Prior, reader: Reader, recipe: Recipe, options: Options, number: int, watch: Watch
+) -> _View:
+    """The reader's estimate alone, for the image moved back by a shift and moved there again."""
+    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number], whole=True)
+    found = read_whole(problem, reader, recipe, options.nonnegative and prior.nonnegative, watch)
+    image = problem.crop(problem.gain.reshape(-1, 1, 1, 1) * found.image)
+    if not bool(torch.isfinite(image).all()):
+        raise NonFiniteError("the solution holds NaN or infinite values: check the measurement's range and sigma")
+    idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
+    return _View(problem, found.image, image, None, None, [], idle, [], problem.likelihood.solves)
 
 
 class _Improved(NamedTuple):
@@ -320,7 +351,9 @@ def _improve(
 
 
 def _by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
-    """Something of each latent, scale by scale."""
+    """Something of each latent, scale by scale; of none, nothing."""
+    if not latents:
+        return []
     rest = iter(latents)
     return [[next(rest) for _ in prior.layers(index)] for index in range(len(prior.spectrum.scales))]
 
@@ -335,7 +368,13 @@ def _stops(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
 
 
 def _likeness(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
+    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each.
+
+    Not a number where the reader alone has answered: the bound takes longer than its answer.
+    """
+    if isinstance(problem.geometry, Whole):
+        unknown = torch.full_like(problem.gain, torch.nan)
+        return unknown, unknown
     views = problem.geometry.cut(estimate)
     scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
     tiles = problem.geometry.tiles

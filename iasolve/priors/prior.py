@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from iasolve.networks import HVAE, Gaussian, LatentLayer
+from iasolve.networks import HVAE, Gaussian, LatentLayer, Reader
 from iasolve.spectrum import Spectrum
 
 __all__ = ["HVAEPrior", "Layer", "Prior"]
@@ -72,6 +72,10 @@ class Prior(Protocol):
     def device(self) -> torch.device:
         """Where the weights are."""
 
+    @property
+    def reader(self) -> Reader | None:
+        """The network that guesses whole images of any size, where there is one."""
+
     def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
         """Features per scale from an evidence image ``(B, C, N, N)`` and profile ``(B, 2, S)``."""
 
@@ -107,11 +111,16 @@ class HVAEPrior:
         What is known about it; see :mod:`iasolve.priors.checkpoint`.
     path : Path, optional
         Where the weights came from.
+    reader : Reader, optional
+        Trained on the same images, with the same power.
     """
 
-    def __init__(self, network: HVAE, name: str, card: dict[str, Any], path: Path | None = None) -> None:
+    def __init__(
+        self, network: HVAE, name: str, card: dict[str, Any], path: Path | None = None, reader: Reader | None = None
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.name, self.card, self.path = name, card, path
+        self.reader = None if reader is None else reader.eval().requires_grad_(False)
 
     def __repr__(self) -> str:
         c = self.network.config
@@ -167,7 +176,9 @@ class HVAEPrior:
         """A copy of this prior on a device, in a precision (float64 for tests of gradients)."""
         import copy
 
-        return HVAEPrior(copy.deepcopy(self.network).to(device=device, dtype=dtype), self.name, self.card, self.path)
+        reader = None if self.reader is None else copy.deepcopy(self.reader).to(device=device, dtype=dtype)
+        network = copy.deepcopy(self.network).to(device=device, dtype=dtype)
+        return HVAEPrior(network, self.name, self.card, self.path, reader)
 
     def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
         """Features per scale."""

@@ -14,9 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
+from iasolve.networks import HVAE, Reader
 from iasolve.plugins import PluginError, load, offered, package_of
 from iasolve.priors.checkpoint import PriorError, load_checkpoint
 from iasolve.priors.prior import HVAEPrior
+from iasolve.priors.reader import load_reader, reader_beside
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -106,4 +110,18 @@ def load_prior(source: str | Path) -> HVAEPrior:
     """
     path = find_prior(source)
     network, card = load_checkpoint(path)
-    return HVAEPrior(network, str(card.get("name", path.stem)), card, path)
+    beside = reader_beside(path)
+    reader = None if beside is None else _own_reader(beside, network)
+    return HVAEPrior(network, str(card.get("name", path.stem)), card, path, reader)
+
+
+def _own_reader(path: Path, network: HVAE) -> Reader:
+    reader, _ = load_reader(path)
+    ours, theirs = network.power, reader.power
+    if reader.config.is_complex != network.config.is_complex or ours.shape != theirs.shape:
+        raise PriorError(f"the reader {path} is for images of another kind than the weights beside it: export it again")
+    if not bool(torch.allclose(ours, theirs)):
+        raise PriorError(
+            f"the reader {path} was trained with another image power than the weights beside it: train it with --init"
+        )
+    return reader
