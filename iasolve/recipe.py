@@ -190,7 +190,9 @@ class Recipe:
         whole("views", self.views, 1)
         whole("samples", self.samples, 0)
         if self.views > MOST_VIEWS:
-            raise RecipeError(f"recipe key 'views' must be at most {MOST_VIEWS}, the shifts there are, got {self.views}")
+            raise RecipeError(
+                f"recipe key 'views' must be at most {MOST_VIEWS}, the shifts there are, got {self.views}"
+            )
         if self.passes.count and not self.reads:
             raise RecipeError(
                 f"recipe key 'passes.count' is {self.passes.count}, and 'guess.stop' is 'none': passes need the "

@@ -107,7 +107,9 @@ class RingTerm:
 
     def shares(self, contributions: list[Tensor]) -> Tensor:
         """Each ring's own."""
-        return torch.stack([b * self.ring(i, h) for i, (h, b) in enumerate(zip(contributions, self.betas, strict=True))])
+        return torch.stack(
+            [b * self.ring(i, h) for i, (h, b) in enumerate(zip(contributions, self.betas, strict=True))]
+        )
 
     def misfit(self, contributions: list[Tensor]) -> Tensor:
         """Each ring's own."""
@@ -222,9 +224,7 @@ class Objective:
     fixed_draws = 2
     """Draws over which variational objectives are compared; every second one is the negative of the one before."""
 
-    def __init__(
-        self, prior: Prior, hierarchy: Hierarchy, term: DataTerm, kind: str, noise: Noise, tiles: int
-    ) -> None:
+    def __init__(self, prior: Prior, hierarchy: Hierarchy, term: DataTerm, kind: str, noise: Noise, tiles: int) -> None:
         self.prior, self.hierarchy, self.term = prior, hierarchy, term
         self.kind, self.noise, self.tiles = kind, noise, tiles
 

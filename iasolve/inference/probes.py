@@ -94,9 +94,7 @@ _RESPONSES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], R
 _RESPONSES = weakref.WeakKeyDictionary()
 
 
-def response(
-    operator: LinearOperator, on_grid: LinearOperator, y: Tensor, rings: RingGrid
-) -> RingResponse:
+def response(operator: LinearOperator, on_grid: LinearOperator, y: Tensor, rings: RingGrid) -> RingResponse:
     """Probe an operator, or remember what it answered.
 
     Parameters
@@ -133,9 +131,7 @@ def _probe(operator: LinearOperator, y: Tensor, rings: RingGrid) -> RingResponse
     return RingResponse(energy, noise, freedom * (2.0 if operator.is_complex else 1.0))
 
 
-def surplus_of_rings(
-    residual: Tensor, sigma: Tensor, usual: Tensor, answer: RingResponse, rings: RingGrid
-) -> Tensor:
+def surplus_of_rings(residual: Tensor, sigma: Tensor, usual: Tensor, answer: RingResponse, rings: RingGrid) -> Tensor:
     """What a back-projected ``residual`` shows beyond ``usual`` ``(S,)``, the variance of each ring's bins: ``(B, S)``.
 
     One standard error less than estimated, as for diagonal operators: chance alone should raise no ring.

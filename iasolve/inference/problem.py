@@ -124,10 +124,10 @@ def pose(
     height, width = operator.in_shape[1:]
     geometry: Geometry
     grid = (height, width)
-    if grid == (size, size):
-        geometry = Direct(size)
-    elif whole:
+    if whole:
         geometry = Whole(size, grid)
+    elif grid == (size, size):
+        geometry = Direct(size)
     elif options.fit == "field-of-view":
         geometry = FieldOfView(size, grid)
     else:

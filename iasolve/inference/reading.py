@@ -12,13 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.evidence import Folded, WienerPosterior, profile_at
+from iasolve.evidence import WienerPosterior, profile_at
 from iasolve.inference.closing import closest_image
-from iasolve.inference.likelihood import DiagonalLikelihood
 from iasolve.inference.options import Watch
 from iasolve.inference.passes import half_quadratic
 from iasolve.inference.problem import Problem
-from iasolve.networks import Reader
+from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 from iasolve.spectrum import fft2, ifft2
 
@@ -32,10 +31,11 @@ class Estimate(NamedTuple):
     variance: Tensor
 
 
-def read_whole(problem: Problem, reader: Reader, recipe: Recipe, nonnegative: bool, watch: Watch) -> Estimate:
+def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool, watch: Watch) -> Estimate:
     """What the reader makes of a measurement, in as many passes as the recipe has."""
-    first = reader(*problem.posterior)
-    image = bounded(first.estimate, first.variance) if nonnegative else first.estimate
+    first = prior.read(problem.posterior)
+    # the exact mode over x >= 0, with the error's spectrum, is not better than this: within 0.03 dB, and below on noise
+    image = first.estimate.clamp_min(0) if nonnegative else first.estimate
     watch.tell("guess")
     if not recipe.passes.count:
         return Estimate(image, first.variance)
@@ -44,7 +44,7 @@ def read_whole(problem: Problem, reader: Reader, recipe: Recipe, nonnegative: bo
     def read(joined: Tensor, level: float, shift: tuple[int, int]) -> Tensor:
         nonlocal variance
         moved = torch.roll(joined, shift, (-2, -1))
-        reading = reader(*reading_of(problem, moved, level))
+        reading = prior.read(reading_of(problem, moved, level))
         variance = reading.variance
         return torch.roll(reading.estimate, (-shift[0], -shift[1]), (-2, -1))
 
@@ -60,9 +60,3 @@ def reading_of(problem: Problem, image: Tensor, level: float) -> WienerPosterior
     size = len(problem.rings.counts)
     profile = profile_at(rho[None], 2 ** (size - 1)).expand(len(image), -1, -1)
     return WienerPosterior(mean if image.is_complex() else mean.real, rho.expand(image.shape), profile)
-
-
-def bounded(image: Tensor, variance: Tensor) -> Tensor:
-    """The mode over ``x >= 0`` of a Gaussian with this mean and a variance of each frequency."""
-    nothing = DiagonalLikelihood(Folded(fft2(torch.zeros_like(image)), torch.full_like(variance, torch.inf)), False)
-    return closest_image(nothing, image, variance, True).image

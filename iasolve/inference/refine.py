@@ -263,13 +263,13 @@ class _Refinement:
 class _Variables:
     """What moves, a latent or its offset from the posterior, and its units: a step is counted in them."""
 
-    def __init__(
-        self, starts: list[Gaussian], offsets: list[Tensor] | None, covered: list[Tensor | None]
-    ) -> None:
+    def __init__(self, starts: list[Gaussian], offsets: list[Tensor] | None, covered: list[Tensor | None]) -> None:
         self.posteriors, self.offsets = starts, offsets is not None
         self.starts = [q.mean for q in starts] if offsets is None else offsets
         self.units = [q.std if offsets is None else torch.ones_like(q.mean) for q in starts]
-        self.covered = [torch.ones((), device=q.mean.device) if c is None else c for q, c in zip(starts, covered, strict=True)]
+        self.covered = [
+            torch.ones((), device=q.mean.device) if c is None else c for q, c in zip(starts, covered, strict=True)
+        ]
 
     def chooser(self, variables: list[Tensor], first: int) -> Callable[[Node], Gaussian]:
         """The posteriors of the block's latents; later ones are completed in the context at hand."""

