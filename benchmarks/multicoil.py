@@ -34,8 +34,8 @@ import common
 import iasolve
 from iasolve.classical.sense import total_variation_sense
 from iasolve.inference.image_phase import cg_sense
+from iasolve.inference.levels import estimate_sigma
 from iasolve.inference.multicoil import CoilProblem, pose_coils
-from iasolve.inference.noise_level import estimate_sigma
 from iasolve.metrics import mean_interval
 from iasolve.operators import (
     GaussianNoise,

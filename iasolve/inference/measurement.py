@@ -33,6 +33,7 @@ class Measurement(NamedTuple):
 
 
 def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
+    """Refuse shapes, kinds and channels that do not fit, and values that are not finite (ValueError)."""
     n = len(operator.out_shape)
     if y.ndim < n or tuple(y.shape[y.ndim - n :]) != tuple(operator.out_shape):
         raise ValueError(
@@ -136,6 +137,7 @@ def _precision(y: Tensor, prior: Prior) -> torch.dtype:
 
 
 def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -> None:
+    """Images whose bound or whose power of coarse scales is far from that of the prior's validation images."""
     validation = prior.card.get("validation", {})
     findings = []
     lowest = validation.get("elbo_lowest")

@@ -107,7 +107,9 @@ class RingTerm:
 
     def shares(self, contributions: list[Tensor]) -> Tensor:
         """Each ring's own."""
-        return torch.stack([b * self.ring(i, h) for i, (h, b) in enumerate(zip(contributions, self.betas, strict=True))])
+        return torch.stack(
+            [b * self.ring(i, h) for i, (h, b) in enumerate(zip(contributions, self.betas, strict=True))]
+        )
 
     def misfit(self, contributions: list[Tensor]) -> Tensor:
         """Each ring's own."""
@@ -222,9 +224,7 @@ class Objective:
     fixed_draws = 2
     """Draws over which variational objectives are compared; every second one is the negative of the one before."""
 
-    def __init__(
-        self, prior: Prior, hierarchy: Hierarchy, term: DataTerm, kind: str, noise: Noise, tiles: int
-    ) -> None:
+    def __init__(self, prior: Prior, hierarchy: Hierarchy, term: DataTerm, kind: str, noise: Noise, tiles: int) -> None:
         self.prior, self.hierarchy, self.term = prior, hierarchy, term
         self.kind, self.noise, self.tiles = kind, noise, tiles
 
@@ -277,11 +277,8 @@ class Objective:
         """
         if self.kind != "variational":
             return [None]
-        out: list[Drawn] = []
-        for k in range(self.fixed_draws // 2):
-            for sign in (1, -1):
-                out.append(self._drawn(sign, base, "fixed", k, *label))
-        return out
+        pairs = range(self.fixed_draws // 2)
+        return [self._drawn(sign, base, "fixed", k, *label) for k in pairs for sign in (1, -1)]
 
     def fresh(self, *label: int | None, base: int = 0) -> Drawn:
         """A step's own draws; a point needs none."""

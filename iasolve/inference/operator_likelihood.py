@@ -71,6 +71,8 @@ class OperatorLikelihood:
         self.backprojection = self._adjoint(y)
         self.solves = Solves(0, y.real.new_zeros(len(y)))
         self.mean_gain = self._mean_gain()
+        # on real images the adjoint of complex values takes a real part: rows are not what they seem
+        self._gains = None if y.is_complex() and not self.is_complex else operator.row_gains()
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return as_declared(self.operator.adjoint(y), self.operator.in_dtype)
@@ -92,8 +94,11 @@ class OperatorLikelihood:
         iterations: int,
         start: Solution,
         tolerance: float,
-        back: Tensor | None = None,
+        y: Tensor | None = None,
     ) -> Solution:
+        level = None if self._gains is None else _white_level(variance)
+        if level is not None:
+            return self._white_solution(x0, level, self.y if y is None else y)
         inverse = 1 / variance.clamp_min(1e-12)
         ratio = self._ratio()
         preconditioner = 1 / (ratio * self.mean_gain + inverse)
@@ -106,7 +111,7 @@ class OperatorLikelihood:
 
         found = conjugate_gradients(
             lambda x: ratio * as_declared(self.gram(x), self.operator.in_dtype) + filtered(x, inverse),
-            ratio * (self.backprojection if back is None else back) + filtered(x0, inverse),
+            ratio * (self.backprojection if y is None else self._adjoint(y)) + filtered(x0, inverse),
             lambda r: filtered(r, preconditioner),
             start.image,
             iterations,
@@ -119,6 +124,17 @@ class OperatorLikelihood:
         used = self.solves.applications + found.iterations + (start.product is None)
         self.solves = Solves(used, found.residual)
         return Solution(found.solution, found.product)
+
+    def _white_solution(self, x0: Tensor, level: Tensor, y: Tensor) -> Solution:
+        """``x0 + v A^H (v A A^H + noise)^-1 (y - A x0)`` for ``V = v`` at all frequencies: nothing is iterated."""
+        assert self._gains is not None
+        each = [1] * (self.y.ndim - 1)
+        gains = self._gains.to(level.dtype)
+        weights = 1 / (gains * level.reshape(-1, *each) + 1 / self._ratio().reshape(-1, *each))
+        moved = self._adjoint(weights * (y - self.operator(x0)))
+        self._count()
+        self.solves = self.solves._replace(residual=torch.zeros_like(self.solves.residual))
+        return Solution(x0 + level * moved)
 
     def _value(self, x: Tensor, x0: Tensor, variance: Tensor) -> Tensor:
         residual = (self.y - self.operator(x)).abs().square().flatten(1).sum(1)
@@ -162,7 +178,7 @@ class OperatorLikelihood:
         x1 = x0 + (moved if self.is_complex else moved.real)
         # start from what the data made of x0
         start = Solution(x1 + mean - x0)
-        return mean, self._solve(x1, variance, 200, start, self.tolerance, self._adjoint(self._noisier(noise))).image
+        return mean, self._solve(x1, variance, 200, start, self.tolerance, self._noisier(noise)).image
 
     def spread(self, variance: Tensor) -> None:
         """Not known."""
@@ -213,3 +229,10 @@ class OperatorLikelihood:
     def note(self, residual: Tensor) -> None:
         """See :class:`Likelihood`."""
         self.solves = self.solves._replace(residual=residual)
+
+
+def _white_level(variance: Tensor) -> Tensor | None:
+    """The level ``(B or 1, 1, 1, 1)`` of a variance that is the same at all frequencies and channels; else None."""
+    values = variance.reshape(-1, *variance.shape[-3:])
+    low, high = values.flatten(1).aminmax(dim=1)
+    return low.reshape(-1, 1, 1, 1) if bool((low == high).all()) else None

@@ -26,9 +26,6 @@ from iasolve.spectrum import fft2, ifft2
 __all__ = ["RingGrid", "RingResponse", "response", "ring_probes", "surplus_of_rings", "unit_phases"]
 
 
-_SEED = 0
-"""Of all probes: what they tell does not depend on a solution's seed, and is remembered."""
-
 Array = NDArray[np.float64]
 
 
@@ -73,11 +70,11 @@ def unit_phases(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
     return (h / h.abs().clamp_min(1e-20)).to(like.device)
 
 
-def ring_probes(operator: LinearOperator, rings: RingGrid) -> tuple[Tensor, Tensor]:
+def ring_probes(operator: LinearOperator, rings: RingGrid, seed: int = 0) -> tuple[Tensor, Tensor]:
     """For each ring a spectrum ``(S, C, H, W)`` of unit magnitudes and random phases there, 0 elsewhere; its image."""
     like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=rings.index.device)
     masks = torch.stack([rings.index == i for i in range(len(rings.counts))])[:, None]
-    spectra = masks * unit_phases(operator.in_shape, _SEED, like)
+    spectra = masks * unit_phases(operator.in_shape, seed, like)
     images = ifft2(spectra)
     return spectra, images if operator.is_complex else images.real
 
@@ -95,7 +92,7 @@ _RESPONSES = weakref.WeakKeyDictionary()
 
 
 def response(
-    operator: LinearOperator, on_grid: LinearOperator, y: Tensor, rings: RingGrid
+    operator: LinearOperator, on_grid: LinearOperator, y: Tensor, rings: RingGrid, seed: int = 0
 ) -> RingResponse:
     """Probe an operator, or remember what it answered.
 
@@ -106,19 +103,21 @@ def response(
     y : Tensor
         ``(B, *out_shape)``, for its kind.
     rings : RingGrid
+    seed : int
+        Of the probes; what they tell is remembered, and does not depend on a solution's seed.
     """
     cache = _RESPONSES.setdefault(operator, {})
-    key = (str(y.device), y.dtype, tuple(rings.index.shape), rings.counts.sum().item())
+    key = (str(y.device), y.dtype, tuple(rings.index.shape), rings.counts.sum().item(), seed)
     if key not in cache:
-        cache[key] = _probe(on_grid, y, rings)
+        cache[key] = _probe(on_grid, y, rings, seed)
     return cache[key]
 
 
-def _probe(operator: LinearOperator, y: Tensor, rings: RingGrid) -> RingResponse:
-    spectra, probes = ring_probes(operator, rings)
+def _probe(operator: LinearOperator, y: Tensor, rings: RingGrid, seed: int) -> RingResponse:
+    spectra, probes = ring_probes(operator, rings, seed)
     answers = fft2(as_declared(operator.gram(probes), operator.in_dtype))
     energy = _ring_energy(answers, rings).T
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(seed)
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=y.real.dtype).to(y.device)
@@ -133,9 +132,7 @@ def _probe(operator: LinearOperator, y: Tensor, rings: RingGrid) -> RingResponse
     return RingResponse(energy, noise, freedom * (2.0 if operator.is_complex else 1.0))
 
 
-def surplus_of_rings(
-    residual: Tensor, sigma: Tensor, usual: Tensor, answer: RingResponse, rings: RingGrid
-) -> Tensor:
+def surplus_of_rings(residual: Tensor, sigma: Tensor, usual: Tensor, answer: RingResponse, rings: RingGrid) -> Tensor:
     """What a back-projected ``residual`` shows beyond ``usual`` ``(S,)``, the variance of each ring's bins: ``(B, S)``.
 
     One standard error less than estimated, as for diagonal operators: chance alone should raise no ring.

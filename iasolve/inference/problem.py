@@ -167,7 +167,7 @@ def pose(
             on_grid, scaled_y, sigma / gain, options.iterations, options.tolerance, response=answer
         )
         image = general.mean(torch.zeros_like(general.backprojection), power)
-        profile = _probed_profile(operator, _Probed(on_grid, y, power, rings), general.sigma)
+        profile = _probed_profile(operator, Probed(on_grid, y, power, rings), general.sigma)
         strongest = profile[:, 1].sqrt()
         likelihood = general
     levels = torch.arange(len(prior.spectrum.scales), device=y.device)
@@ -201,7 +201,7 @@ def _peak(rho: Tensor, inside: Tensor) -> Tensor:
 _PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Tensor]] = weakref.WeakKeyDictionary()
 
 
-class _Probed(NamedTuple):
+class Probed(NamedTuple):
     """What probes are sent through: the operator on the image grid, a measurement ``y`` for its kind, and the grid."""
 
     operator: LinearOperator
@@ -221,7 +221,7 @@ class _Probed(NamedTuple):
         return torch.stack([mean, torch.maximum(square, mean.square())])
 
 
-def _probed_profile(operator: LinearOperator, probed: _Probed, sigma: Tensor) -> Tensor:
+def _probed_profile(operator: LinearOperator, probed: Probed, sigma: Tensor) -> Tensor:
     """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
 
     A probe has unit magnitudes and random phases in one ring. The noise level is rounded to 5 %, so that images

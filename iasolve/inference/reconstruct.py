@@ -27,7 +27,7 @@ from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 from iasolve.spectrum import reflect
 
-__all__ = ["Reconstruction", "ReconstructOptions", "imaginary_share", "reconstruct"]
+__all__ = ["ReconstructOptions", "Reconstruction", "imaginary_share", "reconstruct"]
 
 LARGEST_IMAGINARY = 0.05
 """Imaginary share of a single coil's energy above which an image is not taken for real."""

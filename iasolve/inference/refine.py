@@ -36,7 +36,7 @@ from iasolve.networks import Gaussian
 from iasolve.priors.hierarchy import START, Hierarchy, Node, Prefix, posterior_mean, values
 from iasolve.recipe import Steps
 
-__all__ = ["Candidate", "Judgement", "Part", "better", "judge", "parts_of", "refine", "steps_of"]
+__all__ = ["Candidate", "Judgement", "Part", "Variables", "better", "judge", "parts_of", "refine", "steps_of"]
 
 T = TypeVar("T")
 
@@ -229,7 +229,7 @@ class _Refinement:
         """Iterates of the latents of a block, which follows ``done``."""
         objective, tiles = self.objective, self.objective.tiles
         held = None if part.scale is None else self.held
-        moving = _Variables(starts, self.offsets, [self.hierarchy.covered(self.hierarchy.scale_of[n]) for n in block])
+        moving = Variables(starts, self.offsets, [self.hierarchy.covered(self.hierarchy.scale_of[n]) for n in block])
         plan = Plan(
             moving.flat([torch.zeros_like(q.mean) for q in starts], tiles),
             [tiles * q.mean[0].numel() for q in starts],
@@ -260,16 +260,16 @@ class _Refinement:
         ]
 
 
-class _Variables:
+class Variables:
     """What moves, a latent or its offset from the posterior, and its units: a step is counted in them."""
 
-    def __init__(
-        self, starts: list[Gaussian], offsets: list[Tensor] | None, covered: list[Tensor | None]
-    ) -> None:
+    def __init__(self, starts: list[Gaussian], offsets: list[Tensor] | None, covered: list[Tensor | None]) -> None:
         self.posteriors, self.offsets = starts, offsets is not None
         self.starts = [q.mean for q in starts] if offsets is None else offsets
         self.units = [q.std if offsets is None else torch.ones_like(q.mean) for q in starts]
-        self.covered = [torch.ones((), device=q.mean.device) if c is None else c for q, c in zip(starts, covered, strict=True)]
+        self.covered = [
+            torch.ones((), device=q.mean.device) if c is None else c for q, c in zip(starts, covered, strict=True)
+        ]
 
     def chooser(self, variables: list[Tensor], first: int) -> Callable[[Node], Gaussian]:
         """The posteriors of the block's latents; later ones are completed in the context at hand."""

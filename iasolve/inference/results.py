@@ -125,7 +125,9 @@ def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.dev
         before, after, misfit = (
             whole(lambda r, n=n, key=key: r.scales[n][key]) for key in ("before", "after", "misfit")
         )
-        scales.append({"scale": row["scale"], "steps": row["steps"], "before": before, "after": after, "misfit": misfit})
+        scales.append(
+            {"scale": row["scale"], "steps": row["steps"], "before": before, "after": after, "misfit": misfit}
+        )
     solver: SolverReport[Tensor] | None = None
     if first.solver is not None:
         solver = {

@@ -32,7 +32,7 @@ from iasolve.priors.hierarchy import Hierarchy
 from iasolve.priors.likeness import image_elbo, ring_distance
 from iasolve.recipe import Recipe, load_recipe
 
-__all__ = ["solve"]
+__all__ = ["Improved", "improve", "solve"]
 
 
 @overload
@@ -213,9 +213,7 @@ class _View(NamedTuple):
     solves: Solves | None
 
 
-def _solve_view(
-    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch
-) -> _View:
+def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch) -> _View:
     """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only."""
     problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
     stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
@@ -227,11 +225,13 @@ def _solve_view(
     again = None
     if recipe.passes.count:
         again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
-    final, scales, improved = _improve(problem, prior, recipe, [guess, again], stop, noise, number == 0, watch)
+    final, scales, improved = improve(problem, prior, recipe, [guess, again], stop, noise, number == 0, watch)
 
     samples = Samples(problem, prior, final, guess if again is not None else final, stop, noise)
     centre = samples.centre
-    variance = problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
+    variance = (
+        problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
+    )
     closing = Closing(
         problem.likelihood, centre, variance, problem.variance, recipe.closing.error, nonnegative, options.tolerance
     )
@@ -263,7 +263,7 @@ def _solve_view(
     )
 
 
-class _Improved(NamedTuple):
+class Improved(NamedTuple):
     """The best of what was tried, what it did at every scale, and whether it is better than the first guess."""
 
     guess: Guess
@@ -271,7 +271,7 @@ class _Improved(NamedTuple):
     improved: Tensor
 
 
-def _improve(
+def improve(
     problem: Problem,
     prior: Prior,
     recipe: Recipe,
@@ -280,13 +280,13 @@ def _improve(
     noise: Noise,
     reported: bool,
     watch: Watch,
-) -> _Improved:
+) -> Improved:
     """The better of first guess and further passes, and the recipe's steps from there where they pay."""
     first, again = readings
     assert first is not None
     tiles, scales, steps = problem.geometry.tiles, prior.spectrum.scales, recipe.steps
     if not (reported or recipe.takes_steps or again is not None):
-        return _Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
+        return Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
     term = data_term(problem, prior, [steps.beta_at(scale) for scale in scales])
     kind = steps.objective if recipe.takes_steps or again is None else "map"
 
@@ -316,7 +316,7 @@ def _improve(
             {"scale": scale, "steps": taken[n], "before": before[n], "after": after[n], "misfit": misfit[n]}
             for n, scale in enumerate(scales)
         ]
-    return _Improved(best.guess, rows, lower(best.judgement.total, begin.judgement.total))
+    return Improved(best.guess, rows, lower(best.judgement.total, begin.judgement.total))
 
 
 def _by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
