@@ -24,9 +24,9 @@ from torch import Tensor
 
 import common
 import iasolve
+from iasolve.inference.interface import Options
 from iasolve.inference.objective import Noise
 from iasolve.inference.operator_likelihood import OperatorLikelihood
-from iasolve.inference.options import Options
 from iasolve.inference.passes import Guess, descend, first_guess
 from iasolve.inference.problem import Problem, pose
 from iasolve.operators import GaussianNoise, SensitivityEncoding, birdcage_maps, line_mask

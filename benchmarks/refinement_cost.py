@@ -19,8 +19,8 @@ from torch.utils.flop_counter import flop_registry
 
 import common
 from iasolve import HVAEPrior, Prior
+from iasolve.inference.interface import Watch
 from iasolve.inference.objective import Noise, Objective, RingTerm
-from iasolve.inference.options import Watch
 from iasolve.inference.passes import descend
 from iasolve.inference.refine import Candidate, judge, parts_of, refine
 from iasolve.networks import HVAE, NetworkConfig
@@ -120,7 +120,7 @@ class Workbench:
         objective = Objective(self.prior, hierarchy, self.term, self.objective, noise, 1)
         parts = parts_of(hierarchy, recipe.blocks, self.prior.separable)
         widths = [q.log_std for q in self.guess.posteriors]
-        judgement = judge(objective, parts, self.guess.latents, widths)
+        judgement = judge(objective, parts, self.guess, widths)
         refine(objective, parts, Candidate(self.guess, widths, judgement), recipe, Watch())
 
 

@@ -256,10 +256,7 @@ class Objective:
             return q.mean if draw is None else q.mean + q.std * draw(node, q.mean)
 
         way = self.hierarchy.descend(value, start, end)
-        costs = [
-            self._per_image(latent_cost(q, node.prior, self.kind).flatten(1).sum(1))
-            for q, node in zip(posteriors, way.nodes, strict=True)
-        ]
+        costs = [self.cost(q, node.prior) for q, node in zip(posteriors, way.nodes, strict=True)]
         if held is None:
             return Evaluation(way, costs, self.prior.contributions(list(way.done.contexts)))
         contributions = list(held)
@@ -267,7 +264,9 @@ class Objective:
             contributions[scale] = self.prior.contribution(scale, way.done.contexts[scale])
         return Evaluation(way, costs, contributions)
 
-    def _per_image(self, cost: Tensor) -> Tensor:
+    def cost(self, q: Gaussian, p: Gaussian) -> Tensor:
+        """What a latent costs, ``(B,)``."""
+        cost = latent_cost(q, p, self.kind).flatten(1).sum(1)
         return cost.unflatten(0, (-1, self.tiles)).sum(1) if self.tiles > 1 else cost
 
     def fixed(self, *label: int, base: int = 0) -> list[Drawn]:

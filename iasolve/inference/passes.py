@@ -26,8 +26,8 @@ from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded
 from iasolve.inference.closing import closest_image
+from iasolve.inference.interface import Watch
 from iasolve.inference.likelihood import DiagonalLikelihood, Solution
-from iasolve.inference.options import Watch
 from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
@@ -72,7 +72,7 @@ class Guess(NamedTuple):
         The encoder's, per scale; None without an encoder.
     latents : list of Tensor
         The value of each latent, ``(B * T, z, g, g)``, coarse to fine.
-    posteriors : list of Gaussian
+    posteriors, priors : list of Gaussian
         Of each latent, in the context of this way.
     contributions : list of Tensor
         ``h_s`` of every scale, ``(B * T, C, n_s)``.
@@ -81,6 +81,7 @@ class Guess(NamedTuple):
     features: list[Tensor] | None
     latents: list[Tensor]
     posteriors: list[Gaussian]
+    priors: list[Gaussian]
     contributions: list[Tensor]
 
     @property
@@ -92,8 +93,8 @@ class Guess(NamedTuple):
 def descend(prior: Prior, features: list[Tensor] | None, stop: Tensor, choose: Choice = posterior_mean) -> Guess:
     """The way down that takes ``choose`` for every latent; ``stop`` ``(B * T,)``: the finest scale of the guess."""
     way = Hierarchy(prior, len(stop), features, stop).descend(choose)
-    posteriors = [node.posterior for node in way.nodes]
-    return Guess(features, way.latents, posteriors, prior.contributions(list(way.done.contexts)))
+    posteriors, priors = [node.posterior for node in way.nodes], [node.prior for node in way.nodes]
+    return Guess(features, way.latents, posteriors, priors, prior.contributions(list(way.done.contexts)))
 
 
 def read(evidence: Evidence, prior: Prior, stop: Tensor) -> Guess:

@@ -32,22 +32,22 @@ Array = NDArray[np.float64]
 class RingGrid(NamedTuple):
     """Which ring of the prior each frequency of an image grid belongs to.
 
-    ``index`` ``(H, W)`` int64, -1 for none; ``counts`` ``(S,)`` float32, how many bins count for each ring.
+    ``owner`` ``(H, W)`` int64, -1 for none; ``counts`` ``(S,)`` float32, how many bins count for each ring.
     """
 
-    index: Tensor
+    owner: Tensor
     counts: Tensor
 
     @property
     def inside(self) -> Tensor:
         """Frequencies that belong to a ring, ``(H, W)``."""
-        return self.index >= 0
+        return self.owner >= 0
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums ``(..., S)`` of ``(..., H, W)`` over each ring's bins."""
         inside = self.inside
         out = values.new_zeros((*values.shape[:-2], len(self.counts)))
-        return out.index_add(-1, self.index[inside], values[..., inside])
+        return out.index_add(-1, self.owner[inside], values[..., inside])
 
     def means(self, values: Tensor) -> Tensor:
         """Means ``(..., S)``."""
@@ -55,11 +55,11 @@ class RingGrid(NamedTuple):
 
     def spread(self, levels: Tensor) -> Tensor:
         """One value a ring ``(..., S)`` at every frequency, ``(..., H, W)``; of no ring: that of the first."""
-        return levels[..., self.index.clamp_min(0)]
+        return levels[..., self.owner.clamp_min(0)]
 
     def to(self, device: torch.device) -> RingGrid:
         """The same on a device."""
-        return RingGrid(self.index.to(device), self.counts.to(device))
+        return RingGrid(self.owner.to(device), self.counts.to(device))
 
 
 def unit_phases(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ def unit_phases(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
 
 def ring_probes(operator: LinearOperator, rings: RingGrid, seed: int = 0) -> tuple[Tensor, Tensor]:
     """For each ring a spectrum ``(S, C, H, W)`` of unit magnitudes and random phases there, 0 elsewhere; its image."""
-    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=rings.index.device)
-    masks = torch.stack([rings.index == i for i in range(len(rings.counts))])[:, None]
+    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=rings.owner.device)
+    masks = torch.stack([rings.owner == i for i in range(len(rings.counts))])[:, None]
     spectra = masks * unit_phases(operator.in_shape, seed, like)
     images = ifft2(spectra)
     return spectra, images if operator.is_complex else images.real
@@ -107,7 +107,7 @@ def response(
         Of the probes; what they tell is remembered, and does not depend on a solution's seed.
     """
     cache = _RESPONSES.setdefault(operator, {})
-    key = (str(y.device), y.dtype, tuple(rings.index.shape), rings.counts.sum().item(), seed)
+    key = (str(y.device), y.dtype, tuple(rings.owner.shape), rings.counts.sum().item(), seed)
     if key not in cache:
         cache[key] = _probe(on_grid, y, rings, seed)
     return cache[key]

@@ -7,16 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Unpack, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.levels import estimate_sigma
+from iasolve.inference.interface import (
+    Array,
+    Callback,
+    Result,
+    SolveOptions,
+    Status,
+    UnlikePriorWarning,
+    Watch,
+    as_numpy,
+    join,
+)
+from iasolve.inference.measurement import estimate_sigma
 from iasolve.inference.multicoil import pose_coils, sampled_positions
-from iasolve.inference.options import Callback, SolveOptions, Status, Watch
-from iasolve.inference.results import Array, Result, UnlikePriorWarning, as_numpy, join
 from iasolve.inference.solve import solve
 from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
@@ -133,6 +142,7 @@ def reconstruct(
     """
     mask, coils, phase = options.pop("mask", None), options.pop("coils", None), options.pop("phase", "auto")
     maps = options.pop("maps", None)
+    solving = cast(SolveOptions, options)
     volume = as_tensor(kspace)
     if volume.ndim not in (3, 4) or not volume.is_complex() or 0 in volume.shape:
         raise ValueError(
@@ -153,7 +163,7 @@ def reconstruct(
             callback(status._replace(image=watch.image + status.image, images=len(stack), seconds=watch.seconds))
 
     def add(y: Tensor, operator: LinearOperator, level: GaussianNoise | None) -> None:
-        results.append(solve(y, operator, prior, noise=level, recipe=recipe, callback=count, **options))
+        results.append(solve(y, operator, prior, noise=level, recipe=recipe, callback=count, **solving))
         watch.image += len(y)
 
     if stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise):

@@ -16,20 +16,28 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing
+from iasolve.inference.interface import (
+    Callback,
+    NonFiniteError,
+    Options,
+    Result,
+    ScaleReport,
+    SolveOptions,
+    Watch,
+    as_numpy,
+    join,
+)
 from iasolve.inference.likelihood import Solves
-from iasolve.inference.measurement import Measurement, check, warn_signed, warn_unlike, whitened
+from iasolve.inference.measurement import Measurement, check, likeness_of, warn_signed, warn_unlike, whitened
 from iasolve.inference.objective import Noise, Objective, data_term
-from iasolve.inference.options import Callback, Options, SolveOptions, Watch
 from iasolve.inference.passes import SHIFTS, Guess, first_guess, moves, read_again
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import Candidate, better, judge, lower, parts_of, refine, steps_of
-from iasolve.inference.results import NonFiniteError, Result, ScaleReport, as_numpy, join
 from iasolve.inference.sampling import Samples, draw_samples
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy
-from iasolve.priors.likeness import image_elbo, ring_distance
 from iasolve.recipe import Recipe, load_recipe
 
 __all__ = ["Improved", "improve", "solve"]
@@ -91,10 +99,10 @@ def solve(
         Name of a ready recipe, a TOML file, or a recipe; without it the ready one that is made for the operator
         (:meth:`iasolve.Recipe.for_operator`; the result says which).
     callback : callable, optional
-        Called with a :class:`~iasolve.inference.options.Status` at every stage.
+        Called with a :class:`~iasolve.inference.interface.Status` at every stage.
     **options
         ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``warn``, ``iterations``,
-        ``tolerance``, ``force_general``: see :class:`~iasolve.inference.options.Options`.
+        ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
 
     Returns
     -------
@@ -171,7 +179,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         image = image * support
         std = None if std is None else std * support
         samples = None if samples is None else samples * support
-    likeness, distance = _likeness(first.problem, prior, first.estimate)
+    likeness, distance = likeness_of(first.problem, prior, first.estimate)
     solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
     residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
     applications = sum(s.applications for s in solves)
@@ -298,7 +306,7 @@ def improve(
 
     def candidate(guess: Guess) -> Candidate:
         widths = [q.log_std for q in guess.posteriors]
-        return Candidate(guess, widths, judge(judging, parts, guess.latents, widths))
+        return Candidate(guess, widths, judge(judging, parts, guess, widths))
 
     begin = best = candidate(first)
     if again is not None:
@@ -332,14 +340,3 @@ def _stops(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
     scales = prior.spectrum.scales
     index = len(scales) - 1 if recipe.guess.stop in ("all", "none") else scales.index(int(recipe.guess.stop))
     return torch.full_like(problem.stop, index)
-
-
-def _likeness(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
-    views = problem.geometry.cut(estimate)
-    scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
-    tiles = problem.geometry.tiles
-    return (
-        image_elbo(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
-        ring_distance(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
-    )

@@ -3,8 +3,8 @@
 import torch
 from flat_recipes import recipe_of
 
+from iasolve.inference.interface import Options, Watch
 from iasolve.inference.objective import ImageTerm, Noise, Objective, data_term
-from iasolve.inference.options import Options, Watch
 from iasolve.inference.passes import Guess, first_guess
 from iasolve.inference.problem import pose
 from iasolve.inference.refine import Candidate, judge, parts_of, refine
@@ -76,7 +76,7 @@ class Setting:
 
             guess = descend(self.prior, guess.features, stop)
         widths = [q.log_std for q in guess.posteriors]
-        start = Candidate(guess, widths, judge(objective, self.parts, guess.latents, widths))
+        start = Candidate(guess, widths, judge(objective, self.parts, guess, widths))
         return refine(objective, self.parts, start, self.recipe.steps, Watch())
 
     @torch.no_grad()

@@ -12,8 +12,7 @@ import iasolve
 from iasolve.classical import total_variation
 from iasolve.classical.sense import total_variation_sense
 from iasolve.evidence import fold
-from iasolve.inference.image_phase import cg_sense, image_phase
-from iasolve.inference.multicoil import pose_coils, sampled_positions
+from iasolve.inference.multicoil import cg_sense, image_phase, pose_coils, sampled_positions
 from iasolve.inference.reconstruct import imaginary_share
 from iasolve.operators import (
     CoilNoise,

@@ -10,9 +10,9 @@ from tiny import circulant, decaying_power, dense, images, mute_prior, relative,
 from iasolve import Recipe, RecipeError, solve
 from iasolve.evidence import Folded, evidence, fold
 from iasolve.inference.closing import closest_image, nonnegative_mode
+from iasolve.inference.interface import Options, Watch
 from iasolve.inference.likelihood import DiagonalLikelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood
-from iasolve.inference.options import Options, Watch
 from iasolve.inference.passes import first_guess, levels, read_again
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, gaussian_kernel, line_mask
@@ -277,7 +277,7 @@ def test_what_the_decoder_leaves_unexplained_is_seen_in_the_measurement(factor):
     seen = DiagonalLikelihood(Folded(folded.value + torch.fft.fft2(noise, norm="ortho"), folded.variance), False)
     found = problem.unexplained(seen, torch.zeros_like(residual))
     assert (found >= base).all()
-    fine = problem.rings.index >= 4
+    fine = problem.rings.owner >= 4
     ratio = (found / base)[..., fine].mean()
     # a standard error is taken off, and what falls below the prior's level is lifted to it
     assert abs(float(ratio) / factor - 1) < 0.1

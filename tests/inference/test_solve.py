@@ -12,8 +12,8 @@ from tiny import images, mute_prior, relative, tiny_prior
 
 from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_recipe, solve
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
-from iasolve.inference.levels import estimate_sigma, likely_sigma
-from iasolve.inference.options import Options
+from iasolve.inference.interface import Options
+from iasolve.inference.measurement import estimate_sigma, likely_sigma
 from iasolve.inference.passes import descend
 from iasolve.inference.problem import pose
 from iasolve.operators import (

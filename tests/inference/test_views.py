@@ -8,7 +8,7 @@ from flat_recipes import recipe_of
 from tiny import images, relative, tiny_prior
 
 from iasolve import HVAEPrior, solve
-from iasolve.inference.options import Options, Watch
+from iasolve.inference.interface import Options, Watch
 from iasolve.inference.passes import LARGEST, SHIFTS, first_guess, read_again
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularShift, GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
