@@ -2,8 +2,8 @@
 
 Latent by latent, coarse to fine. A step completes the scale with the layers after the latent, compares the scale's
 contribution with the measured bins of its ring (sum of absolute real and imaginary parts), and goes down the gradient
-of ``beta * loss - log p(z)`` in the latent itself: lambda 0.001, beta 1, 25 steps, no closing step. The paper prints the
-log prior with the other sign, by which the prior would repel the latent.
+of ``beta * loss - log p(z)`` in the latent itself: lambda 0.001, beta 1, 25 steps, no closing step. The paper prints
+the log prior with the other sign, by which the prior would repel the latent.
 
 The library's steps are counted in standard deviations of the posterior and weigh the data by their likelihood; nothing
 but this file takes the paper's.

@@ -229,11 +229,12 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     nonnegative = options.nonnegative and prior.nonnegative
 
     guess = first_guess(problem, prior, recipe, stop)
-    watch.tell("guess", number + 1, recipe.views)
+    views = recipe.views if moves(prior) else 1
+    watch.tell("guess", number + 1, views)
     again = None
     if recipe.passes.count:
         again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
-    final, scales, improved = improve(problem, prior, recipe, [guess, again], stop, noise, number == 0, watch)
+    final, scales, improved = improve(problem, prior, recipe, (guess, again), stop, noise, number == 0, watch)
 
     samples = Samples(problem, prior, final, guess if again is not None else final, stop, noise)
     centre = samples.centre
@@ -244,7 +245,7 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
         problem.likelihood, centre, variance, problem.variance, recipe.closing.error, nonnegative, options.tolerance
     )
     estimate = closing.image(centre)
-    watch.tell("closing", number + 1, recipe.views)
+    watch.tell("closing", number + 1, views)
     drawn = std = None
     if recipe.samples:
         drawn, std = draw_samples(samples, recipe.samples, closing, watch)
@@ -283,7 +284,7 @@ def improve(
     problem: Problem,
     prior: Prior,
     recipe: Recipe,
-    readings: list[Guess | None],
+    readings: tuple[Guess, Guess | None],
     stop: Tensor,
     noise: Noise,
     reported: bool,
@@ -291,7 +292,6 @@ def improve(
 ) -> Improved:
     """The better of first guess and further passes, and the recipe's steps from there where they pay."""
     first, again = readings
-    assert first is not None
     tiles, scales, steps = problem.geometry.tiles, prior.spectrum.scales, recipe.steps
     if not (reported or recipe.takes_steps or again is not None):
         return Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))

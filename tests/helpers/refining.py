@@ -5,7 +5,7 @@ from flat_recipes import recipe_of
 
 from iasolve.inference.interface import Options, Watch
 from iasolve.inference.objective import ImageTerm, Noise, Objective, data_term
-from iasolve.inference.passes import Guess, first_guess
+from iasolve.inference.passes import descend, first_guess
 from iasolve.inference.problem import pose
 from iasolve.inference.refine import Candidate, judge, parts_of, refine
 from iasolve.inference.solve import improve
@@ -72,8 +72,6 @@ class Setting:
         objective = self.objective(stop=stop)
         guess = self.guess
         if stop is not None:
-            from iasolve.inference.passes import descend
-
             guess = descend(self.prior, guess.features, stop)
         widths = [q.log_std for q in guess.posteriors]
         start = Candidate(guess, widths, judge(objective, self.parts, guess, widths))
@@ -82,7 +80,7 @@ class Setting:
     @torch.no_grad()
     def improved(self):
         """Guess, reports and whether it is better than the first guess."""
-        readings: list[Guess | None] = [self.guess, None]
+        readings = (self.guess, None)
         return improve(self.problem, self.prior, self.recipe, readings, self.stop, self.noise, True, Watch())
 
 
