@@ -295,7 +295,7 @@ def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.dev
     )
 
 
-def as_numpy(result: Any) -> Any:
+def as_numpy(result: Result[Tensor]) -> Result[np.ndarray]:
     """A result of torch's arrays with numpy's, of the same class."""
 
     def plain(value: Any) -> Any:
@@ -307,4 +307,5 @@ def as_numpy(result: Any) -> Any:
             return {key: plain(item) for key, item in value.items()}
         return value
 
-    return replace(result, **{f.name: plain(getattr(result, f.name)) for f in fields(result)})
+    found: Any = replace(result, **{f.name: plain(getattr(result, f.name)) for f in fields(result)})
+    return found

@@ -29,7 +29,7 @@ left out), and on half of k-space for 14 of 16 simulated ones.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ from iasolve.operators.noise import GaussianNoise
 from iasolve.operators.phase import estimate_phase
 from iasolve.spectrum import radius
 
-__all__ = ["CoilProblem", "cg_sense", "image_phase", "pose_coils", "sampled_positions"]
+__all__ = ["CoilProblem", "SliceFacts", "cg_sense", "image_phase", "pose_coils", "sampled_positions"]
 
 _HIDDEN = 0.1
 _FEWEST = 50  # hidden positions; an error over fewer says little
@@ -137,6 +137,27 @@ MANY_COILS = 12
 Array = Tensor | np.ndarray
 
 
+class SliceFacts(TypedDict, total=False):
+    """How a slice was posed, for reports.
+
+    ``coils`` in the data, ``coils_used``, ``energy_kept`` by compression, ``acceleration``, ``maps``
+    (``"espirit"``, ``"low-resolution"``, ``"given"``, ``"none"``), ``calibration`` (sampled centre used for maps,
+    height and width), ``phase`` (``"TV-SENSE"`` or ``"none"``), ``phase_size`` (None: not smoothed), ``whitened``;
+    ``imaginary_share`` of a single coil's energy, where the prior is over real images.
+    """
+
+    coils: int
+    coils_used: int
+    energy_kept: float
+    acceleration: float
+    maps: str
+    calibration: list[int]
+    phase: str
+    phase_size: int | None
+    whitened: bool
+    imaginary_share: float
+
+
 class CoilProblem(NamedTuple):
     """What :func:`iasolve.solve` takes, and how it came about.
 
@@ -148,16 +169,13 @@ class CoilProblem(NamedTuple):
         Of complex images, or of real ones with their phase in it.
     noise : GaussianNoise or None
         White noise of ``y``; None where the level is unknown and ``solve`` estimates it.
-    facts : dict
-        For reports: ``coils`` in the data, ``coils_used``, ``energy_kept`` by compression, ``acceleration``, ``maps``
-        (``"espirit"``, ``"low-resolution"``, ``"given"``, ``"none"``), ``calibration`` (sampled centre used for maps,
-        height and width), ``phase`` (``"TV-SENSE"`` or ``"none"``), ``phase_size`` (None: not smoothed), ``whitened``.
+    facts : SliceFacts
     """
 
     y: Tensor
     operator: SensitivityEncoding
     noise: GaussianNoise | None
-    facts: dict[str, Any]
+    facts: SliceFacts
 
 
 def pose_coils(
@@ -218,7 +236,7 @@ def pose_coils(
     sampled = sampled_positions(y, mask)
     y = y * sampled
     given = None if maps is None else _checked_maps(maps, y)
-    facts: dict[str, Any] = {"coils": len(y), "acceleration": acceleration(sampled), "whitened": False}
+    facts: SliceFacts = {"coils": len(y), "acceleration": acceleration(sampled), "whitened": False}
 
     if isinstance(noise, CoilNoise):
         matrix = (noise.sigma * noise.whitening).to(y)
