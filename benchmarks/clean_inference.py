@@ -38,12 +38,12 @@ def tuned_settings(path: Path | None) -> dict[str, dict[str, dict[str, Any]]]:
 
 def recipe_of(method: str, steps: int, changes: dict[str, Any]) -> iasolve.Recipe:
     """The recipe of a row."""
-    base = quality.PAPER_SETTING.changed(steps=steps)
+    base: dict[str, Any] = {"steps": steps}
     if method == "iterative":
-        base = base.changed(mode="iterative", objective="map")
+        base |= {"guess_stop": "none", "objective": "map"}
     if method == "whole":
-        base = base.changed(schedule="whole")
-    return base.changed(**changes)
+        base |= {"schedule": "whole"}
+    return common.changed(quality.PAPER_SETTING, **(base | changes))
 
 
 @dataclass
@@ -80,7 +80,7 @@ def infer(
         )
         seconds += result.seconds
         known = x / result.gain.reshape(-1, 1, 1, 1)
-        encoder = recipe.mode != "iterative"
+        encoder = recipe.reads
         found = bound(prior, known, result.offsets, encoder=encoder, seed=seed + start)
         parts.append(result.image)
         elbo.append(found.elbo.numpy())

@@ -66,6 +66,41 @@ TASKS = (
 RECIPES = {"denoise": "denoise", "lines": "compressed-sensing", "blur": "deblur", "low-pass": "deblur"}
 
 
+_STEPS = {
+    "steps": "count",
+    "beta": "beta",
+    "variables": "variables",
+    "objective": "objective",
+    "optimizer": "optimizer",
+    "step_size": "size",
+    "schedule": "blocks",
+    "refined_views": "views",
+}
+_BLOCKS = {"joint": "scale", "sequential": "latent", "whole": "whole"}
+
+
+def changed(recipe: iasolve.Recipe, **keys: Any) -> iasolve.Recipe:
+    """A recipe with some keys changed, under the names that results have: one flat list.
+
+    Of steps: ``steps``, ``beta``, ``variables``, ``objective``, ``optimizer``, ``step_size``, ``schedule`` (``joint``:
+    scale by scale, ``sequential``: latent by latent, ``whole``), ``refined_views``. Besides: ``guess_stop``,
+    ``passes``, ``coupling_end``, ``error``, ``views``, ``samples``.
+    """
+    groups: dict[str, Any] = {}
+    for key, value in keys.items():
+        if key in _STEPS:
+            groups.setdefault("steps", {})[_STEPS[key]] = _BLOCKS[value] if key == "schedule" else value
+        elif key == "guess_stop":
+            groups["guess"] = {"stop": value}
+        elif key in ("passes", "coupling_end"):
+            groups.setdefault("passes", {})["count" if key == "passes" else "end"] = value
+        elif key == "error":
+            groups["closing"] = {"error": value}
+        else:
+            groups[key] = value
+    return recipe.changed(**groups)
+
+
 def data_file(path: Path | None) -> Path:
     """The MRI slices: the given file, or ``mri-t1ce-128.npz`` in the folder that ``IASOLVE_DATA`` names."""
     found = path or Path(os.environ.get("IASOLVE_DATA", ".")) / "mri-t1ce-128.npz"

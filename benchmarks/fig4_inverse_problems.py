@@ -138,7 +138,7 @@ class Setting(NamedTuple):
     def solve(self, problem: Problem, method: Method, prior: iasolve.HVAEPrior, kind: Steps) -> iasolve.Result:
         """The method's answer."""
         stop = KEPT if problem.task == "deblur" and method.encoder == "clean" else "all"
-        recipe = self.recipe.changed(steps=method.steps, guess_stop=stop, **kind._asdict())
+        recipe = common.changed(self.recipe, steps=method.steps, guess_stop=stop, **kind._asdict())
         noise = GaussianNoise(problem.sigma)
         return iasolve.solve(
             problem.y,
@@ -293,7 +293,7 @@ def main(
         "cifar10": {"clean": (cifar10_clean, cifar10_clean_vanilla), "evidence": (cifar10, cifar10_vanilla)},
         "mri-complex": {"clean": (mri_clean, mri_clean_vanilla), "evidence": (mri, mri_vanilla)},
     }
-    setting = Setting(quality.PAPER_SETTING.changed(closing=closing), seed, batch)
+    setting = Setting(common.changed(quality.PAPER_SETTING, error="stationary" if closing else "none"), seed, batch)
     endings = ["-quick" if quick else "", f"-{only}" if only else "", "" if closing else "-no-closing"]
     name = "fig4_inverse_problems" + "".join(endings)
     out.mkdir(parents=True, exist_ok=True)
@@ -338,7 +338,7 @@ def main(
         priors=[p.name for p in everyone],
         images=count,
         validation_images=choosing,
-        recipe=setting.recipe.changed(steps=steps, **SAME._asdict()).to_dict(),
+        recipe=common.changed(setting.recipe, steps=steps, **SAME._asdict()).to_dict(),
         load=os.getloadavg(),
     )
     head = [

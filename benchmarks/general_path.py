@@ -24,45 +24,53 @@ from torch import Tensor
 
 import common
 import iasolve
-from iasolve.inference.general_data import GeneralData
-from iasolve.inference.guess import first_guess
+from iasolve.inference.interface import Options
+from iasolve.inference.objective import Noise
+from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference.passes import Guess, descend, first_guess
 from iasolve.inference.problem import Problem, pose
-from iasolve.inference.topdown import Noise, Pass, descend
 from iasolve.operators import GaussianNoise, SensitivityEncoding, birdcage_maps, line_mask
+from iasolve.priors.hierarchy import Node
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 20)
 SIGMA, COILS, DRAWS = 0.02, 8, 10
 LEAST_SCALE = 8  # coarser scales are a few pixels of the spectrum: their draws hardly move the image
 
 
-def images_of_draws(problem: Problem, prior: iasolve.HVAEPrior, found: Pass, features: list[Tensor]) -> list[Tensor]:
+def images_of_draws(problem: Problem, prior: iasolve.HVAEPrior, guess: Guess) -> list[Tensor]:
     """Decoded images, scale after scale, each with another draw of that scale's latents."""
-    count = len(found.contributions[0])
-    stop = torch.full((count,), len(prior.spectrum.scales) - 1)
+    stop = torch.full((len(guess.latents[0]),), len(prior.spectrum.scales) - 1)
     noise = Noise(0, problem.gain.device, torch.float32)
-    drawn = [
-        descend(prior, features, count, stop=stop, temperature=1.0, noise=noise, label=f"draw {n}").contributions
-        for n in range(DRAWS)
-    ]
+
+    def draw(n: int) -> list[Tensor]:
+        def choose(node: Node) -> Tensor:
+            q = node.posterior
+            return q.mean + q.std * noise(tuple(q.mean.shape[1:]), f"draw {n}", node.number)
+
+        return descend(prior, guess.features, stop, choose).contributions
+
+    drawn = [draw(n) for n in range(DRAWS)]
     images = []
     for index, scale in enumerate(prior.spectrum.scales):
         if scale >= LEAST_SCALE:
-            for draw in drawn:
-                parts = [*found.contributions[:index], draw[index], *found.contributions[index + 1 :]]
-                images.append(problem.geometry.image(prior.spectrum.inverse(prior.assemble(parts))))
+            for drawing in drawn:
+                parts = [*guess.contributions[:index], drawing[index], *guess.contributions[index + 1 :]]
+                images.append(problem.decode(prior, parts))
     return images
 
 
 def gradients(problem: Problem, images: list[Tensor], iterations: int) -> tuple[list[Tensor], float]:
     """The data term's gradient at each image in turn, and processor seconds of one."""
-    assert isinstance(problem.data, GeneralData)
-    data = GeneralData(problem.data.operator, problem.data.y, problem.data.sigma, iterations)
-    found = []
+    known = problem.likelihood
+    assert isinstance(known, OperatorLikelihood)
+    likelihood = OperatorLikelihood(known.operator, known.y, known.sigma, iterations)
+    found, start = [], None
     begun = time.process_time()
     for image in images:
         x0 = image.clone().requires_grad_(True)
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(data.term(x0, problem.variance).sum(), x0)
+            nats, start = likelihood.value(x0, problem.variance, start)
+            (gradient,) = torch.autograd.grad(nats.sum(), x0)
         found.append(gradient)
     return found, (time.process_time() - begun) / len(images)
 
@@ -85,19 +93,19 @@ def main(
     noise = GaussianNoise(SIGMA)
     y = operator.mask * noise.sample(operator(images), torch.Generator().manual_seed(seed))
 
-    problem = pose(y, operator, loaded, torch.full((count,), SIGMA))
+    problem = pose(y, operator, loaded, torch.full((count,), SIGMA), Options())
     stop = torch.full((count,), len(loaded.spectrum.scales) - 1)
     guess = first_guess(problem, loaded, iasolve.load_recipe("fast"), stop)
     assert guess.features is not None
-    seen = images_of_draws(problem, loaded, guess.found, guess.features)
+    seen = images_of_draws(problem, loaded, guess)
     exact = gradients(problem, seen, 150)[0]
     rows, results = [], {}
-    steps = iasolve.load_recipe("compressed-sensing").changed(passes=0, steps=10)
+    steps = common.changed(iasolve.load_recipe("compressed-sensing"), passes=0, steps=10)
     for iterations in counts:
         found, seconds = gradients(problem, seen, iterations)
         errors = np.array([float((a - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)])
         cold, warm = errors[::DRAWS], np.delete(errors, np.s_[::DRAWS])
-        solved = iasolve.solve(y, operator, loaded, noise=noise, recipe=steps.changed(iterations=iterations), seed=seed)
+        solved = iasolve.solve(y, operator, loaded, noise=noise, recipe=steps, seed=seed, iterations=iterations)
         before, after = (sum(float(row[key].mean()) for row in solved.scales) for key in ("before", "after"))
         score = float(common.psnr(solved.image, images).mean())
         results[iterations] = {

@@ -33,9 +33,8 @@ from torch import Tensor
 import common
 import iasolve
 from iasolve.classical.sense import total_variation_sense
-from iasolve.inference.image_phase import cg_sense
-from iasolve.inference.multicoil import CoilProblem, pose_coils
-from iasolve.inference.noise_level import estimate_sigma
+from iasolve.inference.measurement import estimate_sigma
+from iasolve.inference.multicoil import CoilProblem, cg_sense, pose_coils
 from iasolve.metrics import mean_interval
 from iasolve.operators import (
     GaussianNoise,

@@ -29,8 +29,21 @@ NOTES = {
 }
 """What has to stand beside figures on a data set."""
 TITLES = {"cifar10": "CIFAR-10 (JPEG copy)", "mri-complex": "complex MR"}
-PAPER_SETTING = iasolve.Recipe(name="clean", closing=False, nonnegative=False, adaptive=False)
-"""Beta 1, closing off, temperature 0; steps in units of the posterior, joint schedule: the library's defaults."""
+PAPER_SETTING = iasolve.Recipe(
+    name="clean",
+    views=1,
+    steps={
+        "count": 25,
+        "variables": "latents",
+        "objective": "variational",
+        "optimizer": "adam",
+        "size": 0.03,
+        "blocks": "scale",
+        "views": 0,
+    },
+    closing={"error": "none"},
+)
+"""Beta 1, closing off; Adam's steps of the posteriors' means, in units of their widths, scale by scale."""
 
 # options that scripts share
 Data = Annotated[Path | None, typer.Option(help="Folder of the data; default: IASOLVE_DATA")]

@@ -137,18 +137,17 @@ def iasolve_estimates(
         out[name] = (images, sum(r.seconds for r in results) / len(images))
 
     for name, chosen in (
-        ("iasolve amortized, no closing", fast.changed(closing=False)),
+        ("iasolve amortized, no closing", common.changed(fast, error="none")),
         ("iasolve amortized", fast),
-        ("iasolve refined, no closing", recipe.changed(closing=False)),
+        ("iasolve refined, no closing", common.changed(recipe, error="none")),
         ("iasolve refined", recipe),
-        *([("iasolve without steps", recipe.changed(steps=0))] if recipe.steps else []),
+        *([("iasolve without steps", common.changed(recipe, steps=0))] if recipe.takes_steps else []),
     ):
         results = run(groups, task, prior, chosen, seed)
         note(name, results, torch.cat([r.image for r in results]))
     sampled = run(groups, task, prior, recipe.changed(samples=samples), seed)
     note("iasolve one sample", sampled, torch.cat([r.samples[0] for r in sampled]))
-    means = run(groups, task, prior, recipe.changed(samples=samples, temperature=1.0), seed)
-    note(f"iasolve mean of {samples}", means, torch.cat([r.image for r in means]))
+    note(f"iasolve mean of {samples}", sampled, torch.cat([r.samples.mean(0) for r in sampled]))
     hits = [(r.image - g.images).abs() <= 1.6449 * r.std for r, g in zip(sampled, groups, strict=True)]
     return out, float(torch.cat(hits).float().mean())
 
@@ -175,11 +174,11 @@ def clean_refinement(images: Tensor, prior: Any, seed: int) -> dict[str, Any]:
         found = iasolve.solve(images, operator, prior, noise=GaussianNoise(0.0), recipe=recipe, seed=seed).image
         return (found - images).square().mean((-3, -2, -1)).numpy()
 
-    start = iasolve.load_recipe("fast").changed(closing=False)
+    start = common.changed(iasolve.load_recipe("fast"), error="none")
     amortized = mse(start)
     out: dict[str, Any] = {}
     for name, how in SCHEDULES.items():
-        hybrid = mse(start.changed(mode="hybrid", steps=25, beta=1.0, **how))
+        hybrid = mse(common.changed(start, steps=25, beta=1.0, **({"variables": "latents"} | how)))
         change = hybrid / amortized - 1
         mean, low, high = mean_interval(change)
         out[name] = {

@@ -10,18 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import quality
 import torch
+from counting import CountedPrior
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from iasolve import HVAEPrior, Prior, Recipe
-from iasolve.inference.objective import RingTerm
-from iasolve.inference.refine import Refiner
-from iasolve.inference.topdown import Noise, descend
-from iasolve.inference.whole import WholeRefiner
+import common
+from iasolve import HVAEPrior, Prior
+from iasolve.inference.interface import Watch
+from iasolve.inference.objective import Noise, Objective, RingTerm
+from iasolve.inference.passes import descend
+from iasolve.inference.refine import Candidate, judge, parts_of, refine
 from iasolve.networks import HVAE, NetworkConfig
-from iasolve.priors.counting import CountedPrior
+from iasolve.priors.hierarchy import Hierarchy, values
 from iasolve.spectrum import scales_of
 
 
@@ -84,45 +87,41 @@ class Workbench:
         self.image = torch.randn(shape, generator=generator, dtype=dtype)
         self.profile = torch.full((batch, 2, len(spectrum.scales)), 0.5)
         self.stop = torch.full((batch,), len(spectrum.scales) - 1)
-        values = prior.rings(spectrum.transform(self.image))
-        variances = [torch.full_like(v.real, 0.1) for v in values]
+        folded = prior.rings(spectrum.transform(self.image))
+        variances = [torch.full_like(v.real, 0.1) for v in folded]
         weights = prior.rings(spectrum.weight)
-        self.term = RingTerm(values, variances, prior.sigma_x, weights, spectrum.is_complex, "likelihood")
+        betas = [1.0] * len(spectrum.scales)
+        self.term = RingTerm(folded, variances, prior.sigma_x, spectrum, weights, betas)
         with torch.no_grad():
             self.features = prior.encode(self.image, self.profile)
-            self.guess = descend(prior, self.features, batch, stop=self.stop)
+            self.guess = descend(prior, self.features, self.stop)
 
     @torch.no_grad()
     def amortized(self) -> Tensor:
         """One amortized pass: encoder, decoder, image."""
         features = self.prior.encode(self.image, self.profile)
-        found = descend(self.prior, features, self.batch, stop=self.stop)
+        found = descend(self.prior, features, self.stop)
         return self.prior.spectrum.inverse(self.prior.assemble(found.contributions))
 
     def decoder(self) -> tuple[Tensor, ...]:
         """The decoder alone, forward and backward: gradients of its contributions in all latents, nothing else."""
-        latents = [[q.mean.clone().requires_grad_(True) for q in s.guess] for s in self.guess.scales]
-        context: Tensor | None = None
-        contexts: list[Tensor] = []
-        for index, variables in enumerate(latents):
-            context = self.prior.enter(index, context, self.batch)
-            for layer, z in zip(self.prior.layers(index), variables, strict=True):
-                context = layer.update(context, z, layer.prior(context)[1])
-            contexts.append(context)
-        found = self.prior.contributions(contexts)
-        flat = [z for variables in latents for z in variables]
-        return torch.autograd.grad(found, flat, [torch.ones_like(h) for h in found])
+        latents = [z.clone().requires_grad_(True) for z in self.guess.latents]
+        way = Hierarchy(self.prior, self.batch).descend(values(latents))
+        found = self.prior.contributions(list(way.done.contexts))
+        return torch.autograd.grad(found, latents, [torch.ones_like(h) for h in found])
 
     @torch.no_grad()
     def refine(self, schedule: str, steps: int) -> None:
         """Steps of every latent; from comparing the guess to the refined pass that :func:`iasolve.solve` reads off."""
-        recipe = Recipe(steps=steps, schedule=schedule, objective=self.objective)
+        keys = {"steps": steps, "schedule": schedule, "objective": self.objective}
+        recipe = common.changed(quality.PAPER_SETTING, **keys).steps
         noise = Noise(self.seed, self.image.device, self.image.real.dtype)
-        if self.prior.separable:
-            refiner = Refiner(self.prior, recipe, self.term, noise, 1, self.stop, self.features)
-            descend(self.prior, self.features, self.batch, stop=self.stop, refine=refiner)
-        else:
-            WholeRefiner(self.prior, recipe, self.term, noise, 1, self.stop, self.features)(self.guess)
+        hierarchy = Hierarchy(self.prior, self.batch, self.features, self.stop)
+        objective = Objective(self.prior, hierarchy, self.term, self.objective, noise, 1)
+        parts = parts_of(hierarchy, recipe.blocks, self.prior.separable)
+        widths = [q.log_std for q in self.guess.posteriors]
+        judgement = judge(objective, parts, self.guess, widths)
+        refine(objective, parts, Candidate(self.guess, widths, judgement), recipe, Watch())
 
 
 class StepFlops(TorchDispatchMode):
@@ -131,7 +130,7 @@ class StepFlops(TorchDispatchMode):
     Attributes
     ----------
     with_gradient, without_gradient : int
-        As of :class:`iasolve.priors.counting.CountedPrior`; a convolution's backward pass belongs to the step.
+        As of :class:`counting.CountedPrior`; a convolution's backward pass belongs to the step.
     """
 
     def __init__(self) -> None:

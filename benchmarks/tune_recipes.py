@@ -32,17 +32,17 @@ def candidates(views: str, passes: str, ends: str, steps: str, offsets: str, siz
     guess = {"passes": 0, "steps": 0, "views": 1, "refined_views": 0, "variables": "latents"}
     for number in map(int, views.split(",")):
         yield guess | {"views": number}
-    for count, end, spin in itertools.product(counts, map(float, ends.split(",")), (False, True)):
-        yield guess | {"passes": count, "coupling_end": end, "spin": spin}
+    for count, end in itertools.product(counts, map(float, ends.split(","))):
+        yield guess | {"passes": count, "coupling_end": end}
     for number, size in itertools.product(numbers, map(float, sizes.split(","))):
         steps_of = {"steps": number, "step_size": size}
         yield guess | steps_of | {"schedule": "joint", "objective": "variational", "optimizer": "adam"}
         for count in (0, max(counts)):
-            spun = guess | {"passes": count, "spin": count > 0} | steps_of | {"schedule": "whole"}
-            yield spun | {"objective": "map", "optimizer": "adam"}
+            again = guess | {"passes": count} | steps_of | {"schedule": "whole"}
+            yield again | {"objective": "map", "optimizer": "adam"}
     newton = {"schedule": "whole", "optimizer": "lbfgs", "step_size": 0.1}
     for objective, count in itertools.product(("map", "expected"), (0, max(counts))):
-        quasi = guess | newton | {"passes": count, "spin": count > 0, "objective": objective}
+        quasi = guess | newton | {"passes": count, "objective": objective}
         for number in numbers:
             yield quasi | {"steps": number, "variables": "latents"}
         for number in map(int, offsets.split(",")):
@@ -95,9 +95,12 @@ def main(
         entry = [{"changes": {}, "psnr": float(guess.mean()), "gain": 0.0, "nats": nats, "seconds": seconds}]
         shown = {}
         for changes in track(grid, description=task.name):
-            found, nats, seconds = score(base.changed(**changes))
+            found, nats, seconds = score(common.changed(base, **changes))
             gain = mean_interval(found - guess)
-            label = ", ".join(f"{k} {v}" for k, v in changes.items() if v != base.to_dict()[k]) or "the recipe"
+            label = (
+                ", ".join(f"{k} {v}" for k, v in changes.items() if common.changed(base, **{k: v}) != base)
+                or "the recipe"
+            )
             shown[label] = [label, f"{found.mean():.2f}", common.signed(gain)]
             shown[label] += [f"{nats:.0f}", f"{seconds:.2f}"]
             entry.append(

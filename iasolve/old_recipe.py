@@ -63,7 +63,7 @@ def refuse_old(data: Mapping[str, Any]) -> None:
     """
     flat = set(_DEFAULTS) - {"name", "views", "samples", "passes", "steps", "closing"}
     scale_table = isinstance(data.get("steps"), Mapping) and all(str(key).isdecimal() for key in data["steps"])
-    values = any(key in data and not isinstance(data[key], Mapping) for key in ("passes", "steps", "closing"))
+    values = any(isinstance(data.get(key), bool | int) for key in ("passes", "steps", "closing"))
     if not set(data) & flat and not values and not (scale_table and data["steps"]):
         return
     lost = [f"{key}: {_GONE[key]}" for key in _GONE if key in data and data[key] != _DEFAULTS[key]]
@@ -90,7 +90,7 @@ def _renewed(old: Mapping[str, Any]) -> dict[str, Any]:
             "objective": old["objective"],
             "optimizer": old["optimizer"],
             "size": old["step_size"],
-            "blocks": _BLOCKS.get(old["schedule"], old["schedule"]),
+            "blocks": _BLOCKS.get(str(old["schedule"]), old["schedule"]),
             "views": 0 if iterative else old["refined_views"],
         },
         "closing": {"error": error},

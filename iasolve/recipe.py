@@ -164,7 +164,7 @@ class Recipe:
     Attributes
     ----------
     name : str
-        For reports.
+        For reports; ``"custom"`` where none is given.
     views : int
         Solutions of the problem for moved images, at most 25, whose mean is the estimate; each costs as much again.
         One with a prior whose training images were not moved.
@@ -176,7 +176,7 @@ class Recipe:
     closing : Closing
     """
 
-    name: str = ""
+    name: str | None = None
     views: int = 4
     samples: int = 0
     guess: Guess = field(default_factory=Guess)
@@ -190,17 +190,15 @@ class Recipe:
         whole("views", self.views, 1)
         whole("samples", self.samples, 0)
         if self.views > MOST_VIEWS:
-            raise RecipeError(
-                f"recipe key 'views' must be at most {MOST_VIEWS}, the shifts there are, got {self.views}"
-            )
+            raise RecipeError(f"recipe key 'views' must be at most {MOST_VIEWS} (shifts), got {self.views}")
         if self.passes.count and not self.reads:
             raise RecipeError(
                 f"recipe key 'passes.count' is {self.passes.count}, and 'guess.stop' is 'none': passes need the "
                 "encoder. Set 'passes.count' to 0, or 'guess.stop' to 'all'"
             )
-        if not isinstance(self.name, str):
-            raise RecipeError(f"recipe key 'name' must be a string, got {self.name!r}")
-        if not self.name:
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+            raise RecipeError(f"recipe key 'name' must be a non-empty string, got {self.name!r}")
+        if self.name is None:
             plain = all(getattr(self, f.name) == _default(f) for f in fields(self) if f.name != "name")
             object.__setattr__(self, "name", "denoise" if plain else "custom")
 

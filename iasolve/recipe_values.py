@@ -13,16 +13,19 @@ class RecipeError(ValueError):
 
 
 def one_of(key: str, value: object, allowed: tuple[str, ...], more: str = "") -> None:
+    """Refuse a value that is not among those allowed."""
     if value not in allowed:
         raise RecipeError(f"recipe key {key!r} must be one of {', '.join(allowed)}{more}; got {shown(value)}")
 
 
 def whole(key: str, value: object, least: int) -> None:
+    """Refuse what is not a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise RecipeError(f"recipe key {key!r} must be a whole number of at least {least}, got {shown(value)}")
 
 
 def positive(group: object, name: str, key: str) -> None:
+    """Refuse a group's value that is not a positive number; store it as a float."""
     value = getattr(group, key)
     if not finite(value) or value <= 0:
         raise RecipeError(f"recipe key '{name}.{key}' must be a positive number, got {shown(value)}")
@@ -30,6 +33,7 @@ def positive(group: object, name: str, key: str) -> None:
 
 
 def per_scale(key: str, value: object, kind: type) -> Any:
+    """A number, or a table of scale to number, of a kind; at least 0."""
     if not isinstance(value, Mapping):
         return number(key, value, kind)
     out = {}
@@ -45,6 +49,7 @@ def per_scale(key: str, value: object, kind: type) -> Any:
 
 
 def is_scale(value: object) -> bool:
+    """Whether a value is a power of two."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
 
 
@@ -59,6 +64,7 @@ def shown(value: object) -> str:
 
 
 def number(key: str, value: object, kind: type) -> int | float:
+    """A finite number of at least 0, of a kind."""
     if not finite(value) or not isinstance(value, (int, float)) or value < 0:
         raise RecipeError(f"recipe key {key!r} must be a finite number of at least 0, got {shown(value)}")
     if kind is int and not float(value).is_integer():
@@ -78,6 +84,7 @@ def to_toml(data: Mapping[str, Any], table: str = "") -> str:
 
 
 def toml_value(value: object) -> str:
+    """A number, string or truth value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

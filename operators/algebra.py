@@ -168,6 +168,15 @@ class Composition(Derived):
             a, b = outer.transfer(), _multiplier(inner)
         return None if a is None or b is None else _double(a) * _double(b)
 
+    def row_gains(self) -> Tensor | None:
+        """Their product, where ``B B^H`` is a multiple of the identity or ``A`` acts value by value."""
+        outer, inner = self.outer.row_gains(), self.inner.row_gains()
+        if outer is None or inner is None:
+            return None
+        if not self.outer.pointwise and bool(inner.amin() != inner.amax()):
+            return None
+        return outer * (inner if self.outer.pointwise else inner.amax())
+
     def support(self) -> Tensor | None:
         """Of the inner operator."""
         return self.inner.support()
@@ -255,6 +264,11 @@ class Scaled(Derived):
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^H (conj(c) y)``: the factor goes in first, as on real images the adjoint takes a real part."""
         return self.operator.adjoint(self.factor.conjugate() * y)
+
+    def row_gains(self) -> Tensor | None:
+        """``|c|^2`` times those of ``A``."""
+        gains = self.operator.row_gains()
+        return None if gains is None else abs(self.factor) ** 2 * gains
 
     def multiplier(self) -> Tensor | None:
         """``c D``."""

@@ -127,6 +127,8 @@ class LinearOperator(nn.Module):
     1.0
     """
 
+    pointwise = False
+    """Whether every value of ``A x`` is a multiple of the same value of ``x``."""
     # numpy must leave ``np.float64(2) * A`` to this class instead of looking for elements
     __array_ufunc__ = None
 
@@ -186,11 +188,11 @@ class LinearOperator(nn.Module):
         """
         return None
 
-    def weights(self) -> Tensor | None:
-        """The diagonal of ``A^H A`` where that is diagonal in the image domain, ``(C, H, W)`` real, at least 0; or None.
+    def row_gains(self) -> Tensor | None:
+        """The diagonal of ``A A^H`` where that is diagonal, real, broadcastable to ``out_shape``; None elsewhere.
 
-        It is that of pixels that are known or missing, or known with different precision, and makes the posterior mean
-        under a white prior a weighted mean, pixel by pixel.
+        It is where the rows of ``A`` are orthogonal: known pixels, known with different precision, means over blocks.
+        The posterior mean under a white prior then needs no iterations.
         """
         return None
 

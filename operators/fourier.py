@@ -33,6 +33,8 @@ class Identity(LinearOperator):
     1.0
     """
 
+    pointwise = True
+
     def __init__(self, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
         shape = image_shape(in_shape)
         super().__init__(shape, shape, in_dtype=dtype, domain="image", codomain="image")
@@ -42,6 +44,10 @@ class Identity(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         """``x``."""
         return self.check_in(x)
+
+    def row_gains(self) -> Tensor:
+        """1."""
+        return self._ones[:, :1, :1]
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``y``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,18 +26,25 @@ def kind_of(operator: LinearOperator) -> str:
 
     An operator that is diagonal in Fourier space is *complete* where all gains are equal. It is *incomplete* where
     frequencies are lost below the median radius of those kept (a sampling mask), and *blurred* otherwise: a low-pass
-    loses frequencies too, but only from some radius on. An operator whose ``A^H A`` weighs pixels is incomplete where
-    pixels are lost, else complete. Any other one from images to images of the same shape counts as blurred, all that
-    remain (coils, projections, sets of values) as incomplete.
+    loses frequencies too, but only from some radius on. An operator with orthogonal rows (pixels, blocks of them) is
+    complete where it has as many as the image has values. Any other one from images to images of the same shape counts
+    as blurred, unless values are 0 of a random image; all that remain (coils, projections, sets of values) as
+    incomplete.
     """
     transfer = operator.transfer()
     if transfer is not None:
         return _of_gains(transfer.abs().square(), operator.is_complex)
-    weights = operator.weights()
-    if weights is not None:
-        return "incomplete" if bool((weights < _LOST**2 * weights.max()).any()) else "complete"
-    same = operator.codomain == "image" and operator.in_shape == operator.out_shape
-    return "blurred" if same else "incomplete"
+    gains = operator.row_gains()
+    if gains is not None:
+        rows = int((gains.expand(operator.out_shape) > _LOST**2 * gains.amax()).sum())
+        return "complete" if rows == math.prod(operator.in_shape) else "incomplete"
+    if operator.in_shape != operator.out_shape or operator.out_dtype.is_complex != operator.is_complex:
+        return "incomplete"
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn((1, *operator.in_shape), generator=generator, dtype=operator.in_dtype).to(operator.device)
+    seen = operator(image).abs()
+    missing = (seen <= _LOST * seen.amax() * 1e-3).to(torch.float64).mean()
+    return "incomplete" if float(missing) > _SHARE else "blurred"
 
 
 def _of_gains(gains: Tensor, is_complex: bool) -> str:

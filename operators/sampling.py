@@ -52,6 +52,8 @@ class PixelMask(LinearOperator):
              [1., 0., 1., 1.]]])
     """
 
+    pointwise = True
+
     def __init__(
         self, mask: Tensor | np.ndarray, in_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
     ) -> None:
@@ -68,9 +70,9 @@ class PixelMask(LinearOperator):
         """``mask * y``."""
         return self.mask * self.check_out(y)
 
-    def weights(self) -> Tensor:
+    def row_gains(self) -> Tensor:
         """The mask."""
-        return self.mask.to(torch.promote_types(self.in_dtype, torch.float32).to_real()).expand(self.in_shape)
+        return self.mask.to(self.in_dtype.to_real()).expand(self.in_shape)
 
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """1."""
@@ -126,6 +128,10 @@ class BlockAverage(LinearOperator):
         y = self.check_out(y) / (rows * columns)
         return y.repeat_interleave(rows, dim=-2).repeat_interleave(columns, dim=-1)
 
+    def row_gains(self) -> Tensor:
+        """``1 / f^2``: blocks do not overlap."""
+        return torch.full((1, 1, 1), 1 / math.prod(self.factor), device=self.device)
+
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """``1 / f``: blocks do not overlap."""
         return 1 / math.sqrt(math.prod(self.factor))
@@ -169,6 +175,10 @@ class Downsample(LinearOperator):
         x = y.new_zeros((*y.shape[:-3], *self.in_shape))
         x[..., ::rows, ::columns] = y
         return x
+
+    def row_gains(self) -> Tensor:
+        """1."""
+        return torch.ones(1, 1, 1, device=self.device)
 
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """1."""

@@ -46,6 +46,10 @@ class CircularShift(LinearOperator):
         """Moved back."""
         return torch.roll(self.check_out(y), (-self.shift[0], -self.shift[1]), (-2, -1))
 
+    def row_gains(self) -> Tensor:
+        """1."""
+        return self._one.reshape(1, 1, 1)
+
     def transfer(self) -> Tensor:
         """``exp(-2 pi i (u dy + v dx))``, ``u``, ``v`` in cycles per pixel, ``(1, H, W)``, complex double."""
         # turns are reduced before they are multiplied by 2 pi: exact at the Nyquist frequency

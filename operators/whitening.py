@@ -36,6 +36,8 @@ class Weighting(LinearOperator):
         When the weights do not broadcast to ``shape`` or are not all positive and finite.
     """
 
+    pointwise = True
+
     def __init__(
         self,
         weights: Tensor | np.ndarray,
@@ -64,6 +66,10 @@ class Weighting(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         """``w * y``: the weights are real."""
         return self.weights.to(y.real.dtype) * self.check_out(y)
+
+    def row_gains(self) -> Tensor:
+        """``w^2``."""
+        return self.weights.square()
 
     def transfer(self) -> Tensor | None:
         """The unshifted weights where the basis is k-space, else None."""

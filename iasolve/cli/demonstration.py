@@ -181,7 +181,7 @@ def _solve(
         samples=_SAMPLES,
         seed=seed,
         batch_size=batch_size,
-        progress=progress,
+        callback=lambda status: progress(status.image, status.images),
         warn=False,
     )
     seconds = {"total variation": between - begun, "iasolve": time.perf_counter() - between}

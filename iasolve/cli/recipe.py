@@ -19,16 +19,17 @@ def list_(printing: Printing) -> None:
     from iasolve.recipe import list_recipes, load_recipe, recipe_text
 
     reporter = Reporter(printing)
-    rows = [["recipe", "mode", "steps", "when to use it"]]
+    rows = [["recipe", "views", "passes", "steps", "when to use it"]]
     reports = []
     for name in list_recipes():
         recipe = load_recipe(name)
         about = [line.lstrip("# ") for line in recipe_text(name).splitlines() if line.startswith("#")]
-        rows.append([name, recipe.mode, str(recipe.steps), about[0] if about else ""])
+        counts = [str(n) for n in (recipe.views, recipe.passes.count, recipe.steps.count)]
+        rows.append([name, *counts, about[0] if about else ""])
         reports.append({**recipe.to_dict(), "about": " ".join(about)})
     # the last column is text, so it goes left
-    widest = max(len(row[3]) for row in rows)
-    reporter.say(columns([[*row[:3], row[3].ljust(widest)] for row in rows]))
+    widest = max(len(row[4]) for row in rows)
+    reporter.say(columns([[*row[:4], row[4].ljust(widest)] for row in rows]))
     reporter.result({"recipes": reports})
 
 

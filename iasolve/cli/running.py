@@ -83,7 +83,8 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         [sum(values) for values in zip(*(row[key] for row in report["scales"]), strict=True)]
         for key in ("before", "after")
     )
-    steps = sum(row["steps"] for row in report["scales"])
+    whole = report["recipe"]["steps"]["blocks"] == "whole"
+    steps = (max if whole else sum)(row["steps"] for row in report["scales"])
     misfits = [value for row in report["scales"] for value in row["misfit"]]
     better, count = sum(report["improved"]), len(report["improved"])
     lines = [
@@ -92,7 +93,7 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     ]
     if "acceleration" in report["operator"]:
         lines += _sampling(report["operator"])
-    passes = report["recipe"]["passes"]
+    passes = report["recipe"]["passes"]["count"]
     refined = f"{passes} passes, {steps} steps, objective {spread(before, 6)} -> {spread(after, 6)} nats"
     worked = bool(steps or passes)
     lines += [

@@ -101,24 +101,27 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
 def _recipe(solving: Solving, default: str) -> Recipe:
     recipe = load_recipe(solving.recipe or default)
     changes: dict[str, Any] = {}
+    steps: dict[str, Any] = {}
     if solving.steps is not None:
-        changes["steps"] = _table("--steps", solving.steps, whole=True)
-        if recipe.mode == "amortized":
+        steps["count"] = _table("--steps", solving.steps, whole=True)
+        if steps["count"] and not recipe.takes_steps:
             raise UsageError(
-                f"--steps {solving.steps}: recipe {recipe.name!r} is amortized only; choose another --recipe"
+                f"--steps {solving.steps}: recipe {recipe.name!r} is the amortized guess; choose another --recipe"
             )
-    if solving.passes is not None:
-        changes["passes"] = solving.passes
     if solving.beta is not None:
-        changes["beta"] = _table("--beta", solving.beta, whole=False)
-        if not recipe.changed(**changes).takes_steps:
+        steps["beta"] = _table("--beta", solving.beta, whole=False)
+        if not recipe.changed(steps=steps).takes_steps:
             raise UsageError(
                 f"--beta {solving.beta}: recipe {recipe.name!r} takes no refinement steps, and beta guides nothing "
                 "else; add --steps N"
             )
+    if steps:
+        changes["steps"] = steps
+    if solving.passes is not None:
+        changes["passes"] = {"count": solving.passes}
     if solving.guess_stop is not None:
         stop = solving.guess_stop.strip()
-        changes["guess_stop"] = int(stop) if stop.isdecimal() else stop
+        changes["guess"] = {"stop": int(stop) if stop.isdecimal() else stop}
     if solving.samples is not None:
         if solving.samples > 0 and solving.std_out is None and solving.figure is None:
             raise UsageError(

@@ -20,7 +20,7 @@ from iasolve.cli.settings import Settings
 from iasolve.cli.task import Task
 from iasolve.files import write_image, write_json
 from iasolve.inference import Result, UnlikePriorWarning
-from iasolve.inference.reconstruction import LARGEST_IMAGINARY, Reconstruction
+from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
 from iasolve.priors import HVAEPrior
 
@@ -147,7 +147,7 @@ class Solver:
                     fit=settings.fit,
                     overlap=settings.overlap,
                     batch_size=settings.batch_size,
-                    progress=progress,
+                    callback=None if progress is None else lambda status: progress(status.image, status.images),
                 )
             except ValueError as error:
                 raise UnfitInput(f"{source.like.path}: {error}") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iasolve.inference.probes import RingGrid
 from iasolve.operators.base import LinearOperator
-from iasolve.spectrum import Spectrum, fft2, frequencies, ifft2, power_at, radius, ring_index, rings_at
+from iasolve.spectrum import Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
 
 __all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "Whole", "bins_at"]
 
@@ -158,22 +158,12 @@ class Canvas:
 
     def per_bin(self, prior_bins: Tensor) -> Tensor:
         """Interpolated at equal cycles per pixel: a power density does not depend on the image's size."""
-        if self.shape == (self.size, self.size):
-            return prior_bins
-        return _interpolate(prior_bins, self.shape)
+        return power_at(prior_bins, self.shape)
 
     def rings(self, spectrum: Spectrum) -> RingGrid:
         """By cycles per pixel: a larger canvas has more frequencies in each ring."""
-        if self.shape == (self.size, self.size):
-            return Direct(self.size).rings(spectrum)
-        fy = frequencies(self.shape[0]).abs() * (self.size / self.shape[0])
-        fx = frequencies(self.shape[1]).abs() * (self.size / self.shape[1])
-        r = torch.maximum(fy[:, None].expand(self.shape), fx[None, :].expand(self.shape))
-        ring = torch.zeros(self.shape, dtype=torch.int64)
-        for i, s in enumerate(spectrum.scales):
-            if s > 1:
-                ring[(r > max(s / 4, 0.5)) & (r <= s / 2)] = i
-        return RingGrid(ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float().clamp_min(1))
+        ring, count = rings_at(self.shape, self.size)
+        return RingGrid(ring, count.clamp_min(1))
 
 
 class FieldOfView:
@@ -274,6 +264,10 @@ class Crop(LinearOperator):
         _, h, w = self.out_shape
         return self.check_in(x)[..., self.top : self.top + h, self.left : self.left + w]
 
+    def row_gains(self) -> Tensor:
+        """1."""
+        return torch.ones(1, 1, 1, device=self.device)
+
     def adjoint(self, y: Tensor) -> Tensor:
         """Zero padding back to the grid."""
         _, height, width = self.in_shape
@@ -313,21 +307,6 @@ def _windows(positions: list[int], length: int, size: int) -> list[Tensor]:
 def bins_at(prior_bins: Tensor, shape: tuple[int, int], fit: str) -> Tensor:
     """A prior's ``(C, N, N)`` power at the frequencies of an image of any size, as the geometry of ``fit`` has it."""
     size = prior_bins.shape[-1]
-    if shape == (size, size):
-        return prior_bins
-    return FieldOfView(size, shape).per_bin(prior_bins) if fit == "field-of-view" else _interpolate(prior_bins, shape)
-
-
-def _interpolate(bins: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of ``(C, N, N)`` on the frequency torus at the frequencies of ``shape``."""
-    n = bins.shape[-1]
-
-    def place(length: int) -> tuple[Tensor, Tensor, Tensor]:
-        f = frequencies(length).double() * (n / length)
-        low = torch.floor(f)
-        return (low.long() % n).to(bins.device), ((low.long() + 1) % n).to(bins.device), (f - low).to(bins)
-
-    y0, y1, fy = place(shape[0])
-    x0, x1, fx = place(shape[1])
-    rows = bins[:, y0] * (1 - fy)[:, None] + bins[:, y1] * fy[:, None]
-    return rows[:, :, x0] * (1 - fx) + rows[:, :, x1] * fx
+    if fit == "field-of-view" and shape != (size, size):
+        return FieldOfView(size, shape).per_bin(prior_bins)
+    return power_at(prior_bins, shape)

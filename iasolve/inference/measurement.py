@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from iasolve.inference.geometry import bins_at
-from iasolve.inference.levels import estimate_sigma, likely_sigma
-from iasolve.inference.options import Options
-from iasolve.inference.results import NonFiniteError, UnlikePriorWarning
+from iasolve.inference.geometry import Whole, bins_at
+from iasolve.inference.interface import NonFiniteError, Options, UnlikePriorWarning
+from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference.probes import unit_phases
+from iasolve.inference.problem import Problem, gain_general
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
+from iasolve.priors.likeness import image_elbo, ring_distance
+from iasolve.spectrum import ifft2
 
-__all__ = ["Measurement", "check", "warn_signed", "warn_unlike", "whitened"]
+__all__ = [
+    "Measurement",
+    "check",
+    "estimate_sigma",
+    "likely_sigma",
+    "likeness_of",
+    "warn_signed",
+    "warn_unlike",
+    "whitened",
+]
 
 
 class Measurement(NamedTuple):
@@ -33,6 +46,7 @@ class Measurement(NamedTuple):
 
 
 def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
+    """Refuse shapes, kinds and channels that do not fit, and values that are not finite (ValueError)."""
     n = len(operator.out_shape)
     if y.ndim < n or tuple(y.shape[y.ndim - n :]) != tuple(operator.out_shape):
         raise ValueError(
@@ -136,6 +150,7 @@ def _precision(y: Tensor, prior: Prior) -> torch.dtype:
 
 
 def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -> None:
+    """Images whose bound or whose power of coarse scales is far from that of the prior's validation images."""
     validation = prior.card.get("validation", {})
     findings = []
     lowest = validation.get("elbo_lowest")
@@ -159,3 +174,145 @@ def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) ->
             UnlikePriorWarning,
             stacklevel=3,
         )
+
+
+_ROUNDS = 3  # more make little difference for a sinogram, and of pixels take image detail for lack of noise
+_SETTLED = 0.05  # relative change of the level
+_ITERATIONS = 15
+
+
+def estimate_sigma(y: Tensor, operator: LinearOperator) -> Tensor:
+    """Noise level of images or k-space ``(B, ...)``, in their units: root mean square of a noise value, ``(B,)``.
+
+    K-space: the median magnitude of the outermost twentieth of the *sampled* entries, over ``sqrt(ln 2)`` (the
+    median of a complex Gaussian's magnitude). Images: the median absolute deviation of the finest diagonal
+    Daubechies-2 wavelet coefficients (Donoho and Johnstone 1994). Where the image itself reaches there, both
+    are upper bounds.
+
+    Raises
+    ------
+    ValueError
+        When the measurement is smaller than 8 x 8.
+    """
+    if y.ndim < 3 or min(y.shape[-2:]) < 8:
+        raise ValueError(
+            f"cannot estimate the noise level of a measurement of shape {tuple(y.shape[1:])}, at least 8 x 8 values "
+            "are needed: give it (sigma; --sigma S on the command line)"
+        )
+    if operator.codomain == "spectrum":
+        y = torch.fft.fftshift(y, dim=(-2, -1))
+    if operator.codomain in ("kspace", "spectrum"):
+        return torch.stack([_sigma_kspace(item) for item in y])
+    if y.is_complex():
+        return torch.stack([_sigma_image(item.real) * math.sqrt(2) for item in y])
+    return torch.stack([_sigma_image(item) for item in y])
+
+
+def _sigma_kspace(y: Tensor) -> Tensor:
+    height, width = y.shape[-2:]
+    fy = (torch.arange(height, device=y.device) - height // 2) / height
+    fx = (torch.arange(width, device=y.device) - width // 2) / width
+    r = (fy[:, None].square() + fx[None, :].square()).sqrt().expand(y.shape)
+    sampled = y != 0
+    if not bool(sampled.any()):
+        return y.real.new_zeros(())
+    radii = r[sampled]
+    # not torch.quantile, which refuses more than 16 million values
+    outer = radii >= radii.kthvalue(math.ceil(0.95 * len(radii))).values
+    return y[sampled][outer].abs().median() / math.sqrt(math.log(2))
+
+
+# Daubechies-2 high-pass filter, unit norm
+_HIGH = [-0.12940952255126037, -0.2241438680420134, 0.8365163037378079, -0.48296291314453416]
+
+
+def _sigma_image(y: Tensor) -> Tensor:
+    filter_ = torch.tensor(_HIGH, dtype=y.dtype, device=y.device)
+    kernel = torch.outer(filter_, filter_)[None, None]
+    detail = torch.nn.functional.conv2d(y.reshape(-1, 1, *y.shape[-2:]), kernel, stride=2)
+    # exact zeros are padding or clipping, not noise
+    values = detail[detail != 0].abs()
+    return values.median() / 0.6744897501960817 if values.numel() else y.new_zeros(())
+
+
+def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
+    """Noise level of measurements of which it is not known what they look like: a sinogram, a list of values.
+
+    The level under which what a Wiener estimate leaves unexplained is as large as expected, a stationary point of the
+    likelihood of ``y`` under the Gaussian model (MacKay 1992, Neural Computation 4:415, for his beta):
+    ``sigma^2 = |y - A x^|^2 / (M - gamma)``, with ``gamma = Re tr(A (A^H A / sigma^2 + 1 / P)^-1 A^H) / sigma^2`` by
+    one random probe and ``M`` the number of values that depend on the image. What the model cannot explain of the image
+    counts as noise: where noise is far below the image's own fine detail, this is an upper bound. Where ``gamma`` is
+    nearly ``M``, noise and image are hard to tell apart: of real values in rows and columns the level is kept between
+    that of an image like it, an upper bound too, and a quarter of it.
+
+    Parameters
+    ----------
+    y : Tensor
+        ``(B, *out_shape)``.
+    operator : LinearOperator
+    power : Tensor
+        ``(C, H, W)``, of images of mean square 1; the level does not depend on ``y``'s units.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)``, the root mean square of a noise value. Up to three rounds from half the measurement's root mean
+        square, or from the level of an image like it where that is less; each of up to 45 applications of ``A`` and
+        ``A^H``.
+    """
+    each = [1] * (y.ndim - 1)
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(y.shape[1:], generator=generator, dtype=y.dtype).to(y.device)
+    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=y.device)
+    model = ifft2(power.sqrt() * unit_phases(operator.in_shape, 0, like))
+    seen = operator(model if operator.is_complex else model.real)[0].abs()
+    measured = seen > 1e-6 * seen.amax()  # the rest, as of masked pixels, is zero without any noise
+    count = int(measured.sum())
+    if count == 0:
+        return y.real.new_zeros(len(y))
+    scale = y[:, measured].abs().square().mean(1).sqrt()
+    unit = scale.clamp_min(torch.finfo(scale.dtype).tiny).reshape(-1, *each)
+    y = y / unit
+    most, least = torch.ones_like(scale), torch.zeros_like(scale)
+    if not y.is_complex() and y.ndim >= 3 and min(y.shape[-2:]) >= 8:
+        most = torch.stack([_sigma_image(item) for item in y]).clamp_max(1)
+        least = most / 4
+    sigma = most.clamp(1e-6, 0.5)
+    probes = probe[None].expand_as(y)
+    settled = scale == 0
+    for _ in range(_ROUNDS):
+        gain = gain_general(operator, y, sigma, power)
+        values = y / gain.reshape(-1, *each)
+        data = OperatorLikelihood(operator, torch.cat([values, probes]), (sigma / gain).repeat(2))
+        mean = data.mean(torch.zeros_like(data.backprojection), power, iterations=_ITERATIONS)
+        explained, answered = operator(mean).chunk(2)
+        left = (values - explained)[:, measured].abs().square().sum(1)
+        freedom = (probes.conj() * answered).real.flatten(1).sum(1)
+        # with hardly a value to spare nothing tells noise from image
+        found = (left / (count - freedom).clamp_min(0.01 * count)).sqrt() * gain
+        # each item stops by itself, whatever its batch does
+        moved = (found / sigma - 1).abs() > _SETTLED
+        sigma = torch.where(settled, sigma, found)
+        settled = settled | ~moved
+        if bool(settled.all()):
+            break
+    found = torch.minimum(torch.maximum(sigma, least), most) * scale
+    return torch.where(scale > 0, found, 0)
+
+
+def likeness_of(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
+    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each.
+
+    Not a number where the reader alone has answered: the bound takes longer than its answer.
+    """
+    if isinstance(problem.geometry, Whole):
+        unknown = torch.full_like(problem.gain, torch.nan)
+        return unknown, unknown
+    views = problem.geometry.cut(estimate)
+    scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
+    tiles = problem.geometry.tiles
+    return (
+        image_elbo(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
+        ring_distance(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
+    )

@@ -256,10 +256,7 @@ class Objective:
             return q.mean if draw is None else q.mean + q.std * draw(node, q.mean)
 
         way = self.hierarchy.descend(value, start, end)
-        costs = [
-            self._per_image(latent_cost(q, node.prior, self.kind).flatten(1).sum(1))
-            for q, node in zip(posteriors, way.nodes, strict=True)
-        ]
+        costs = [self.cost(q, node.prior) for q, node in zip(posteriors, way.nodes, strict=True)]
         if held is None:
             return Evaluation(way, costs, self.prior.contributions(list(way.done.contexts)))
         contributions = list(held)
@@ -267,7 +264,9 @@ class Objective:
             contributions[scale] = self.prior.contribution(scale, way.done.contexts[scale])
         return Evaluation(way, costs, contributions)
 
-    def _per_image(self, cost: Tensor) -> Tensor:
+    def cost(self, q: Gaussian, p: Gaussian) -> Tensor:
+        """What a latent costs, ``(B,)``."""
+        cost = latent_cost(q, p, self.kind).flatten(1).sum(1)
         return cost.unflatten(0, (-1, self.tiles)).sum(1) if self.tiles > 1 else cost
 
     def fixed(self, *label: int, base: int = 0) -> list[Drawn]:
@@ -277,11 +276,8 @@ class Objective:
         """
         if self.kind != "variational":
             return [None]
-        out: list[Drawn] = []
-        for k in range(self.fixed_draws // 2):
-            for sign in (1, -1):
-                out.append(self._drawn(sign, base, "fixed", k, *label))
-        return out
+        pairs = range(self.fixed_draws // 2)
+        return [self._drawn(sign, base, "fixed", k, *label) for k in pairs for sign in (1, -1)]
 
     def fresh(self, *label: int | None, base: int = 0) -> Drawn:
         """A step's own draws; a point needs none."""

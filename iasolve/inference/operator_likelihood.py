@@ -3,23 +3,99 @@
 ``x* = argmin |y - A x|^2 / (c sigma^2) + |x - x0|^2_V / f`` by preconditioned conjugate gradients (``c = 1, 2`` for
 complex and real noise; ``f = 2`` for real images, 1 for complex ones). By the envelope theorem the gradient of the
 marginal likelihood is ``(x0 - x*) / V``.
+
+When conjugate gradients stop
+-----------------------------
+An iteration of conjugate gradients lowers the exponent of the posterior by a known number of nats. Iterations end when
+that is little against the posterior's own width: an error that lowers the exponent by ``n e`` nats in ``n`` pixels is
+``sqrt(2 e)`` standard deviations of the posterior large. Relative residuals say nothing of the kind, for the weights
+span orders of magnitude.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from iasolve.inference.conjugate import TOLERANCE, conjugate_gradients
 from iasolve.inference.likelihood import Draw, Solution, Solves, Value, white_noise
 from iasolve.inference.probes import RingGrid, RingResponse, surplus_of_rings
 from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.spectrum import fft2, ifft2
 
-__all__ = ["OperatorLikelihood"]
+__all__ = ["TOLERANCE", "ConjugateGradients", "OperatorLikelihood", "conjugate_gradients"]
+
+TOLERANCE = 1e-4
+"""Nats per pixel; what is left then is about ten times as much, 0.04 standard deviations of the posterior."""
+
+_COARSE = 0.01
+"""Relative residual above which solves go on, however little an iteration gains."""
+
+
+class ConjugateGradients(NamedTuple):
+    """``product``: the matrix times the solution; ``residual``: relative, ``(B,)``, in the preconditioner's norm."""
+
+    solution: Tensor
+    product: Tensor
+    iterations: int
+    residual: Tensor
+
+
+def conjugate_gradients(
+    matrix: Callable[[Tensor], Tensor],
+    right: Tensor,
+    precondition: Callable[[Tensor], Tensor],
+    start: Tensor,
+    iterations: int,
+    tolerance: float,
+    least: float = 0.0,
+    product: Tensor | None = None,
+) -> ConjugateGradients:
+    """Preconditioned conjugate gradients on a batch ``(B, ...)``, each item with its own scalars.
+
+    An item that has converged keeps its solution unchanged, so a batch gives what single solves give. It has when its
+    relative residual is below ``tolerance``, or it is below a hundredth and an iteration lowered
+    ``x^H M x - 2 Re right^H x`` by less than ``least``.
+    ``product``, the matrix times ``start`` where it is known, saves one application.
+    """
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        product = a.conj() * b
+        value = product.real if product.is_complex() else product
+        return value.flatten(1).sum(1)
+
+    def spread(a: Tensor) -> Tensor:
+        return a.reshape(-1, *([1] * (right.ndim - 1)))
+
+    x = start
+    r = right - (matrix(x) if product is None else product)
+    z = precondition(r)
+    p = z
+    rz = dot(r, z)
+    size = dot(right, precondition(right)).clamp_min(torch.finfo(rz.dtype).tiny)
+    goal, coarse = tolerance**2 * size, _COARSE**2 * size
+    used = 0
+    active = rz > goal
+    for _ in range(iterations):
+        if not bool(active.any()):
+            break
+        q = matrix(p)
+        alpha = torch.where(active, rz / dot(p, q).clamp_min(torch.finfo(rz.dtype).tiny), 0.0)
+        x = x + spread(alpha) * p
+        r = r - spread(alpha) * q
+        z = precondition(r)
+        new = dot(r, z)
+        beta = torch.where(active, new / rz.clamp_min(torch.finfo(rz.dtype).tiny), 0.0)
+        p = z + spread(beta) * p
+        lowered, rz = alpha * rz, torch.where(active, new, rz)
+        # an iteration may gain little long before the end, where few values are measured: the residual has a say
+        active = active & (rz > goal) & ((lowered > least) | (rz > coarse))
+        used += 1
+    return ConjugateGradients(x, right - r, used, (rz / goal * tolerance**2).sqrt())
+
 
 _FEW = 0.1
 """Measured values a pixel, below which an operator counts as one that leaves most directions unseen."""
@@ -71,6 +147,8 @@ class OperatorLikelihood:
         self.backprojection = self._adjoint(y)
         self.solves = Solves(0, y.real.new_zeros(len(y)))
         self.mean_gain = self._mean_gain()
+        # on real images the adjoint of complex values takes a real part: rows are not what they seem
+        self._gains = None if y.is_complex() and not self.is_complex else operator.row_gains()
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return as_declared(self.operator.adjoint(y), self.operator.in_dtype)
@@ -92,8 +170,11 @@ class OperatorLikelihood:
         iterations: int,
         start: Solution,
         tolerance: float,
-        back: Tensor | None = None,
+        y: Tensor | None = None,
     ) -> Solution:
+        level = None if self._gains is None else _white_level(variance)
+        if level is not None:
+            return self._white_solution(x0, level, self.y if y is None else y)
         inverse = 1 / variance.clamp_min(1e-12)
         ratio = self._ratio()
         preconditioner = 1 / (ratio * self.mean_gain + inverse)
@@ -106,7 +187,7 @@ class OperatorLikelihood:
 
         found = conjugate_gradients(
             lambda x: ratio * as_declared(self.gram(x), self.operator.in_dtype) + filtered(x, inverse),
-            ratio * (self.backprojection if back is None else back) + filtered(x0, inverse),
+            ratio * (self.backprojection if y is None else self._adjoint(y)) + filtered(x0, inverse),
             lambda r: filtered(r, preconditioner),
             start.image,
             iterations,
@@ -119,6 +200,17 @@ class OperatorLikelihood:
         used = self.solves.applications + found.iterations + (start.product is None)
         self.solves = Solves(used, found.residual)
         return Solution(found.solution, found.product)
+
+    def _white_solution(self, x0: Tensor, level: Tensor, y: Tensor) -> Solution:
+        """``x0 + v A^H (v A A^H + noise)^-1 (y - A x0)`` for ``V = v`` at all frequencies: nothing is iterated."""
+        assert self._gains is not None
+        each = [1] * (self.y.ndim - 1)
+        gains = self._gains.to(level.dtype)
+        weights = 1 / (gains * level.reshape(-1, *each) + 1 / self._ratio().reshape(-1, *each))
+        moved = self._adjoint(weights * (y - self.operator(x0)))
+        self._count()
+        self.solves = self.solves._replace(residual=torch.zeros_like(self.solves.residual))
+        return Solution(x0 + level * moved)
 
     def _value(self, x: Tensor, x0: Tensor, variance: Tensor) -> Tensor:
         residual = (self.y - self.operator(x)).abs().square().flatten(1).sum(1)
@@ -162,7 +254,7 @@ class OperatorLikelihood:
         x1 = x0 + (moved if self.is_complex else moved.real)
         # start from what the data made of x0
         start = Solution(x1 + mean - x0)
-        return mean, self._solve(x1, variance, 200, start, self.tolerance, self._adjoint(self._noisier(noise))).image
+        return mean, self._solve(x1, variance, 200, start, self.tolerance, self._noisier(noise)).image
 
     def spread(self, variance: Tensor) -> None:
         """Not known."""
@@ -213,3 +305,10 @@ class OperatorLikelihood:
     def note(self, residual: Tensor) -> None:
         """See :class:`Likelihood`."""
         self.solves = self.solves._replace(residual=residual)
+
+
+def _white_level(variance: Tensor) -> Tensor | None:
+    """The level ``(B or 1, 1, 1, 1)`` of a variance that is the same at all frequencies and channels; else None."""
+    values = variance.reshape(-1, *variance.shape[-3:])
+    low, high = values.flatten(1).aminmax(dim=1)
+    return low.reshape(-1, 1, 1, 1) if bool((low == high).all()) else None

@@ -26,31 +26,28 @@ from iasolve.spectrum import fft2, ifft2
 __all__ = ["RingGrid", "RingResponse", "response", "ring_probes", "surplus_of_rings", "unit_phases"]
 
 
-_SEED = 0
-"""Of all probes: what they tell does not depend on a solution's seed, and is remembered."""
-
 Array = NDArray[np.float64]
 
 
 class RingGrid(NamedTuple):
     """Which ring of the prior each frequency of an image grid belongs to.
 
-    ``index`` ``(H, W)`` int64, -1 for none; ``counts`` ``(S,)`` float32, how many bins count for each ring.
+    ``owner`` ``(H, W)`` int64, -1 for none; ``counts`` ``(S,)`` float32, how many bins count for each ring.
     """
 
-    index: Tensor
+    owner: Tensor
     counts: Tensor
 
     @property
     def inside(self) -> Tensor:
         """Frequencies that belong to a ring, ``(H, W)``."""
-        return self.index >= 0
+        return self.owner >= 0
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums ``(..., S)`` of ``(..., H, W)`` over each ring's bins."""
         inside = self.inside
         out = values.new_zeros((*values.shape[:-2], len(self.counts)))
-        return out.index_add(-1, self.index[inside], values[..., inside])
+        return out.index_add(-1, self.owner[inside], values[..., inside])
 
     def means(self, values: Tensor) -> Tensor:
         """Means ``(..., S)``."""
@@ -58,11 +55,11 @@ class RingGrid(NamedTuple):
 
     def spread(self, levels: Tensor) -> Tensor:
         """One value a ring ``(..., S)`` at every frequency, ``(..., H, W)``; of no ring: that of the first."""
-        return levels[..., self.index.clamp_min(0)]
+        return levels[..., self.owner.clamp_min(0)]
 
     def to(self, device: torch.device) -> RingGrid:
         """The same on a device."""
-        return RingGrid(self.index.to(device), self.counts.to(device))
+        return RingGrid(self.owner.to(device), self.counts.to(device))
 
 
 def unit_phases(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
@@ -73,11 +70,11 @@ def unit_phases(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
     return (h / h.abs().clamp_min(1e-20)).to(like.device)
 
 
-def ring_probes(operator: LinearOperator, rings: RingGrid) -> tuple[Tensor, Tensor]:
+def ring_probes(operator: LinearOperator, rings: RingGrid, seed: int = 0) -> tuple[Tensor, Tensor]:
     """For each ring a spectrum ``(S, C, H, W)`` of unit magnitudes and random phases there, 0 elsewhere; its image."""
-    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=rings.index.device)
-    masks = torch.stack([rings.index == i for i in range(len(rings.counts))])[:, None]
-    spectra = masks * unit_phases(operator.in_shape, _SEED, like)
+    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=rings.owner.device)
+    masks = torch.stack([rings.owner == i for i in range(len(rings.counts))])[:, None]
+    spectra = masks * unit_phases(operator.in_shape, seed, like)
     images = ifft2(spectra)
     return spectra, images if operator.is_complex else images.real
 
@@ -94,7 +91,9 @@ _RESPONSES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], R
 _RESPONSES = weakref.WeakKeyDictionary()
 
 
-def response(operator: LinearOperator, on_grid: LinearOperator, y: Tensor, rings: RingGrid) -> RingResponse:
+def response(
+    operator: LinearOperator, on_grid: LinearOperator, y: Tensor, rings: RingGrid, seed: int = 0
+) -> RingResponse:
     """Probe an operator, or remember what it answered.
 
     Parameters
@@ -104,19 +103,21 @@ def response(operator: LinearOperator, on_grid: LinearOperator, y: Tensor, rings
     y : Tensor
         ``(B, *out_shape)``, for its kind.
     rings : RingGrid
+    seed : int
+        Of the probes; what they tell is remembered, and does not depend on a solution's seed.
     """
     cache = _RESPONSES.setdefault(operator, {})
-    key = (str(y.device), y.dtype, tuple(rings.index.shape), rings.counts.sum().item())
+    key = (str(y.device), y.dtype, tuple(rings.owner.shape), rings.counts.sum().item(), seed)
     if key not in cache:
-        cache[key] = _probe(on_grid, y, rings)
+        cache[key] = _probe(on_grid, y, rings, seed)
     return cache[key]
 
 
-def _probe(operator: LinearOperator, y: Tensor, rings: RingGrid) -> RingResponse:
-    spectra, probes = ring_probes(operator, rings)
+def _probe(operator: LinearOperator, y: Tensor, rings: RingGrid, seed: int) -> RingResponse:
+    spectra, probes = ring_probes(operator, rings, seed)
     answers = fft2(as_declared(operator.gram(probes), operator.in_dtype))
     energy = _ring_energy(answers, rings).T
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(seed)
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=y.real.dtype).to(y.device)

@@ -14,17 +14,16 @@ from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, held_rings, profile_at
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry, Whole
-from iasolve.inference.levels import gain_diagonal, gain_general
+from iasolve.inference.interface import Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood
-from iasolve.inference.options import Options
-from iasolve.inference.probes import RingGrid, response, ring_probes
+from iasolve.inference.probes import RingGrid, response, ring_probes, unit_phases
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.shift import CircularShift
 from iasolve.priors import Prior
 from iasolve.spectrum import fft2, ifft2, ring_index
 
-__all__ = ["Problem", "pose"]
+__all__ = ["Problem", "gain_diagonal", "gain_general", "pose"]
 
 
 @dataclass
@@ -165,7 +164,7 @@ def pose(
         profile = _profile(rho, rings)
         posterior = WienerPosterior(image, rho, profile_at(rho, size))
         # any bin of the ring whose evidence outweighs the prior
-        strongest = torch.stack([_peak(rho, rings.index == i) for i in range(len(prior.spectrum.scales))], dim=-1)
+        strongest = torch.stack([_peak(rho, rings.owner == i) for i in range(len(prior.spectrum.scales))], dim=-1)
         likelihood: Likelihood = DiagonalLikelihood(scaled, on_grid.is_complex)
         direct = scaled if isinstance(geometry, Direct) else None
     else:
@@ -176,7 +175,7 @@ def pose(
             on_grid, scaled_y, sigma / gain, options.iterations, options.tolerance, response=answer
         )
         image = general.mean(torch.zeros_like(general.backprojection), power)
-        profile = _probed_profile(operator, _Probed(on_grid, y, power, rings), general.sigma)
+        profile = _probed_profile(operator, Probed(on_grid, y, power, rings), general.sigma)
         strongest = profile[:, 1].sqrt()
         known = profile[..., held_rings(rings.counts)]
         # what is known of a frequency is what is known of its ring
@@ -214,7 +213,7 @@ def _peak(rho: Tensor, inside: Tensor) -> Tensor:
 _PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Tensor]] = weakref.WeakKeyDictionary()
 
 
-class _Probed(NamedTuple):
+class Probed(NamedTuple):
     """What probes are sent through: the operator on the image grid, a measurement ``y`` for its kind, and the grid."""
 
     operator: LinearOperator
@@ -234,7 +233,7 @@ class _Probed(NamedTuple):
         return torch.stack([mean, torch.maximum(square, mean.square())])
 
 
-def _probed_profile(operator: LinearOperator, probed: _Probed, sigma: Tensor) -> Tensor:
+def _probed_profile(operator: LinearOperator, probed: Probed, sigma: Tensor) -> Tensor:
     """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
 
     A probe has unit magnitudes and random phases in one ring. The noise level is rounded to 5 %, so that images
@@ -249,3 +248,63 @@ def _probed_profile(operator: LinearOperator, probed: _Probed, sigma: Tensor) ->
         if (*base, level) not in cache:
             cache[(*base, level)] = probed.profile(1.05**level)
     return torch.stack([cache[(*base, level)] for level in levels])
+
+
+def gain_diagonal(folded: Folded, power: Tensor, iterations: int = 40) -> Tensor:
+    """Scale ``g`` ``(B,)`` of images ``g x`` with ``E|h_k|^2 = P_k``, from a folded measurement in the user's units.
+
+    Fixed point of ``g^2 = sum_k E|h_k|^2 / sum_k P_k``, the expected energy given the data under the Gaussian
+    model: measured energy where the data are strong, the model's share elsewhere.
+    """
+    value2 = folded.value.real.square() + folded.value.imag.square()
+    power = power.expand_as(value2)
+    # start from the best measured bins only: where a blur has all but removed the signal, y^ is amplified noise
+    best = folded.variance <= 4 * folded.variance.amin(dim=(-2, -1), keepdim=True)
+    noise = torch.where(best, folded.variance, torch.zeros_like(folded.variance))
+    energy = ((value2 - noise) * best).flatten(1).sum(1)
+    # a floor for blank images, above the smallest numbers whose products would underflow
+    least = 1e-9 * (value2 * best).flatten(1).sum(1) / value2[0].numel() + 1e-20
+    squared = torch.maximum(energy / (power * best).flatten(1).sum(1), least)
+    total = power.flatten(1).sum(1)
+    for _ in range(iterations):
+        prior = squared.reshape(-1, 1, 1, 1) * power
+        rho = prior / (prior + folded.variance)
+        found = (rho.square() * value2 + (1 - rho) * prior).flatten(1).sum(1) / total
+        squared = torch.maximum(found, least)
+    return squared.sqrt()
+
+
+def gain_general(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tensor) -> Tensor:
+    """The same for any operator: match the energy of the Wiener estimate to what the model predicts of it.
+
+    Images of the model are drawn with exact power and random phases, so that two draws suffice, and one round: another
+    changes the fifth digit. Both estimates stop equally early, which changes the gain by less than 1 %.
+    """
+    is_complex = operator.is_complex
+    like = torch.zeros(1, dtype=torch.promote_types(operator.in_dtype, torch.float32), device=y.device)
+    images = []
+    for seed in range(2):
+        h = power.sqrt() * unit_phases(operator.in_shape, seed, like)
+        x = ifft2(h)
+        images.append(x if is_complex else x.real)
+    model = torch.cat(images)
+    clean = operator(model)
+    per_value = clean.abs().square().mean()
+    noise2 = sigma.square()
+    energy = y.abs().square().flatten(1).mean(1)
+    squared = torch.maximum(energy - noise2, 1e-6 * energy).clamp_min(torch.finfo(energy.dtype).tiny) / per_value
+    gain = squared.sqrt()
+    ours = _wiener_energy(operator, y / gain.reshape(-1, *([1] * (y.ndim - 1))), sigma / gain, power)
+    predicted = []
+    for item in clean:
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(item.shape, generator=generator, dtype=item.dtype).to(item.device)
+        simulated = item[None] + (sigma / gain).reshape(-1, *([1] * item.ndim)) * noise
+        predicted.append(_wiener_energy(operator, simulated, sigma / gain, power))
+    return (squared * ours / torch.stack(predicted).mean(0).clamp_min(1e-12)).sqrt()
+
+
+def _wiener_energy(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tensor) -> Tensor:
+    data = OperatorLikelihood(operator, y, sigma)
+    x = data.mean(torch.zeros_like(data.backprojection), power, iterations=8)
+    return x.abs().square().flatten(1).sum(1)

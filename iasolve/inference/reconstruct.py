@@ -7,16 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Unpack, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.levels import estimate_sigma
-from iasolve.inference.multicoil import pose_coils, sampled_positions
-from iasolve.inference.options import Callback, SolveOptions, Status, Watch
-from iasolve.inference.results import Array, Result, UnlikePriorWarning, as_numpy, join
+from iasolve.inference.interface import (
+    Array,
+    Callback,
+    Result,
+    SolveOptions,
+    Status,
+    UnlikePriorWarning,
+    Watch,
+    as_numpy,
+    join,
+)
+from iasolve.inference.measurement import estimate_sigma
+from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
 from iasolve.inference.solve import solve
 from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
@@ -27,7 +36,7 @@ from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 from iasolve.spectrum import reflect
 
-__all__ = ["Reconstruction", "ReconstructOptions", "imaginary_share", "reconstruct"]
+__all__ = ["ReconstructOptions", "Reconstruction", "imaginary_share", "reconstruct"]
 
 LARGEST_IMAGINARY = 0.05
 """Imaginary share of a single coil's energy above which an image is not taken for real."""
@@ -48,12 +57,11 @@ class Reconstruction(Result[Array]):
 
     Attributes
     ----------
-    facts : list of dict
-        Per slice, how it was posed: see :class:`~iasolve.inference.multicoil.CoilProblem`. A single coil's
-        ``imaginary_share`` says how much of the image's energy is not in its real part (real priors only).
+    facts : list of SliceFacts
+        Per slice, how it was posed: see :class:`~iasolve.inference.multicoil.SliceFacts`.
     """
 
-    facts: list[dict[str, Any]]
+    facts: list[SliceFacts]
 
 
 @overload
@@ -133,6 +141,7 @@ def reconstruct(
     """
     mask, coils, phase = options.pop("mask", None), options.pop("coils", None), options.pop("phase", "auto")
     maps = options.pop("maps", None)
+    solving = cast(SolveOptions, options)
     volume = as_tensor(kspace)
     if volume.ndim not in (3, 4) or not volume.is_complex() or 0 in volume.shape:
         raise ValueError(
@@ -144,7 +153,7 @@ def reconstruct(
     stack = volume[None] if volume.ndim == 3 else volume
     every = _maps_of_slices(maps, stack)
     results: list[Result[Tensor]] = []
-    facts: list[dict[str, Any]] = [{} for _ in stack]
+    facts: list[SliceFacts] = [{} for _ in stack]
     watch = Watch(callback, len(stack))
 
     def count(status: Status) -> None:
@@ -153,7 +162,7 @@ def reconstruct(
             callback(status._replace(image=watch.image + status.image, images=len(stack), seconds=watch.seconds))
 
     def add(y: Tensor, operator: LinearOperator, level: GaussianNoise | None) -> None:
-        results.append(solve(y, operator, prior, noise=level, recipe=recipe, callback=count, **options))
+        results.append(solve(y, operator, prior, noise=level, recipe=recipe, callback=count, **solving))
         watch.image += len(y)
 
     if stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise):
@@ -180,12 +189,12 @@ def reconstruct(
 
 
 def _joined(
-    results: list[Result[Tensor]], facts: list[dict[str, Any]], volume: Tensor, numpy: bool
+    results: list[Result[Tensor]], facts: list[SliceFacts], volume: Tensor, numpy: bool
 ) -> Reconstruction[Tensor] | Reconstruction[np.ndarray]:
     """Results of batches as one; without the leading dimension where the data had none."""
     whole = join(results, volume.shape[:-3], volume.device)
     found = Reconstruction(**{f.name: getattr(whole, f.name) for f in fields(whole)}, facts=facts)
-    return as_numpy(found) if numpy else found
+    return cast(Reconstruction[np.ndarray], as_numpy(found)) if numpy else found
 
 
 def imaginary_share(kspace: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
@@ -225,10 +234,11 @@ def _single_coil(stack: Tensor, mask: Tensor | np.ndarray | None, is_complex: bo
     return [(y * sampled, KSpaceMask(sampled, shape, dtype)) for y, sampled in batches]
 
 
-def _single_facts(y: Tensor, operator: KSpaceMask, noise: GaussianNoise | None) -> list[dict[str, Any]]:
-    facts = {"coils": 1, "coils_used": 1, "acceleration": acceleration(operator.mask), "maps": "none", "phase": "none"}
+def _single_facts(y: Tensor, operator: KSpaceMask, noise: GaussianNoise | None) -> list[SliceFacts]:
+    sampling = acceleration(operator.mask)
+    facts: SliceFacts = {"coils": 1, "coils_used": 1, "acceleration": sampling, "maps": "none", "phase": "none"}
     if operator.is_complex:
-        return [dict(facts) for _ in y]
+        return [facts.copy() for _ in y]
     sigma = estimate_sigma(y, operator) if noise is None else y.real.new_full((len(y),), noise.sigma)
     return [{**facts, "imaginary_share": float(share)} for share in imaginary_share(y, operator.mask, sigma)]
 

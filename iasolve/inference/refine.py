@@ -27,16 +27,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from iasolve.inference.interface import Watch
 from iasolve.inference.likelihood import Solution
-from iasolve.inference.objective import Objective
+from iasolve.inference.objective import Drawn, Objective
 from iasolve.inference.optimizers import OPTIMIZERS, Plan
-from iasolve.inference.options import Watch
 from iasolve.inference.passes import Guess, descend
 from iasolve.networks import Gaussian
 from iasolve.priors.hierarchy import START, Hierarchy, Node, Prefix, posterior_mean, values
 from iasolve.recipe import Steps
 
-__all__ = ["Candidate", "Judgement", "Part", "better", "judge", "parts_of", "refine", "steps_of"]
+__all__ = ["Candidate", "Judgement", "Part", "Variables", "better", "judge", "parts_of", "refine", "steps_of"]
 
 T = TypeVar("T")
 
@@ -93,31 +93,48 @@ class Candidate(NamedTuple):
     judgement: Judgement
 
 
-def judge(objective: Objective, parts: list[Part], latents: list[Tensor], log_widths: list[Tensor]) -> Judgement:
-    """The objective of latents at the means ``latents``; each part is judged in the context of the means before it."""
+def judge(objective: Objective, parts: list[Part], guess: Guess, log_widths: list[Tensor]) -> Judgement:
+    """The objective of a guess; each part is judged in the context of the means before it.
+
+    Of points the guess holds all there is: no layer is evaluated again.
+    """
+    shares = []
+    if objective.kind != "variational":
+        pairs = zip(guess.latents, log_widths, guess.priors, strict=True)
+        costs = [objective.cost(Gaussian(z, width), p) for z, width, p in pairs]
+        shares = [_shares(objective, guess.contributions, costs)]
+    else:
+        for draws in zip(*(objective.fixed(*part.label, base=part.first) for part in parts), strict=True):
+            shares.append(_shares(objective, *_drawn(objective, parts, draws, guess, log_widths)))
+    mean = torch.stack(shares).mean(0)
+    return Judgement(mean, mean.sum(0))
+
+
+def _shares(objective: Objective, contributions: list[Tensor], costs: list[Tensor]) -> Tensor:
+    """Every scale's share of the objective, ``(S, B)``."""
+    fits = objective.term.shares(contributions)
+    rows = [fits[scale] for scale in range(len(fits))]
+    for cost, scale in zip(costs, objective.hierarchy.scale_of, strict=True):
+        rows[scale] = rows[scale] + cost
+    return torch.stack(rows)
+
+
+def _drawn(
+    objective: Objective, parts: list[Part], draws: Sequence[Drawn], guess: Guess, log_widths: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Contributions and costs of latents drawn about a guess."""
 
     def choose(node: Node) -> Gaussian:
-        return Gaussian(latents[node.number], log_widths[node.number])
+        return Gaussian(guess.latents[node.number], log_widths[node.number])
 
-    hierarchy, count = objective.hierarchy, len(objective.hierarchy.trunk.spectrum.scales)
-    draws = list(zip(*(objective.fixed(*part.label, base=part.first) for part in parts), strict=True))
-    shares = []
-    for drawn in draws:
-        done, costs = START, []
-        contributions: list[Tensor] = []
-        for part, draw in zip(parts, drawn, strict=True):
-            held = None if part.scale is None else contributions + [torch.empty(0)] * (count - len(contributions))
-            found = objective.evaluate(choose, held, done, part.end, draw)
-            contributions = found.contributions if part.scale is None else found.contributions[: part.scale + 1]
-            costs += found.costs
-            if part.end < len(hierarchy.layers):
-                done = found.way.done if draw is None else hierarchy.descend(values(latents), done, part.end).done
-        of_scales = [
-            sum(cost for cost, scale in zip(costs, hierarchy.scale_of, strict=True) if scale == s) for s in range(count)
-        ]
-        shares.append(objective.term.shares(contributions) + torch.stack([torch.as_tensor(c) for c in of_scales]))
-    mean = torch.stack(shares).mean(0) if len(shares) > 1 else shares[0]
-    return Judgement(mean, mean.sum(0))
+    done, costs, contributions = START, [], list(guess.contributions)
+    for part, draw in zip(parts, draws, strict=True):
+        found = objective.evaluate(choose, None if part.scale is None else contributions, done, part.end, draw)
+        contributions = found.contributions
+        costs += found.costs
+        if part.scale is not None:
+            done = objective.hierarchy.descend(values(guess.latents), done, part.end).done
+    return contributions, costs
 
 
 def better(old: Candidate, new: Candidate, tiles: int) -> Candidate:
@@ -154,11 +171,10 @@ def refine(objective: Objective, parts: list[Part], start: Candidate, steps: Ste
     refinement = _Refinement(objective, start, steps, watch)
     for part in parts:
         refinement.improve(part)
-    latents, widths = refinement.latents, refinement.log_widths
-    stop = objective.hierarchy.stop
+    stop, widths = objective.hierarchy.stop, refinement.log_widths
     assert stop is not None
-    final = descend(objective.prior, start.guess.features, stop, values(latents))
-    return Candidate(final, widths, judge(objective, parts, latents, widths))
+    final = descend(objective.prior, start.guess.features, stop, values(refinement.latents))
+    return Candidate(final, widths, judge(objective, parts, final, widths))
 
 
 class _Refinement:
@@ -229,7 +245,7 @@ class _Refinement:
         """Iterates of the latents of a block, which follows ``done``."""
         objective, tiles = self.objective, self.objective.tiles
         held = None if part.scale is None else self.held
-        moving = _Variables(starts, self.offsets, [self.hierarchy.covered(self.hierarchy.scale_of[n]) for n in block])
+        moving = Variables(starts, self.offsets, [self.hierarchy.covered(self.hierarchy.scale_of[n]) for n in block])
         plan = Plan(
             moving.flat([torch.zeros_like(q.mean) for q in starts], tiles),
             [tiles * q.mean[0].numel() for q in starts],
@@ -260,7 +276,7 @@ class _Refinement:
         ]
 
 
-class _Variables:
+class Variables:
     """What moves, a latent or its offset from the posterior, and its units: a step is counted in them."""
 
     def __init__(self, starts: list[Gaussian], offsets: list[Tensor] | None, covered: list[Tensor | None]) -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing
+from iasolve.inference.interface import Watch
 from iasolve.inference.objective import Noise
-from iasolve.inference.options import Watch
 from iasolve.inference.passes import Guess, descend
 from iasolve.inference.problem import Problem
 from iasolve.priors import Prior

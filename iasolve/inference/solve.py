@@ -16,25 +16,31 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing
-from iasolve.inference.geometry import Whole
+from iasolve.inference.interface import (
+    Callback,
+    NonFiniteError,
+    Options,
+    Result,
+    ScaleReport,
+    SolveOptions,
+    Watch,
+    as_numpy,
+    join,
+)
 from iasolve.inference.likelihood import Solves
-from iasolve.inference.measurement import Measurement, check, warn_signed, warn_unlike, whitened
+from iasolve.inference.measurement import Measurement, check, likeness_of, warn_signed, warn_unlike, whitened
 from iasolve.inference.objective import Noise, Objective, data_term
-from iasolve.inference.options import Callback, Options, SolveOptions, Watch
-from iasolve.inference.passes import SHIFTS, Guess, first_guess, moves, read_again, read_image
+from iasolve.inference.passes import SHIFTS, Guess, first_guess, moves, read_again, read_image, read_whole
 from iasolve.inference.problem import Problem, pose
-from iasolve.inference.reading import read_whole
 from iasolve.inference.refine import Candidate, better, judge, lower, parts_of, refine, steps_of
-from iasolve.inference.results import NonFiniteError, Result, ScaleReport, as_numpy, join
 from iasolve.inference.sampling import Samples, draw_samples
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy
-from iasolve.priors.likeness import image_elbo, ring_distance
 from iasolve.recipe import Recipe, load_recipe
 
-__all__ = ["solve"]
+__all__ = ["Improved", "improve", "solve"]
 
 
 @overload
@@ -93,10 +99,10 @@ def solve(
         Name of a ready recipe, a TOML file, or a recipe; without it the ready one that is made for the operator
         (:meth:`iasolve.Recipe.for_operator`; the result says which).
     callback : callable, optional
-        Called with a :class:`~iasolve.inference.options.Status` at every stage.
+        Called with a :class:`~iasolve.inference.interface.Status` at every stage.
     **options
         ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``warn``, ``iterations``,
-        ``tolerance``, ``force_general``: see :class:`~iasolve.inference.options.Options`.
+        ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
 
     Returns
     -------
@@ -173,7 +179,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         image = image * support
         std = None if std is None else std * support
         samples = None if samples is None else samples * support
-    likeness, distance = _likeness(first.problem, prior, first.estimate)
+    likeness, distance = likeness_of(first.problem, prior, first.estimate)
     solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
     residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
     applications = sum(s.applications for s in solves)
@@ -234,11 +240,12 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
         guess = first_guess(problem, prior, recipe, stop)
     else:
         guess = read_image(problem, prior, whole.image, recipe.passes.end, stop)[1]
-    watch.tell("guess", number + 1, recipe.views)
+    views = recipe.views if moves(prior) else 1
+    watch.tell("guess", number + 1, views)
     again = None
     if recipe.passes.count and whole is None:
         again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
-    final, scales, improved = _improve(problem, prior, recipe, [guess, again], stop, noise, number == 0, watch)
+    final, scales, improved = improve(problem, prior, recipe, (guess, again), stop, noise, number == 0, watch)
 
     samples = Samples(problem, prior, final, guess if again is not None else final, stop, noise)
     centre = samples.centre
@@ -252,7 +259,7 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     apart = estimate
     if whole is not None:
         estimate = (estimate + whole.image) / 2 if recipe.takes_steps else whole.image
-    watch.tell("closing", number + 1, recipe.views)
+    watch.tell("closing", number + 1, views)
     drawn = std = None
     if recipe.samples:
         drawn, std = draw_samples(samples, recipe.samples, closing, watch)
@@ -287,11 +294,19 @@ def _read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Option
     image = problem.crop(problem.gain.reshape(-1, 1, 1, 1) * found.image)
     if not bool(torch.isfinite(image).all()):
         raise NonFiniteError("the solution holds NaN or infinite values: check the measurement's range and sigma")
+    rows: list[ScaleReport[Tensor]] = []
+    if number == 0:
+        misfit = problem.likelihood.misfit(found.image, found.variance)
+        unknown = torch.full_like(misfit, torch.nan)
+        rows = [
+            {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit}
+            for s in prior.spectrum.scales
+        ]
     idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
-    return _View(problem, found.image, image, None, None, [], idle, [], problem.likelihood.solves)
+    return _View(problem, found.image, image, None, None, rows, idle, [], problem.likelihood.solves)
 
 
-class _Improved(NamedTuple):
+class Improved(NamedTuple):
     """The best of what was tried, what it did at every scale, and whether it is better than the first guess."""
 
     guess: Guess
@@ -299,22 +314,21 @@ class _Improved(NamedTuple):
     improved: Tensor
 
 
-def _improve(
+def improve(
     problem: Problem,
     prior: Prior,
     recipe: Recipe,
-    readings: list[Guess | None],
+    readings: tuple[Guess, Guess | None],
     stop: Tensor,
     noise: Noise,
     reported: bool,
     watch: Watch,
-) -> _Improved:
+) -> Improved:
     """The better of first guess and further passes, and the recipe's steps from there where they pay."""
     first, again = readings
-    assert first is not None
     tiles, scales, steps = problem.geometry.tiles, prior.spectrum.scales, recipe.steps
     if not (reported or recipe.takes_steps or again is not None):
-        return _Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
+        return Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
     term = data_term(problem, prior, [steps.beta_at(scale) for scale in scales])
     kind = steps.objective if recipe.takes_steps or again is None else "map"
 
@@ -326,7 +340,7 @@ def _improve(
 
     def candidate(guess: Guess) -> Candidate:
         widths = [q.log_std for q in guess.posteriors]
-        return Candidate(guess, widths, judge(judging, parts, guess.latents, widths))
+        return Candidate(guess, widths, judge(judging, parts, guess, widths))
 
     begin = best = candidate(first)
     if again is not None:
@@ -344,7 +358,7 @@ def _improve(
             {"scale": scale, "steps": taken[n], "before": before[n], "after": after[n], "misfit": misfit[n]}
             for n, scale in enumerate(scales)
         ]
-    return _Improved(best.guess, rows, lower(best.judgement.total, begin.judgement.total))
+    return Improved(best.guess, rows, lower(best.judgement.total, begin.judgement.total))
 
 
 def _by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
@@ -362,20 +376,3 @@ def _stops(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
     scales = prior.spectrum.scales
     index = len(scales) - 1 if recipe.guess.stop in ("all", "none") else scales.index(int(recipe.guess.stop))
     return torch.full_like(problem.stop, index)
-
-
-def _likeness(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each.
-
-    Not a number where the reader alone has answered: the bound takes longer than its answer.
-    """
-    if isinstance(problem.geometry, Whole):
-        unknown = torch.full_like(problem.gain, torch.nan)
-        return unknown, unknown
-    views = problem.geometry.cut(estimate)
-    scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
-    tiles = problem.geometry.tiles
-    return (
-        image_elbo(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
-        ring_distance(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
-    )

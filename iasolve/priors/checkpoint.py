@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,30 @@ from safetensors.torch import load, save
 from iasolve.files.atomic import atomic_write
 from iasolve.networks import HVAE, NetworkConfig
 
-__all__ = ["FORMAT", "PriorError", "load_checkpoint", "read_card", "save_checkpoint", "sha256_of", "verify"]
+__all__ = [
+    "ARCHITECTURES",
+    "FORMAT",
+    "PriorError",
+    "load_checkpoint",
+    "read_card",
+    "save_checkpoint",
+    "sha256_of",
+    "verify",
+]
 
 FORMAT = 1
 """Version of the card; raised when an old reader could misread a new card."""
+
+
+def _hvae(architecture: dict[str, Any]) -> HVAE:
+    return HVAE(NetworkConfig.from_dict(architecture))
+
+
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], HVAE]] = {"separable": _hvae, "vanilla": _hvae}
+"""From the decoder that a card's architecture names, and that architecture, to the untrained network.
+
+Another architecture is an entry here and a network with the methods of :class:`iasolve.networks.HVAE`.
+"""
 
 
 class PriorError(Exception):
@@ -118,7 +139,10 @@ def load_checkpoint(path: Path) -> tuple[HVAE, dict[str, Any]]:
         architecture = card.get("architecture")
         if not isinstance(architecture, dict):
             raise ValueError("the card's architecture is no table")
-        network = HVAE(NetworkConfig.from_dict(architecture))
+        decoder = architecture.get("decoder", "separable")
+        if decoder not in ARCHITECTURES:
+            raise ValueError(f"its decoder is {decoder!r}, this version of iasolve has {', '.join(ARCHITECTURES)}")
+        network = ARCHITECTURES[decoder](architecture)
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PriorError(f"the weights {path} do not fit their card: {error}") from None

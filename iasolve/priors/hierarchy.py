@@ -87,7 +87,7 @@ START = Prefix()
 
 
 class Descent(NamedTuple):
-    """A way down, or a part of one: its nodes, their latents' values ``(B, z, g, g)``, and all that is done after it."""
+    """A way down, or a part of one: its nodes, their latents' values ``(B, z, g, g)``, and what is done after it."""
 
     nodes: list[Node]
     latents: list[Tensor]

@@ -184,7 +184,7 @@ def test_denoising_improves_every_page_and_reports_what_was_done(noisy, heads, t
     assert report["command"] == "denoise"
     assert report["prior"] == {"name": "tiny", "sha256": card["sha256"]}
     assert report["recipe"]["name"] == "denoise"
-    assert report["recipe"]["steps"] == 2
+    assert report["recipe"]["steps"]["count"] == 2
     assert report["seed"] == 3
     assert report["device"] in ("cpu", "cuda")
     assert report["seconds"] > 0
@@ -254,10 +254,10 @@ def test_tables_of_steps_and_beta_reach_the_recipe(noisy, tiny, tmp_path):
     options = ("--steps", "8=2,16=1", "--beta", "8=0.5", "--guess-stop", "16", "--prior", tiny, "--sigma", 20, "--json")
     options = (*options, "--passes", 2)
     report = cli("denoise", noisy, tmp_path / "o.npy", *options).report
-    assert report["recipe"]["steps"] == {"8": 2, "16": 1}
-    assert report["recipe"]["passes"] == 2
-    assert report["recipe"]["beta"] == {"8": 0.5}
-    assert report["recipe"]["guess_stop"] == 16
+    assert report["recipe"]["steps"]["count"] == {"8": 2, "16": 1}
+    assert report["recipe"]["passes"]["count"] == 2
+    assert report["recipe"]["steps"]["beta"] == {"8": 0.5}
+    assert report["recipe"]["guess"]["stop"] == 16
     assert {row["scale"]: row["steps"] for row in report["scales"]} == {1: 0, 2: 0, 4: 0, 8: 2, 16: 1, 32: 0}
 
 
@@ -545,11 +545,11 @@ def test_evaluate_names_both_shapes(heads, tmp_path):
 
 def test_recipes_are_listed_and_shown_with_their_comments():
     listed = cli("recipe", "list")
-    shown = cli("recipe", "show", "paper")
+    shown = cli("recipe", "show", "deblur")
     assert "compressed-sensing" in listed.out
     assert shown.out.startswith("#")
-    assert 'name = "paper"' in shown.out
-    assert cli("recipe", "show", "paper", "--json").report["loss"] == "l1"
+    assert 'name = "deblur"' in shown.out
+    assert cli("recipe", "show", "deblur", "--json").report["steps"]["objective"] == "expected"
 
 
 def test_prior_list_is_json_even_when_it_is_empty():

@@ -258,7 +258,7 @@ def binned(lab, heads):
 def test_a_batch_of_measurements_becomes_a_batch_of_images(binned, heads, tiny, lab):
     np.save("y.npy", binned)
     # the prior is not trained: the further a point goes by it, the less it is worth
-    gentle = load_recipe("compressed-sensing").changed(name="gentle", optimizer="adam")
+    gentle = load_recipe("compressed-sensing").changed(name="gentle", steps={"optimizer": "adam"})
     Path("gentle.toml").write_text(gentle.to_toml(), encoding="utf-8")
     asked = ("--recipe", "gentle.toml", "--steps", 2, "--sigma", 2, "--samples", 2)
     more = (*asked, "--std-out", "std.npy", "--figure", "figure.png", "--json")

@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import torch
 
-from iasolve.inference.objective import RingTerm
 from iasolve.networks import HVAE, NetworkConfig
 from iasolve.priors import HVAEPrior
 from iasolve.spectrum import fft2, ifft2, radius
@@ -98,11 +97,3 @@ def circulant(variance):
 def relative(a, b):
     """Distance of two tensors over the length of the second."""
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
-
-
-def ring_term(problem, prior, loss="likelihood"):
-    """The data term of a posed problem that is diagonal and of the prior's size."""
-    spectrum, folded = prior.spectrum, problem.data.folded
-    values, variances = (prior.rings(spectrum.half(v)) for v in folded)
-    weights = prior.rings(spectrum.weight.to(folded.variance))
-    return RingTerm(values, variances, prior.sigma_x, weights, spectrum.is_complex, loss)

@@ -6,13 +6,12 @@ from functools import partialmethod
 import numpy as np
 import pytest
 import torch
-from tiny import decaying_power, images, relative, ring_term, tiny_network, tiny_prior
+from flat_recipes import recipe_of
+from refining import Setting
+from tiny import decaying_power, images, relative, tiny_network, tiny_prior
 
-from iasolve import HVAEPrior, Recipe, load_prior, solve
+from iasolve import HVAEPrior, load_prior, solve
 from iasolve.evidence import evidence
-from iasolve.inference.objective import evaluate_scale
-from iasolve.inference.problem import pose
-from iasolve.inference.topdown import descend
 from iasolve.networks import HVAE, NetworkConfig
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, LowPass, gaussian_kernel, line_mask
 from iasolve.priors import save_checkpoint
@@ -114,20 +113,11 @@ def test_degradations_of_complex_images_are_complex_and_unfolded(noise):
 @pytest.mark.parametrize("index", [0, 3, 5])
 def test_gradient_of_a_complex_scale_is_the_finite_difference(objective, index):
     prior, a = tiny_prior(torch.float64, is_complex=True), masked(C128)
-    problem = pose(measure(a, images(1, dtype=C128)), a, prior, torch.full((1,), SIGMA, dtype=torch.float64))
-    assert problem.direct
-    data = ring_term(problem, prior)
-    features = prior.encode(problem.evidence.image, problem.evidence.profile)
-    found = []
-    descend(
-        prior,
-        features,
-        1,
-        stop=torch.tensor([5]),
-        refine=lambda i, context, guess, means: found.append((context, guess, means)) or means,
-    )
-    context, guess, means = found[index]
-    stds = [q.std for q in guess]
+    y = measure(a, images(1, dtype=C128))
+    setting = Setting(recipe_of(objective=objective), prior, a, y, SIGMA)
+    assert setting.problem.folded is not None
+    part = setting.parts[index]
+    means = setting.latents[part.first : part.end]
     generator = torch.Generator().manual_seed(0)
     directions = [torch.randn(m.shape, generator=generator, dtype=torch.float64) for m in means]
     draws = None
@@ -136,7 +126,7 @@ def test_gradient_of_a_complex_scale_is_the_finite_difference(objective, index):
 
     def value(step):
         moved = [m + step * d for m, d in zip(means, directions, strict=True)]
-        return evaluate_scale(prior, index, context, moved, stds, draws, data, 1.0, 1).total.sum()
+        return setting.value(part, moved, draws)[0].sum()
 
     step = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(value(step), step)
@@ -155,12 +145,12 @@ OPERATORS = {
 
 
 @pytest.mark.parametrize("name", list(OPERATORS))
-@pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
-def test_complex_images_are_solved(name, schedule):
+@pytest.mark.parametrize("blocks", ["scale", "latent", "whole"])
+def test_complex_images_are_solved(name, blocks):
     a, prior = OPERATORS[name], tiny_prior(is_complex=True)
     y = measure(a, images(2, dtype=C64))
     assert y.is_complex()
-    result = solve(y, a, prior, noise=NOISE, recipe=Recipe(steps=4, schedule=schedule, samples=3), warn=False)
+    result = solve(y, a, prior, noise=NOISE, recipe=recipe_of(steps=4, blocks=blocks, samples=3), warn=False)
     assert result.image.shape == (2, 1, 32, 32)
     assert result.image.dtype == C64
     assert result.std.dtype == torch.float32
@@ -170,7 +160,7 @@ def test_complex_images_are_solved(name, schedule):
     assert result.improved.all()
     if name != "blur":
         # of next to exact data, what the operator lets through comes back: nothing takes a real part on the way
-        known = solve(y, a, prior, noise=GaussianNoise(1e-4), recipe=Recipe(mode="amortized"), warn=False)
+        known = solve(y, a, prior, noise=GaussianNoise(1e-4), recipe=recipe_of(steps=0), warn=False)
         assert relative(a(known.image), a(a.adjoint(y))) < 0.01
 
 
@@ -178,9 +168,10 @@ def test_the_complex_general_path_agrees_with_the_diagonal_one():
     prior = tiny_prior(torch.float64, is_complex=True)
     a = CircularBlur(gaussian_kernel(1.0), SHAPE, C128)
     y = measure(a, images(2, dtype=C128))
-    recipe = Recipe(steps=4, objective="map", iterations=200, adaptive=False)
+    recipe = recipe_of(steps=4, objective="map")
     one, two = (
-        solve(y, a, prior, noise=NOISE, recipe=recipe, warn=False, force_general=force) for force in (False, True)
+        solve(y, a, prior, noise=NOISE, recipe=recipe, warn=False, force_general=force, iterations=200)
+        for force in (False, True)
     )
     assert relative(two.image, one.image) < 0.05
 
@@ -188,7 +179,7 @@ def test_the_complex_general_path_agrees_with_the_diagonal_one():
 def test_without_noise_a_complex_measurement_is_met_exactly():
     a, prior = masked(C128), tiny_prior(torch.float64, is_complex=True)
     y = a(images(2, dtype=C128))
-    result = solve(y, a, prior, noise=GaussianNoise(0.0), recipe=Recipe(steps=2), warn=False)
+    result = solve(y, a, prior, noise=GaussianNoise(0.0), recipe=recipe_of(steps=2), warn=False)
     assert relative(a(result.image), y) < 1e-6
 
 
@@ -197,7 +188,7 @@ def test_a_complex_image_of_another_size(fit):
     a = masked(C64, (1, 48, 40))
     x = images(1, size=64, dtype=C64)[..., :48, :40]
     y = measure(a, x)
-    result = solve(y, a, tiny_prior(is_complex=True), noise=NOISE, recipe=Recipe(steps=2), fit=fit, warn=False)
+    result = solve(y, a, tiny_prior(is_complex=True), noise=NOISE, recipe=recipe_of(steps=2), fit=fit, warn=False)
     assert result.image.shape == (1, 1, 48, 40)
     assert result.image.is_complex()
 
@@ -206,7 +197,7 @@ def test_a_global_phase_of_the_measurement_leaves_the_scale_alone():
     a, prior = masked(), tiny_prior(is_complex=True)
     y = measure(a, images(1, dtype=C64))
     one, two = (
-        solve(v, a, prior, noise=NOISE, recipe=Recipe(mode="amortized"), warn=False) for v in (y, y * torch.tensor(1j))
+        solve(v, a, prior, noise=NOISE, recipe=recipe_of(steps=0), warn=False) for v in (y, y * torch.tensor(1j))
     )
     torch.testing.assert_close(one.gain, two.gain)
 
@@ -255,7 +246,7 @@ def test_colour_images_are_solved(decoder, general):
         a,
         colour_prior(decoder=decoder),
         noise=NOISE,
-        recipe=Recipe(steps=3, samples=2),
+        recipe=recipe_of(steps=3, samples=2),
         warn=False,
         force_general=general,
     )
@@ -347,7 +338,7 @@ def test_a_complex_prior_is_trained_saved_and_used(tmp_path, decoder, domain):
     assert card["architecture"]["decoder"] == decoder
     x = config.data.phase(torch.rand(2, 1, 16, 16), np.random.default_rng(5))
     a = KSpaceMask(line_mask((16, 16), 2, 0.2, seed=0), (1, 16, 16), C64)
-    result = solve(measure(a, x), a, prior, noise=NOISE, recipe=Recipe(steps=2), warn=False)
+    result = solve(measure(a, x), a, prior, noise=NOISE, recipe=recipe_of(steps=2), warn=False)
     assert result.image.is_complex()
     assert torch.isfinite(torch.view_as_real(result.image)).all()
     assert len(latent_activity(prior, x)) == 5

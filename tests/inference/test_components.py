@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from flat_recipes import recipe_of
 from tiny import dense, mute_prior, relative
 
-from iasolve import Recipe, solve
-from iasolve.inference.components import response, surplus_of_rings
-from iasolve.inference.general_data import GeneralData
+from iasolve import solve
+from iasolve.inference.interface import Options
+from iasolve.inference.probes import RingGrid, response, surplus_of_rings
 from iasolve.inference.problem import pose
 from iasolve.operators import (
     BlockAverage,
@@ -25,6 +26,7 @@ SHAPE = (1, SIZE, SIZE)
 RINGS = ring_index(SIZE)
 COUNTS = torch.bincount(RINGS.flatten()).double()
 DOUBLE = torch.float64
+GRID = RingGrid(RINGS, COUNTS.float())
 OPERATORS = {
     "coils": SensitivityEncoding(birdcage_maps((SIZE, SIZE), 3), line_mask((SIZE, SIZE), 2, 0.2, seed=1), DOUBLE),
     "complex": SensitivityEncoding(
@@ -48,16 +50,16 @@ def found_of(operator, variance, usual, sigma, count):
     x0 = torch.zeros(count, *SHAPE, dtype=operator.in_dtype)
     y = operator(errors(variance, count, operator.in_dtype))
     y = GaussianNoise(sigma).sample(y, torch.Generator().manual_seed(1))
-    data = GeneralData(operator, y, torch.full((count,), sigma, dtype=DOUBLE))
-    answer = response(operator, operator, y, RINGS, COUNTS, 0)
-    return surplus_of_rings(data, x0, usual, answer, RINGS)
+    residual = operator.adjoint(y - operator(x0))
+    level = torch.full((count,), sigma, dtype=DOUBLE)
+    return surplus_of_rings(residual, level, usual, response(operator, operator, y, GRID), GRID)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_probes_tell_how_an_operator_answers_a_ring(name):
     operator = OPERATORS[name]
     y = operator(torch.zeros(1, *SHAPE, dtype=operator.in_dtype))
-    answers = [response(operator, operator, y, RINGS, COUNTS, seed) for seed in range(60)]
+    answers = [response(operator, operator, y, GRID, seed) for seed in range(60)]
     energy = torch.stack([a.energy for a in answers]).mean(0)
     noise = torch.stack([a.noise for a in answers]).mean(0)
     complex_operator = operator.is_complex
@@ -110,10 +112,10 @@ def test_a_diagonal_operator_tells_the_same_on_both_paths():
     y = y * operator.mask
     levels = []
     for force in (False, True):
-        problem = pose(y, operator, prior, sigma, force_general=force)
-        raised = problem.unexplained(problem.data, torch.zeros_like(x))
+        problem = pose(y, operator, prior, sigma, Options(force_general=force))
+        raised = problem.unexplained(problem.likelihood, torch.zeros_like(x))
         assert (raised >= problem.variance).all()
-        levels.append(torch.stack([raised[..., problem.rings == ring].mean((1, 2)) for ring in (3, 4, 5)]))
+        levels.append(torch.stack([raised[..., problem.rings.owner == ring].mean((1, 2)) for ring in (3, 4, 5)]))
     torch.testing.assert_close(levels[1].mean(1), levels[0].mean(1), rtol=0.2, atol=0)
 
 
@@ -125,15 +127,14 @@ def test_what_is_not_measured_is_left_as_it_is():
     assert torch.isfinite(found_of(coarse, 10 * usual, usual, 0.01, 3)).all()
 
 
-def test_without_adaptive_the_training_sets_variance_stands():
+def test_with_a_stationary_error_the_training_sets_variance_stands():
     prior = mute_prior()
     size = prior.spectrum.size
     operator = PixelMask(torch.arange(size) % 2 == 0, (1, size, size))
     y = 5 * operator(torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0)))
-    recipe = Recipe(mode="amortized")
     images = [
-        solve(y, operator, prior, noise=GaussianNoise(0.1), recipe=recipe.changed(adaptive=adaptive), warn=False).image
-        for adaptive in (True, False)
+        solve(y, operator, prior, noise=GaussianNoise(0.1), recipe=recipe_of(steps=0, error=error), warn=False).image
+        for error in ("local", "stationary")
     ]
     seen = y != 0
     off = [relative(image[seen], y[seen]) for image in images]
@@ -153,7 +154,6 @@ def test_the_operators_scale_does_not_matter(scale):
 def test_values_that_are_not_finite_raise_nothing():
     operator = OPERATORS["pixels"]
     y = operator(white(2, DOUBLE, 0))
-    data = GeneralData(operator, y, torch.full((2,), 0.1, dtype=DOUBLE))
-    answer = response(operator, operator, y, RINGS, COUNTS, 0)
-    usual = torch.full((5,), 0.1, dtype=DOUBLE)
-    assert float(surplus_of_rings(data, torch.full_like(y, torch.nan), usual, answer, RINGS).abs().max()) == 0
+    answer = response(operator, operator, y, GRID)
+    sigma, usual = torch.full((2,), 0.1, dtype=DOUBLE), torch.full((5,), 0.1, dtype=DOUBLE)
+    assert float(surplus_of_rings(torch.full_like(y, torch.nan), sigma, usual, answer, GRID).abs().max()) == 0

@@ -5,9 +5,8 @@ import torch
 from tiny import circulant, decaying_power, dense, relative, stacked
 
 from iasolve.evidence import fold
-from iasolve.inference.conjugate import conjugate_gradients
-from iasolve.inference.data import DiagonalData
-from iasolve.inference.general_data import GeneralData
+from iasolve.inference.likelihood import DiagonalLikelihood
+from iasolve.inference.operator_likelihood import OperatorLikelihood, conjugate_gradients
 from iasolve.operators import CircularBlur, Identity, KSpaceMask, gaussian_kernel
 from iasolve.spectrum import fft2, ifft2
 
@@ -57,8 +56,8 @@ class Case:
             real_image=True,
             complex_noise=self.y.is_complex(),
         )
-        self.diagonal = DiagonalData(folded, is_complex=False)
-        self.general = GeneralData(self.operator, self.y, self.sigma, iterations=300, tolerance=0)
+        self.diagonal = DiagonalLikelihood(folded, is_complex=False)
+        self.general = OperatorLikelihood(self.operator, self.y, self.sigma, iterations=300, tolerance=0)
 
     def dense(self):
         """Posterior mean ``(B, n)`` and covariance ``(n, n)`` by linear algebra."""
@@ -75,7 +74,7 @@ class Case:
 
 def gradient(data, x0, variance):
     x0 = x0.clone().requires_grad_(True)
-    (out,) = torch.autograd.grad(data.term(x0, variance).sum(), x0)
+    (out,) = torch.autograd.grad(data.value(x0, variance).nats.sum(), x0)
     return out
 
 
@@ -85,7 +84,7 @@ def test_posterior_mean_is_the_dense_one(name, shape):
     case = Case(name, shape)
     mean, _ = case.dense()
     for data in (case.diagonal, case.general):
-        found = data.posterior_mean(case.x0, case.variance, iterations=300).flatten(1)
+        found = data.mean(case.x0, case.variance, iterations=300).flatten(1)
         assert relative(found, mean) < 1e-5
 
 
@@ -123,7 +122,7 @@ def test_term_is_the_marginal_likelihood_and_both_paths_have_its_gradient(name):
         other = case.x0 + 0.1
         moved = y - other.flatten(1) @ A.T
         expected = 0.5 * (moved @ torch.linalg.inv(marginal) * moved).sum(1) - values
-        found = data.term(other, case.variance) - data.term(case.x0, case.variance)
+        found = data.value(other, case.variance).nats - data.value(case.x0, case.variance).nats
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -140,11 +139,11 @@ def test_draws_have_the_posterior_mean_and_covariance(name, path):
 
     data, x0 = getattr(case, path), case.x0[:1]
     if path == "general":
-        data = GeneralData(case.operator, case.y[:1].repeat(count, *[1] * 3), case.sigma[:1].repeat(count))
+        data = OperatorLikelihood(case.operator, case.y[:1].repeat(count, *[1] * 3), case.sigma[:1].repeat(count))
         x0 = x0.repeat(count, 1, 1, 1)
     else:
         data.folded = type(data.folded)(*(t[:1] for t in data.folded))
-    _, draws = data.posterior_draw(x0, case.variance, white)
+    _, draws = data.draw(x0, case.variance, white)
     flat = draws.flatten(1)
     scale = covariance.diagonal().sqrt()
     assert ((flat.mean(0) - mean[0]) / scale).abs().max() < 5 / count**0.5
@@ -160,13 +159,13 @@ def test_draws_of_complex_images_fill_both_parts(path):
     y = torch.zeros(count, *shape, dtype=torch.complex128)
     sigma, variance = torch.full((count,), 1.0, dtype=torch.float64), torch.full(shape, 1.0, dtype=torch.float64)
     folded = fold(fft2(y), operator.transfer(), 1.0, real_image=False, complex_noise=True)
-    data = DiagonalData(folded, is_complex=True) if path == "diagonal" else GeneralData(operator, y, sigma)
+    data = DiagonalLikelihood(folded, is_complex=True) if path == "diagonal" else OperatorLikelihood(operator, y, sigma)
     generator = torch.Generator().manual_seed(2)
 
     def white(wanted):
         return torch.randn((count, *wanted), generator=generator, dtype=torch.float64)
 
-    _, draws = data.posterior_draw(torch.zeros_like(y), variance, white)
+    _, draws = data.draw(torch.zeros_like(y), variance, white)
     # variance 1 and noise 1: half remains, a quarter in each part, and the parts are independent
     assert draws.real.square().mean() == pytest.approx(0.25, rel=0.05)
     assert draws.imag.square().mean() == pytest.approx(0.25, rel=0.05)
@@ -181,20 +180,20 @@ def test_noise_free_data_are_reproduced_where_measured_and_the_guess_stays_elsew
     x, x0 = (torch.randn((3, *shape), generator=generator, dtype=dtype) for _ in range(2))
     y = operator(x)
     folded = fold(operator.to_grid(y), operator.transfer(), 0.0, real_image=not is_complex, complex_noise=True)
-    data = DiagonalData(folded, is_complex)
+    data = DiagonalLikelihood(folded, is_complex)
     variance = decaying_power(8)[None]
-    closed = data.posterior_mean(x0, variance)
+    closed = data.mean(x0, variance)
     torch.testing.assert_close(operator(closed), y, rtol=0, atol=1e-12)
     free = torch.isinf(folded.variance)
     assert free.any()
     torch.testing.assert_close(fft2(closed)[free], fft2(x0)[free], rtol=0, atol=1e-12)
     assert (data.posterior_variance(variance)[~free] == 0).all()
-    assert torch.isfinite(data.term(x0, variance)).all()
+    assert torch.isfinite(data.value(x0, variance).nats).all()
 
 
 def test_closing_approaches_consistency_as_the_noise_vanishes():
     case = [Case("mask", sigma=s) for s in (1e-1, 1e-3, 1e-5)]
-    gaps = [relative(c.operator(c.diagonal.posterior_mean(c.x0, c.variance)), c.clean) for c in case]
+    gaps = [relative(c.operator(c.diagonal.mean(c.x0, c.variance)), c.clean) for c in case]
     assert gaps[0] > gaps[1] > gaps[2]
     assert gaps[2] < 1e-4
 
@@ -210,13 +209,13 @@ def test_misfit_is_one_for_data_that_follow_the_model():
     y = y + SIGMA * torch.randn(y.shape, generator=generator, dtype=torch.float64)
     sigma = torch.full((4,), SIGMA, dtype=torch.float64)
     folded = fold(fft2(y), operator.transfer(), SIGMA, real_image=True, complex_noise=False)
-    found = DiagonalData(folded, is_complex=False).misfit(x0, variance)
+    found = DiagonalLikelihood(folded, is_complex=False).misfit(x0, variance)
     torch.testing.assert_close(found, torch.ones(4, dtype=torch.float64), rtol=0, atol=0.1)
-    found = GeneralData(operator, y, sigma).misfit(x0, variance)
+    found = OperatorLikelihood(operator, y, sigma).misfit(x0, variance)
     torch.testing.assert_close(found, torch.ones(4, dtype=torch.float64), rtol=0, atol=0.2)
     # twice the noise is noticed
     worse = fold(fft2(y), operator.transfer(), SIGMA / 2, real_image=True, complex_noise=False)
-    assert (DiagonalData(worse, is_complex=False).misfit(x0, variance) > 1.4).all()
+    assert (DiagonalLikelihood(worse, is_complex=False).misfit(x0, variance) > 1.4).all()
 
 
 def spd(count, size, seed):
@@ -265,16 +264,20 @@ def test_conjugate_gradients_of_nothing_give_nothing():
 
 def test_general_batch_is_the_loop_of_singles():
     case = Case("blurred mask", batch=3)
-    together = case.general.posterior_mean(case.x0, case.variance, iterations=5)
+    together = case.general.mean(case.x0, case.variance, iterations=5)
     for i in range(3):
         j = slice(i, i + 1)
-        alone = GeneralData(case.operator, case.y[j], case.sigma[j])
-        torch.testing.assert_close(together[j], alone.posterior_mean(case.x0[j], case.variance, iterations=5))
+        alone = OperatorLikelihood(case.operator, case.y[j], case.sigma[j])
+        torch.testing.assert_close(together[j], alone.mean(case.x0[j], case.variance, iterations=5))
 
 
 def test_few_warm_started_iterations_reach_the_minimum():
     case = Case("blurred mask")
-    few = GeneralData(case.operator, case.y, case.sigma, iterations=2)
-    values = torch.stack([few.term(case.x0, case.variance) for _ in range(12)])
+    few = OperatorLikelihood(case.operator, case.y, case.sigma, iterations=2)
+    values, start = [], None
+    for _ in range(12):
+        nats, start = few.value(case.x0, case.variance, start)
+        values.append(nats)
+    values = torch.stack(values)
     assert (values[1:] <= values[:-1] * (1 + 1e-12)).all()
-    torch.testing.assert_close(values[-1], case.general.term(case.x0, case.variance), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(values[-1], case.general.value(case.x0, case.variance).nats, rtol=1e-5, atol=1e-8)

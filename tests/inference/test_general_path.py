@@ -2,13 +2,24 @@
 
 import pytest
 import torch
+from counting import CountedPrior
+from flat_recipes import recipe_of
 from tiny import SIZE, images, relative, tiny_prior
 
-from iasolve import Recipe, solve
+from iasolve import solve
 from iasolve.inference import problem
-from iasolve.inference.general_data import GeneralData
-from iasolve.operators import GaussianNoise, Identity, LinearOperator, SensitivityEncoding, birdcage_maps
-from iasolve.priors.counting import CountedPrior
+from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.operators import (
+    BlockAverage,
+    GaussianNoise,
+    Identity,
+    LinearOperator,
+    PixelMask,
+    SensitivityEncoding,
+    birdcage_maps,
+)
+from iasolve.operators.shift import CircularShift
+from iasolve.operators.whitening import Weighting
 
 SIGMA = 0.05
 EXACT = Identity((1, SIZE, SIZE), torch.float64)
@@ -46,13 +57,14 @@ def measured():
 @pytest.mark.parametrize("iterations", [1, 3, 6])
 def test_a_step_costs_j_applications_and_one_for_its_value(measured, iterations):
     operator, y = measured
-    data = GeneralData(operator, y, torch.full((2,), SIGMA, dtype=torch.float64), iterations)
+    data = OperatorLikelihood(operator, y, torch.full((2,), SIGMA, dtype=torch.float64), iterations)
     variance = torch.full((1, SIZE, SIZE), 0.1, dtype=torch.float64)
-    spent = []
+    spent, start = [], None
     for seed in range(4):
         before = operator.counts()
         x0 = images(2, seed=seed, dtype=torch.float64).requires_grad_(True)
-        torch.autograd.grad(data.term(x0, variance).sum(), x0)
+        nats, start = data.value(x0, variance, start)
+        torch.autograd.grad(nats.sum(), x0)
         spent.append(tuple(b - a for a, b in zip(before, operator.counts(), strict=True)))
     # the first has no product to start from; the value of the objective takes one A more
     assert spent == [(iterations + 2, iterations + 1)] + [(iterations + 1, iterations)] * 3
@@ -63,22 +75,22 @@ def test_steps_cost_no_layer_more_than_on_the_exact_path(measured):
     operator, y = measured
     iterations, spent = 2, []
 
-    def recorded(self, x0, variance, original=GeneralData.term):
+    def recorded(self, x0, variance, start=None, original=OperatorLikelihood.value):
         before = operator.counts()
-        value = original(self, x0, variance)
+        value = original(self, x0, variance, start)
         spent.append(tuple(b - a for a, b in zip(before, operator.counts(), strict=True)))
         return value
 
     layers = {}
     for name in ("general", "exact"):
         prior = CountedPrior(tiny_prior(torch.float64))
-        recipe = Recipe(steps=5, iterations=iterations)
+        options = {"recipe": recipe_of(steps=5), "iterations": iterations, "warn": False}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(GeneralData, "term", recorded)
+            patch.setattr(OperatorLikelihood, "value", recorded)
             if name == "general":
-                solve(y, operator, prior, noise=GaussianNoise(SIGMA), recipe=recipe, warn=False)
+                solve(y, operator, prior, noise=GaussianNoise(SIGMA), **options)
             else:
-                solve(y[:, :1].real, EXACT, prior, noise=GaussianNoise(SIGMA), recipe=recipe, warn=False)
+                solve(y[:, :1].real, EXACT, prior, noise=GaussianNoise(SIGMA), **options)
         layers[name] = prior.with_gradient
     scales = len(tiny_prior().spectrum.scales)
     assert layers["general"] == layers["exact"] > 0
@@ -95,11 +107,11 @@ def test_the_profile_of_an_operator_is_probed_once(size, monkeypatch):
     y = GaussianNoise(SIGMA).sample(operator(images(2, size=size, dtype=torch.float64)))
     probed = []
 
-    def counted(*arguments, original=problem._probe):
-        probed.append(arguments[1])
-        return original(*arguments)
+    def counted(self, sigma, original=problem.Probed.profile):
+        probed.append(sigma)
+        return original(self, sigma)
 
-    monkeypatch.setattr(problem, "_probe", counted)
+    monkeypatch.setattr(problem.Probed, "profile", counted)
     for _ in range(2):
         solve(y, operator, tiny_prior(torch.float64), noise=GaussianNoise(SIGMA), recipe="fast", warn=False)
     # once for each noise level in units of the image, not again in the second call
@@ -114,8 +126,9 @@ def test_the_result_tells_what_conjugate_gradients_did(measured):
             operator,
             tiny_prior(torch.float64),
             noise=GaussianNoise(SIGMA),
-            recipe=Recipe(steps=0, tolerance=tolerance),
+            recipe=recipe_of(steps=0),
             warn=False,
+            tolerance=tolerance,
         )
         for tolerance in (1e-2, 1e-8)
     )
@@ -132,12 +145,12 @@ def test_the_stopping_rule_leaves_little_of_the_posteriors_width(measured):
     operator, y = measured
     sigma = torch.full((2,), SIGMA, dtype=torch.float64)
     x0, variance = torch.zeros(2, 1, SIZE, SIZE, dtype=torch.float64), tiny_prior(torch.float64).power
-    exact = GeneralData(operator, y, sigma, tolerance=0)
-    target = exact.posterior_mean(x0, variance, iterations=1000)
+    exact = OperatorLikelihood(operator, y, sigma, tolerance=0)
+    target = exact.mean(x0, variance, iterations=1000)
     least = exact._value(target, x0, variance)
     for tolerance in (1e-2, 1e-4):
-        data = GeneralData(operator, y, sigma, tolerance=tolerance)
-        left = (exact._value(data.posterior_mean(x0, variance), x0, variance) - least) / x0[0].numel()
+        data = OperatorLikelihood(operator, y, sigma, tolerance=tolerance)
+        left = (exact._value(data.mean(x0, variance), x0, variance) - least) / x0[0].numel()
         assert (left < 30 * tolerance).all()
         assert data.solves.applications < exact.solves.applications
 
@@ -154,8 +167,35 @@ def test_few_values_measured_do_not_end_the_solves_early():
     )
     y = operator(torch.randn(1, 1, SIZE, SIZE, generator=generator, dtype=torch.float64))
     variance = tiny_prior(torch.float64).power
-    data = GeneralData(operator, y, torch.full((1,), 0.1, dtype=torch.float64))
+    data = OperatorLikelihood(operator, y, torch.full((1,), 0.1, dtype=torch.float64))
     x0 = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.float64)
-    found = data.posterior_mean(x0, variance)
-    exact = GeneralData(operator, y, torch.full((1,), 0.1, dtype=torch.float64), tolerance=0)
-    assert relative(found, exact.posterior_mean(x0, variance, iterations=1000)) < 0.02
+    found = data.mean(x0, variance)
+    exact = OperatorLikelihood(operator, y, torch.full((1,), 0.1, dtype=torch.float64), tolerance=0)
+    assert relative(found, exact.mean(x0, variance, iterations=1000)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["pixels", "blocks", "weighted"])
+def test_orthogonal_rows_and_a_white_prior_need_no_iterations(name):
+    shape = (1, SIZE, SIZE)
+    generator = torch.Generator().manual_seed(0)
+    pixels = PixelMask(torch.rand(SIZE, SIZE, generator=generator) < 0.4, shape, torch.float64)
+    operator = {
+        "pixels": pixels @ CircularShift((1, -2), shape, torch.float64),
+        "blocks": BlockAverage(2, shape, torch.float64),
+        "weighted": Weighting(0.5 + torch.rand(shape, generator=generator), shape, torch.float64) @ pixels,
+    }[name]
+    y = operator(torch.randn(3, *shape, generator=generator, dtype=torch.float64))
+    sigma = torch.tensor([0.05, 0.3, 2.0], dtype=torch.float64)
+    x0 = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
+    white = torch.full(shape, 0.2**2, dtype=torch.float64)
+    closed = OperatorLikelihood(operator, y, sigma)
+    found = closed.mean(x0, white)
+    assert closed.solves.applications == 1
+    # by iterations: an operator that does not say what it is
+    plain = LinearOperator.from_functions(operator.forward, operator.adjoint, in_shape=shape, dtype=torch.float64)
+    iterated = OperatorLikelihood(plain, y, sigma, tolerance=0)
+    torch.testing.assert_close(found, iterated.mean(x0, white, 1000), rtol=1e-8, atol=1e-9)
+    assert iterated.solves.applications > 1
+    # and per image, as closing has it
+    levels = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64).reshape(3, 1, 1, 1).expand_as(x0)
+    torch.testing.assert_close(closed.mean(x0, levels), iterated.mean(x0, levels, 1000), rtol=1e-8, atol=1e-9)

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from flat_recipes import recipe_of
 from tiny import images, mute_prior
 
-from iasolve import Recipe, solve
+from iasolve import solve
 from iasolve.evidence import fold
-from iasolve.inference.data import DiagonalData
-from iasolve.inference.general_data import GeneralData
-from iasolve.inference.local import LocalResidual, local_spread
+from iasolve.inference.closing import LocalError, local_spread
+from iasolve.inference.interface import Options
+from iasolve.inference.likelihood import DiagonalLikelihood
+from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, line_mask
 from iasolve.spectrum import fft2, ifft2, radius
@@ -55,14 +57,14 @@ def models(operator, y):
     is_complex = y.is_complex()
     folded = fold(fft2(y), operator.transfer(), SIGMA, real_image=not is_complex, complex_noise=is_complex)
     sigma = torch.full((len(y),), SIGMA, dtype=torch.float64)
-    return {"diagonal": DiagonalData(folded, is_complex), "general": GeneralData(operator, y, sigma)}
+    return {"diagonal": DiagonalLikelihood(folded, is_complex), "general": OperatorLikelihood(operator, y, sigma)}
 
 
 @pytest.mark.parametrize("path", ["diagonal", "general"])
 def test_the_mean_is_the_dense_posteriors(case, path):
     operator, x0, y, variance, mean, _ = case
     data = models(operator, y)[path]
-    found = LocalResidual(data, x0, variance, tolerance=0.0).mean(x0)
+    found = LocalError(data, x0, variance, tolerance=0.0).mean(x0)
     torch.testing.assert_close(found, mean, rtol=1e-5, atol=1e-6)
     if path == "general":
         assert data.solves.applications > 0
@@ -80,7 +82,7 @@ def test_draws_have_the_dense_posteriors_covariance(case, path):
         return torch.randn(count, *shape, generator=generator, dtype=torch.float64)
 
     many = x0.expand(count, *SHAPE)
-    _, draws = LocalResidual(data, many, variance, tolerance=1e-8).draw(many, white)
+    _, draws = LocalError(data, many, variance, tolerance=1e-8).draw(many, white)
     gap = (draws - mean).flatten(1)
     found = gap.T @ gap / count
     assert float((found - covariance).norm() / covariance.norm()) < 0.15
@@ -105,14 +107,14 @@ def test_complex_images_keep_their_kind():
     x0, y = (torch.randn(1, *SHAPE, generator=generator, dtype=torch.complex128) for _ in range(2))
     operator = CircularBlur(kernel(), SHAPE, torch.complex128)
     variance = (0.5 / (1 + radius(8, 6).double()))[None]
-    both = [LocalResidual(data, x0, variance, 0.0).mean(x0) for data in models(operator, y).values()]
+    both = [LocalError(data, x0, variance, 0.0).mean(x0) for data in models(operator, y).values()]
     assert both[0].is_complex()
     torch.testing.assert_close(*both, rtol=1e-5, atol=1e-6)
 
 
 def test_samples_spread_as_the_error_bar_says(prior, operator_and_y):
     operator, y = operator_and_y
-    recipe = Recipe(steps=0, residual="local")
+    recipe = recipe_of(steps=0, error="local")
     result = solve(y, operator, prior, noise=GaussianNoise(0.2), recipe=recipe, samples=40)
     spread = (result.samples - result.image).square().mean(0)
     assert float((spread / result.std.square()).mean()) == pytest.approx(1.0, abs=0.1)
@@ -120,7 +122,7 @@ def test_samples_spread_as_the_error_bar_says(prior, operator_and_y):
 
 def test_a_batch_gives_what_singles_give(prior, operator_and_y):
     operator, y = operator_and_y
-    recipe = Recipe(steps=0, residual="local")
+    recipe = recipe_of(steps=0, error="local")
     whole = solve(y, operator, prior, noise=GaussianNoise(0.2), recipe=recipe).image
     single = torch.stack([solve(item, operator, prior, noise=GaussianNoise(0.2), recipe=recipe).image for item in y])
     torch.testing.assert_close(whole, single, rtol=1e-4, atol=2e-4)
@@ -130,14 +132,14 @@ def test_without_noise_the_measurement_is_kept(prior, operator_and_y):
     """As far as to a hundredth of the decoder's error, and float32, go."""
     operator, _ = operator_and_y
     y = operator(images(2, 0))
-    found = solve(y, operator, prior, noise=GaussianNoise(0.0), recipe=Recipe(steps=0, residual="local")).image
+    found = solve(y, operator, prior, noise=GaussianNoise(0.0), recipe=recipe_of(steps=0, error="local")).image
     assert float((operator(found) - y).norm() / y.norm()) < 0.02
 
 
 @pytest.mark.parametrize("path", ["diagonal", "general"])
 def test_the_exponent_is_the_dense_posteriors(case, path):
     operator, x0, y, variance, mean, covariance = case
-    local = LocalResidual(models(operator, y)[path], x0, variance, tolerance=0.0)
+    local = LocalError(models(operator, y)[path], x0, variance, tolerance=0.0)
     x = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     off = (x - mean).flatten()
     wanted = 0.5 * off @ torch.linalg.solve(covariance, off)
@@ -148,11 +150,11 @@ def test_the_exponent_is_the_dense_posteriors(case, path):
 def test_a_poor_guess_of_precise_kspace_is_closed_by_the_exact_mode_and_a_good_one_is_clamped(prior):
     operator = KSpaceMask(line_mask((32, 32), 2, 0.2, seed=1), (1, 32, 32), torch.float32)
     x = images(2, 0).clamp_min(0)
-    problem = pose(operator(x), operator, prior, torch.full((2,), 0.01))
+    problem = pose(operator(x), operator, prior, torch.full((2,), 0.01), Options())
     x = x / problem.gain.reshape(-1, 1, 1, 1)
     poor = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
     guesses = torch.stack([poor[0], x[1]])
-    local = LocalResidual(problem.data, guesses, problem.variance, tolerance=1e-4)
+    local = LocalError(problem.likelihood, guesses, problem.variance, tolerance=1e-4)
     found, clamped = local.nonnegative(guesses), local.mean(guesses).clamp_min(0)
     torch.testing.assert_close(found[1], clamped[1])
     assert found.min() >= 0
@@ -174,6 +176,6 @@ def test_precise_data_are_not_explained_by_the_map_of_the_error_alone():
     operator = KSpaceMask(line_mask((32, 32), 2, 0.2, seed=1), (1, 32, 32), torch.float64)
     y = GaussianNoise(1e-3).sample(operator(truth), generator)
     folded = fold(operator.to_grid(y), operator.transfer(), 1e-3, real_image=True, complex_noise=True)
-    data = DiagonalData(folded, False)
-    believed, doubted = (LocalResidual(data, x0, power, 0.0, usual).mean(x0) for usual in (None, 1e-3 * power))
+    data = DiagonalLikelihood(folded, False)
+    believed, doubted = (LocalError(data, x0, power, 0.0, usual).mean(x0) for usual in (None, 1e-3 * power))
     assert (doubted - truth).norm() < 0.7 * (believed - truth).norm()

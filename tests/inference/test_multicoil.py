@@ -12,9 +12,8 @@ import iasolve
 from iasolve.classical import total_variation
 from iasolve.classical.sense import total_variation_sense
 from iasolve.evidence import fold
-from iasolve.inference.image_phase import cg_sense, image_phase
-from iasolve.inference.multicoil import pose_coils, sampled_positions
-from iasolve.inference.reconstruction import imaginary_share
+from iasolve.inference.multicoil import cg_sense, image_phase, pose_coils, sampled_positions
+from iasolve.inference.reconstruct import imaginary_share
 from iasolve.operators import (
     CoilNoise,
     GaussianNoise,
@@ -188,8 +187,13 @@ def test_a_volume_is_a_loop_over_its_slices_and_keeps_their_units(image):
     y, _ = measurement(image)
     stack = torch.stack([y, 50 * y])
     seen = []
+
+    def count(status):
+        if status.stage == "done":
+            seen.append((status.image, status.images))
+
     options = {"recipe": "fast", "samples": 2, "seed": 5}
-    whole = iasolve.reconstruct(stack, tiny_prior(), progress=lambda *done: seen.append(done), **options)
+    whole = iasolve.reconstruct(stack, tiny_prior(), callback=count, **options)
     assert whole.image.shape == whole.std.shape == (2, 1, SIZE, SIZE)
     assert whole.samples.shape == (2, 2, 1, SIZE, SIZE)
     assert whole.sigma.shape == whole.gain.shape == whole.scales[0]["misfit"].shape == (2,)

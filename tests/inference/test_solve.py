@@ -7,13 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from flat_recipes import recipe_of
 from tiny import images, mute_prior, relative, tiny_prior
 
-from iasolve import NonFiniteError, Recipe, RecipeError, UnlikePriorWarning, load_recipe, solve
+from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_recipe, solve
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
-from iasolve.inference.noise_level import estimate_sigma, likely_sigma
+from iasolve.inference.interface import Options
+from iasolve.inference.measurement import estimate_sigma, likely_sigma
+from iasolve.inference.passes import descend
 from iasolve.inference.problem import pose
-from iasolve.inference.topdown import descend
 from iasolve.operators import (
     CircularBlur,
     GaussianNoise,
@@ -34,8 +36,8 @@ from iasolve.operators import (
 from iasolve.spectrum import Spectrum, fft2, ifft2, radius, ring_index
 
 SHAPE = (1, 32, 32)
-QUICK = Recipe(steps=2)
-FAST = Recipe(mode="amortized")
+QUICK = recipe_of(steps=2)
+FAST = recipe_of(steps=0)
 
 
 def mask(size=(32, 32), seed=1):
@@ -183,7 +185,7 @@ def test_the_result_says_how_it_came_about():
         seed=5,
         batch_size=1,
         samples=0,
-        progress=lambda done, total: seen.append((done, total)),
+        callback=lambda s: seen.append((s.image, s.images)) if s.stage == "done" else None,
     )
     assert seen == [(1, 2), (2, 2)]
     assert (result.recipe.name, result.seed) == ("compressed-sensing", 5)
@@ -271,11 +273,11 @@ def test_images_below_zero_are_told_of_the_bound(monkeypatch):
     x = images(2)
     noise = GaussianNoise(0.1)
     bounded = load_recipe("fast")
-    with pytest.warns(UnlikePriorWarning, match="goes down to -.*nonnegative = false"):
+    with pytest.warns(UnlikePriorWarning, match="goes down to -.*nonnegative=False"):
         solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded.changed(nonnegative=False))
+        solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded, nonnegative=False)
         solve(
             noise.sample(x.abs(), torch.Generator().manual_seed(0)), Identity(SHAPE), prior, noise=noise, recipe=bounded
         )
@@ -293,7 +295,7 @@ def test_operators_and_priors_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="'stretch'"):
         solve(y[:1], Identity(SHAPE), tiny_prior(), noise=GaussianNoise(0.1), fit="stretch")
     with pytest.raises(RecipeError, match=r"scale 64.*\(1, 2, 4, 8, 16, 32\)"):
-        solve(y[:1], Identity(SHAPE), tiny_prior(), noise=GaussianNoise(0.1), recipe=Recipe(steps={64: 3}))
+        solve(y[:1], Identity(SHAPE), tiny_prior(), noise=GaussianNoise(0.1), recipe=recipe_of(steps={64: 3}))
     with pytest.raises(RecipeError, match="no recipe 'nothing'"):
         solve(y[:1], Identity(SHAPE), tiny_prior(), noise=GaussianNoise(0.1), recipe="nothing")
 
@@ -464,7 +466,7 @@ def test_a_canvas_of_the_priors_size_is_direct():
         assert torch.equal(getattr(canvas, name)(tiles), getattr(direct, name)(tiles))
     for a, b in zip(canvas.rings(spectrum), direct.rings(spectrum), strict=True):
         assert torch.equal(a, b)
-    assert isinstance(pose(tiles, Identity(SHAPE), tiny_prior(), torch.ones(3)).geometry, Direct)
+    assert isinstance(pose(tiles, Identity(SHAPE), tiny_prior(), torch.ones(3), Options()).geometry, Direct)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (48, 64), (65, 32)])
@@ -542,8 +544,8 @@ def test_images_of_any_size(size, name, fit):
     prior = tiny_prior()
     operator = operators(size=size)[name]
     x, y = measure(operator, 0.05, size=size)
-    recipe = Recipe(steps={4: 1}, iterations=2)
-    result = solve(y, operator, prior, noise=GaussianNoise(0.05), recipe=recipe, samples=1, fit=fit, overlap=6)
+    options = {"samples": 1, "fit": fit, "overlap": 6, "iterations": 2}
+    result = solve(y, operator, prior, noise=GaussianNoise(0.05), recipe=recipe_of(steps={4: 1}), **options)
     assert result.image.shape == x.shape
     assert result.std.shape == x.shape
     assert result.samples.shape == (1, *x.shape)
@@ -557,7 +559,7 @@ def test_batch_is_the_loop_of_singles_on_a_canvas():
     prior, size = tiny_prior(torch.float64), (40, 50)
     operator = operators(torch.float64, size)["mask"]
     _, y = measure(operator, 0.1, size=size, dtype=torch.float64)
-    options = {"noise": GaussianNoise(0.1), "recipe": Recipe(steps={1: 1, 8: 2}), "samples": 2}
+    options = {"noise": GaussianNoise(0.1), "recipe": recipe_of(steps={1: 1, 8: 2}), "samples": 2}
     whole = solve(y, operator, prior, **options)
     for i in range(2):
         alone = solve(y[i], operator, prior, **options)
@@ -569,7 +571,7 @@ def test_refinement_on_a_canvas_lowers_the_objective():
     size = (64, 40)
     operator = operators(size=size)["mask"]
     _, y = measure(operator, 0.05, size=size)
-    result = solve(y, operator, tiny_prior(), noise=GaussianNoise(0.05), recipe=Recipe(steps=4, objective="map"))
+    result = solve(y, operator, tiny_prior(), noise=GaussianNoise(0.05), recipe=recipe_of(steps=4, objective="map"))
     assert result.improved.all()
     assert (result.scales[2]["after"] < result.scales[2]["before"]).all()
 
@@ -609,10 +611,11 @@ def test_a_users_own_operator_gives_what_the_diagonal_one_gives():
     prior, sampled = tiny_prior(), mask()
     x, y = measure(KSpaceMask(sampled, SHAPE), 0.05)
     noise = GaussianNoise(0.05)
-    recipe = Recipe(steps=4, objective="map", iterations=30)
+    recipe = recipe_of(steps=4, objective="map")
     known = solve(y, KSpaceMask(sampled, SHAPE), prior, noise=noise, recipe=recipe)
-    own = solve(y, own_mask_operator(sampled), prior, noise=noise, recipe=recipe)
-    forced = solve(y, KSpaceMask(sampled, SHAPE), prior, noise=noise, recipe=recipe, force_general=True)
+    own = solve(y, own_mask_operator(sampled), prior, noise=noise, recipe=recipe, iterations=30)
+    exact = KSpaceMask(sampled, SHAPE)
+    forced = solve(y, exact, prior, noise=noise, recipe=recipe, force_general=True, iterations=30)
     assert relative(own.image, forced.image) < 1e-4
     assert relative(own.image, known.image) < 0.1
     # and both know the image about as well
@@ -631,7 +634,7 @@ def test_operators_that_no_transfer_function_describes():
         assert check_operator(operator).ok
         x = images(2)
         y = GaussianNoise(0.02).sample(operator(x), generator)
-        result = solve(y, operator, prior, noise=GaussianNoise(0.02), recipe=Recipe(steps={8: 2}))
+        result = solve(y, operator, prior, noise=GaussianNoise(0.02), recipe=recipe_of(steps={8: 2}))
         assert result.image.dtype == torch.float32
         assert relative(operator(result.image), operator(x)) < 0.2
         assert relative(result.image, x) < 0.7
@@ -645,9 +648,9 @@ def test_the_error_bar_of_a_gaussian_posterior_is_exact(name):
     """Latents that leave no trace: all samples share their mean, so ``std`` is the closing step's alone."""
     prior, operator = mute_prior(), operators()[name]
     _, y = measure(operator, 0.2)
-    result = solve(y, operator, prior, noise=GaussianNoise(0.2), recipe=QUICK.changed(adaptive=False), samples=2)
-    problem = pose(y, operator, prior, torch.full((2,), 0.2))
-    within = problem.data.posterior_variance(problem.variance).mean((-2, -1), keepdim=True).sqrt()
+    result = solve(y, operator, prior, noise=GaussianNoise(0.2), recipe=QUICK, samples=2)
+    problem = pose(y, operator, prior, torch.full((2,), 0.2), Options())
+    within = problem.likelihood.posterior_variance(problem.variance).mean((-2, -1), keepdim=True).sqrt()
     expected = problem.gain.reshape(-1, 1, 1, 1) * within
     torch.testing.assert_close(result.std, expected.expand_as(result.std), rtol=1e-3, atol=0)
 
@@ -664,7 +667,7 @@ def test_samples_spread_as_the_error_bar_says(general):
 def test_the_error_bar_is_calibrated_when_the_prior_is_right():
     """Truths drawn from the prior's own Gaussian: 90 % of pixels lie within 1.645 standard deviations."""
     prior, operator = mute_prior(torch.float64), operators(torch.float64)["mask"]
-    h0 = prior.assemble(descend(prior, None, 1, stop=torch.tensor([5])).contributions)
+    h0 = prior.assemble(descend(prior, None, torch.tensor([5])).contributions)
     x0 = prior.spectrum.inverse(h0)
     variance = prior.sigma_x.square()[:, ring_index(32)]
     prior.network.power.copy_((fft2(x0).abs().square() + variance)[0])
@@ -692,7 +695,7 @@ def test_closing_makes_exact_data_exact():
     closed = solve(y, operator, prior, noise=GaussianNoise(0.0), recipe=QUICK, samples=1)
     assert relative(operator(closed.image), y) < 1e-10
     assert relative(operator(closed.samples[0]), y) < 1e-10
-    opened = solve(y, operator, prior, noise=GaussianNoise(0.0), recipe=QUICK.changed(closing=False))
+    opened = solve(y, operator, prior, noise=GaussianNoise(0.0), recipe=QUICK.changed(closing={"error": "none"}))
     assert relative(operator(opened.image), y) > 1e-3
 
 
@@ -702,7 +705,7 @@ def test_closing_makes_exact_data_exact():
 def test_one_level_for_all_values_is_white_noise():
     operator = Identity((1, 32, 32))
     y = GaussianNoise(0.2).sample(images(2, 3), torch.Generator().manual_seed(0))
-    recipe = Recipe(steps=2, adaptive=False)
+    recipe = recipe_of(steps=2)
     white = solve(y, operator, tiny_prior(), noise=GaussianNoise(0.2), recipe=recipe, warn=False)
     noise = WeightedGaussianNoise(torch.full((1, 32, 32), 0.2))
     weighted = solve(y, operator, tiny_prior(), noise=noise, recipe=recipe, warn=False)
@@ -714,7 +717,7 @@ def test_one_level_for_all_values_is_white_noise():
 def test_weighted_k_space_keeps_the_exact_path():
     operator = KSpaceMask(line_mask((32, 32), 2, 0.2, seed=1), (1, 32, 32))
     y = GaussianNoise(0.1).sample(operator(images(2, 3)), torch.Generator().manual_seed(0))
-    recipe = Recipe(steps=2)
+    recipe = recipe_of(steps=2)
     white = solve(y, operator, tiny_prior(), noise=GaussianNoise(0.1), recipe=recipe, warn=False)
     noise = WeightedGaussianNoise(torch.full((1, 32, 32), 0.1))
     weighted = solve(y, operator, tiny_prior(), noise=noise, recipe=recipe, warn=False)
@@ -729,8 +732,8 @@ def test_a_ring_that_is_hardly_measured_is_not_trusted_by_chance():
     most = torch.stack([power[rings == r].mean() for r in range(6)])
     for seed in range(8):
         y = noise.sample(operator(images(1, seed=seed)), torch.Generator().manual_seed(seed))
-        problem = pose(y, operator, prior, torch.tensor([0.2]))
-        raised = problem.unexplained(problem.data, torch.zeros(1, *SHAPE))[0, 0]
+        problem = pose(y, operator, prior, torch.tensor([0.2]), Options())
+        raised = problem.unexplained(problem.likelihood, torch.zeros(1, *SHAPE))[0, 0]
         usual = problem.variance[0]
         limit = torch.maximum(usual, 4 * most[rings] * (1 + 1e-4))
         assert (raised <= limit).all()

@@ -3,19 +3,20 @@
 import pytest
 import torch
 from cli_fixtures import cli
-from tiny import images, ring_term, tiny_network, tiny_prior
+from counting import CountedPrior
+from flat_recipes import recipe_of
+from refining import Setting as Posed
+from tiny import images, tiny_network, tiny_prior
 
-from iasolve import HVAEPrior, Prior, Recipe, load_prior, solve
-from iasolve.inference.hierarchy import START, Hierarchy
-from iasolve.inference.objective import ImageTerm
-from iasolve.inference.problem import pose
-from iasolve.inference.topdown import Noise, descend
-from iasolve.inference.whole import WholeRefiner, whole_fit
+from iasolve import HVAEPrior, Prior, load_prior, solve
+from iasolve.inference.objective import latent_cost
+from iasolve.inference.passes import descend
+from iasolve.inference.refine import Part
 from iasolve.networks import Gaussian, NetworkConfig, kl_divergence
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, gaussian_kernel, line_mask
 from iasolve.priors import save_checkpoint
 from iasolve.priors.activity import latent_activity
-from iasolve.priors.counting import CountedPrior
+from iasolve.priors.hierarchy import START, Hierarchy, values
 from iasolve.priors.likeness import image_elbo
 from iasolve.training.objective import Objective
 
@@ -41,28 +42,16 @@ def measure(a, count=2, seed=0):
     return FIXED.sample(clean, torch.Generator().manual_seed(seed + 100))
 
 
-class Setting:
-    """A posed problem, its guess, and a refiner of it."""
+class Setting(Posed):
+    """A posed problem and its guess."""
 
-    def __init__(self, recipe, *, prior=None, count=1, general=False, name="mask", iterative=False):
-        self.prior = vanilla_prior(DOUBLE) if prior is None else prior
-        a = operator(name, DOUBLE)
-        sigma = torch.full((count,), SIGMA, dtype=DOUBLE)
-        self.problem = pose(measure(a, count), a, self.prior, sigma, iterations=300, force_general=general)
-        seen = self.problem.evidence
-        self.features = None if iterative else self.prior.encode(seen.image, seen.profile)
-        self.stop = torch.full((count,), 5)
-        with torch.no_grad():
-            self.guess = descend(self.prior, self.features, count, stop=self.stop)
-        p = self.problem
-        if p.direct:
-            term = ring_term(p, self.prior, recipe.loss)
-        else:
-            term = ImageTerm(self.prior, p.geometry, p.data, p.variance, self.guess.contributions)
-        self.refiner = WholeRefiner(
-            self.prior, recipe, term, Noise(0, torch.device("cpu"), DOUBLE), 1, self.stop, self.features
-        )
-        self.latents = [q for s in self.guess.scales for q in s.guess]
+    def __init__(self, recipe, *, prior=None, count=1, general=False, name="mask"):
+        prior, a = vanilla_prior(DOUBLE) if prior is None else prior, operator(name, DOUBLE)
+        super().__init__(recipe, prior, a, measure(a, count), SIGMA, iterations=300, general=general)
+
+    def rest(self, number):
+        """The way down from latent ``number`` as one part."""
+        return Part(number, LAYERS, None, [])
 
 
 # ------------------------------------------------------------------------------------------- network
@@ -105,17 +94,17 @@ def test_the_image_is_the_heads(is_complex, cap):
 def test_every_latent_reaches_every_ring_of_a_vanilla_decoder_only():
     for decoder in ("vanilla", "separable"):
         prior = HVAEPrior(tiny_network(decoder=decoder), decoder, {})
-        hierarchy = Hierarchy(prior, None, torch.full((1,), 5))
+        hierarchy = Hierarchy(prior, 1)
         with torch.no_grad():
-            guess = descend(prior, None, 1, stop=torch.full((1,), 5))
-        latents = [q for s in guess.scales for q in s.guess]
-        last = latents[-1].mean.clone().requires_grad_(True)
-        value = hierarchy.evaluate(START, [*latents[:-1], Gaussian(last, latents[-1].log_std)], None)
+            latents = descend(prior, None, torch.full((1,), 5)).latents
+        last = latents[-1].clone().requires_grad_(True)
+        way = hierarchy.descend(values([*latents[:-1], last]))
+        contributions = prior.contributions(list(way.done.contexts))
         reached = [
             float(torch.autograd.grad(h.abs().square().sum(), last, retain_graph=True, allow_unused=True)[0].norm()) > 0
             if h.requires_grad
             else False
-            for h in value.contributions
+            for h in contributions
         ]
         assert reached == ([True] * 6 if decoder == "vanilla" else [False] * 5 + [True])
 
@@ -148,23 +137,18 @@ def test_a_vanilla_prior_survives_saving(tmp_path):
 @pytest.mark.parametrize("number", [0, 3, LAYERS - 1, None], ids=["first", "middle", "last", "joint"])
 def test_the_gradient_is_the_finite_difference(objective, general, number):
     """Of one latent with the later ones completed (per latent), and of all latents at once (joint)."""
-    setting = Setting(Recipe(objective=objective), general=general)
-    refiner, hierarchy = setting.refiner, setting.refiner.hierarchy
-    prefix, latents = START, setting.latents
-    if number is not None:
-        for q in latents[:number]:
-            prefix = hierarchy.advance(prefix, q.mean)
-        latents = latents[number : number + 1]
+    setting = Setting(recipe_of(objective=objective), general=general)
+    first = number or 0
+    moving = setting.latents if number is None else setting.latents[number : number + 1]
     generator = torch.Generator().manual_seed(1)
     draws = None
     if objective == "variational":
-        shapes = [q.mean.shape for q in setting.latents[prefix.first :]]
-        draws = [torch.randn(s, generator=generator, dtype=DOUBLE) for s in shapes]
-    directions = [torch.randn(q.mean.shape, generator=generator, dtype=DOUBLE) for q in latents]
+        draws = [torch.randn(z.shape, generator=generator, dtype=DOUBLE) for z in setting.latents[first:]]
+    directions = [torch.randn(z.shape, generator=generator, dtype=DOUBLE) for z in moving]
 
     def value(step):
-        moved = [Gaussian(q.mean + step * d, q.log_std) for q, d in zip(latents, directions, strict=True)]
-        return refiner.value(prefix, moved, draws).sum()
+        moved = [z + step * d for z, d in zip(moving, directions, strict=True)]
+        return setting.value(setting.rest(first), moved, draws)[0].sum()
 
     step = torch.zeros((), dtype=DOUBLE, requires_grad=True)
     (gradient,) = torch.autograd.grad(value(step), step)
@@ -175,50 +159,43 @@ def test_the_gradient_is_the_finite_difference(objective, general, number):
     assert float(gradient) == pytest.approx(float(expected), rel=1e-3 if general else 1e-6)
 
 
+@torch.no_grad()
 def test_a_kept_prefix_changes_nothing():
-    """The value of the hierarchy behind a prefix is that of the whole, less the prefix's own cost."""
-    setting = Setting(Recipe(objective="map"))
-    hierarchy, latents = setting.refiner.hierarchy, setting.latents
-    with torch.no_grad():
-        whole = hierarchy.evaluate(START, latents, None)
-        prefix = START
-        for number, q in enumerate(latents[:-1]):
-            prefix = hierarchy.advance(prefix, q.mean)
-            rest = hierarchy.evaluate(prefix, latents[number + 1 :], None)
-            # completed from their posteriors, the later latents are the guess's own
-            completed = hierarchy.evaluate(prefix, [], None)
-            for a, b, c in zip(whole.contributions, rest.contributions, completed.contributions, strict=True):
+    """What follows a prefix is what follows it in the whole."""
+    setting = Setting(recipe_of(objective="map"))
+    prefix, hierarchy = START, setting.hierarchy()
+    for number, z in enumerate(setting.latents[:-1]):
+        prefix = hierarchy.descend(values([z], number), prefix, number + 1).done
+        rest = hierarchy.descend(values(setting.latents), prefix)
+        # completed from their posteriors, the later latents are the guess's own
+        completed = hierarchy.descend(lambda node: node.posterior.mean, prefix)
+        for way in (rest, completed):
+            found = setting.prior.contributions(list(way.done.contexts))
+            for a, b in zip(setting.guess.contributions, found, strict=True):
                 torch.testing.assert_close(a, b)
-                torch.testing.assert_close(a, c)
     assert len(prefix.contexts) == 5
 
 
 def test_a_separable_priors_last_scale_has_the_same_gradient_either_way():
     """Nothing follows the last scale, so that the whole hierarchy's objective is the scale's own there."""
-    from iasolve.inference.objective import evaluate_scale
-
-    setting = Setting(Recipe(objective="map"), prior=tiny_prior(DOUBLE))
-    refiner, latents = setting.refiner, setting.latents
-    prefix = START
-    for q in latents[:-1]:
-        prefix = refiner.hierarchy.advance(prefix, q.mean)
-    z = latents[-1].mean.clone().requires_grad_(True)
-    (ours,) = torch.autograd.grad(refiner.value(prefix, [Gaussian(z, latents[-1].log_std)], None).sum(), z)
-    context = setting.prior.enter(5, prefix.context, 1)
-    scale = evaluate_scale(setting.prior, 5, context, [z], [latents[-1].std], None, refiner.data, 1.0, 1)
-    (theirs,) = torch.autograd.grad(scale.total.sum(), z)
-    torch.testing.assert_close(ours, theirs)
+    setting = Setting(recipe_of(objective="map"), prior=tiny_prior(DOUBLE))
+    gradients = []
+    for part in (setting.rest(LAYERS - 1), Part(LAYERS - 1, LAYERS, 5, [])):
+        z = setting.latents[-1].clone().requires_grad_(True)
+        total, _ = setting.value(part, [z])
+        gradients.append(torch.autograd.grad(total.sum(), z)[0])
+    torch.testing.assert_close(*gradients)
 
 
 # ------------------------------------------------------------------------------------------- refinement
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "iterative"])
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("stop", ["all", "none"])
+@pytest.mark.parametrize("blocks", ["scale", "latent"])
 @pytest.mark.parametrize("objective", ["map", "variational"])
-def test_refinement_lowers_the_objective(mode, schedule, objective):
+def test_refinement_lowers_the_objective(stop, blocks, objective):
     a = operator()
-    recipe = Recipe(mode=mode, schedule=schedule, objective=objective, steps=4)
+    recipe = recipe_of(stop=stop, blocks=blocks, objective=objective, steps=4)
     result = solve(measure(a), a, vanilla_prior(), noise=FIXED, recipe=recipe, warn=False)
     assert result.improved.all()
     assert [row["scale"] for row in result.scales] == [1, 2, 4, 8, 16, 32]
@@ -227,43 +204,43 @@ def test_refinement_lowers_the_objective(mode, schedule, objective):
     assert (after < before).all()
 
 
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("blocks", ["scale", "latent"])
 @pytest.mark.parametrize("objective", ["map", "variational"])
-def test_the_general_path_agrees_with_the_diagonal_one(schedule, objective):
+def test_the_general_path_agrees_with_the_diagonal_one(blocks, objective):
     a = operator("blur", DOUBLE)
-    recipe = Recipe(schedule=schedule, objective=objective, steps=3, iterations=300, adaptive=False)
+    recipe = recipe_of(blocks=blocks, objective=objective, steps=3)
     prior, y = vanilla_prior(DOUBLE), measure(operator("blur", DOUBLE))
     diagonal, general = (
-        solve(y, a, prior, noise=FIXED, recipe=recipe, warn=False, force_general=force) for force in (False, True)
+        solve(y, a, prior, noise=FIXED, recipe=recipe, warn=False, force_general=force, iterations=300)
+        for force in (False, True)
     )
     # the two paths estimate the image's scale, and the evidence, in different ways
     assert float((diagonal.image - general.image).norm() / diagonal.image.norm()) < 0.05
 
 
-def test_the_reports_add_up_to_the_objective():
-    for general in (False, True):
-        setting = Setting(Recipe(objective="map", steps=3), general=general)
-        refiner = setting.refiner
-        with torch.no_grad():
-            found = refiner(setting.guess)
-            latents = [
-                Gaussian(q.mean + q.std * o, q.log_std)
-                for s in found.scales
-                for q, o in zip(s.guess, s.offsets, strict=True)
-            ]
-            costs, contributions, _ = refiner.hierarchy.evaluate(START, latents, None)
-            fit = whole_fit(refiner.data, contributions, [1.0] * 6)
-        for report, cost, h in zip(refiner.reports, costs, contributions, strict=True):
-            torch.testing.assert_close(report.cost, cost)
-            torch.testing.assert_close(report.contribution, h)
-        after = torch.stack([r.after - r.cost for r in refiner.reports])
-        torch.testing.assert_close(after.mean(0) if general else after.sum(0), fit, rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("general", [False, True])
+@torch.no_grad()
+def test_the_reports_add_up_to_the_objective(general):
+    setting = Setting(recipe_of(objective="map", steps=3), general=general)
+    found, reports, _ = setting.improved()
+    way = setting.hierarchy().descend(values(found.latents))
+    costs = [
+        latent_cost(Gaussian(z, z), node.prior, "map").flatten(1).sum(1)
+        for z, node in zip(way.latents, way.nodes, strict=True)
+    ]
+    shares = torch.stack([r["after"] for r in reports])
+    fit = setting.term.settled(found.contributions)
+    torch.testing.assert_close(shares.sum(0), fit + sum(costs), rtol=1e-6, atol=1e-6)
+    for scale in range(6):
+        cost = sum(c for c, node in zip(costs, way.nodes, strict=True) if node.scale == scale)
+        of_scale = fit / 6 if general else setting.term.settled(found.contributions, scale)
+        torch.testing.assert_close(shares[scale], cost + of_scale, rtol=1e-6, atol=1e-6)
 
 
 def test_a_batch_is_its_images_and_seeds_repeat():
     a, prior = operator(), vanilla_prior()
     y = measure(a, 3)
-    recipe = Recipe(steps=2, schedule="sequential", samples=2)
+    recipe = recipe_of(steps=2, blocks="latent", samples=2)
     whole = solve(y, a, prior, noise=FIXED, recipe=recipe, warn=False)
     again = solve(y, a, prior, noise=FIXED, recipe=recipe, warn=False)
     assert torch.equal(whole.image, again.image)
@@ -272,17 +249,17 @@ def test_a_batch_is_its_images_and_seeds_repeat():
 
 
 def test_steps_per_scale_and_the_guess_stop_leave_latents_alone():
-    setting = Setting(Recipe(objective="map", steps={4: 2}), count=2)
-    with torch.no_grad():
-        found = setting.refiner(setting.guess)
+    setting = Setting(recipe_of(objective="map", steps={4: 2}), count=2)
+    found, scale_of = setting.stepped().guess, setting.hierarchy().scale_of
     # contexts change after scale 4: only what stands before it can be compared
-    for index in range(2):
-        for offset in found.scales[index].offsets:
+    for offset, scale in zip(found.offsets, scale_of, strict=True):
+        if scale < 2:
             torch.testing.assert_close(offset, torch.zeros_like(offset), rtol=0, atol=1e-9)
-    assert all(float(o.abs().max()) > 0 for o in found.scales[2].offsets)
-    assert [r.steps for r in setting.refiner.reports] == [0, 0, 2, 0, 0, 0]
+        if scale == 2:
+            assert float(offset.abs().max()) > 0
+    assert [r["steps"] for r in setting.improved().scales] == [0, 0, 2, 0, 0, 0]
     a = operator()
-    stopped = solve(measure(a), a, vanilla_prior(), noise=FIXED, recipe=Recipe(steps=2, guess_stop=4), warn=False)
+    stopped = solve(measure(a), a, vanilla_prior(), noise=FIXED, recipe=recipe_of(steps=2, stop=4), warn=False)
     assert [row["steps"] for row in stopped.scales] == [2, 2, 2, 0, 0, 0]
 
 
@@ -293,7 +270,7 @@ def evaluations(prior, **recipe):
     """Layer evaluations of refinement steps in one solution."""
     counted, a = CountedPrior(prior), operator()
     assert isinstance(counted, Prior)
-    solve(measure(a), a, counted, noise=FIXED, recipe=Recipe(**recipe), warn=False)
+    solve(measure(a), a, counted, noise=FIXED, recipe=recipe_of(**recipe), warn=False)
     return counted.with_gradient
 
 
@@ -302,10 +279,10 @@ def evaluations(prior, **recipe):
 def test_layer_evaluations_follow_the_formulas(steps, objective):
     prior = vanilla_prior()
     per_latent = LAYERS * (LAYERS + 1) // 2
-    assert evaluations(prior, steps=steps, objective=objective, schedule="sequential") == steps * per_latent
-    assert evaluations(prior, steps=steps, objective=objective, schedule="joint") == steps * LAYERS
+    assert evaluations(prior, steps=steps, objective=objective, blocks="latent") == steps * per_latent
+    assert evaluations(prior, steps=steps, objective=objective, blocks="scale") == steps * LAYERS
     # a scale refined on its own evaluates its own layers
-    assert evaluations(tiny_prior(), steps=steps, objective=objective, schedule="joint") == steps * LAYERS
+    assert evaluations(tiny_prior(), steps=steps, objective=objective, blocks="scale") == steps * LAYERS
 
 
 def test_one_layer_a_scale_makes_sequential_and_joint_the_same():
@@ -313,12 +290,12 @@ def test_one_layer_a_scale_makes_sequential_and_joint_the_same():
     y = measure(a)
     # of a single step, both keep the guess or the step
     joint, sequential = (
-        solve(y, a, prior, noise=FIXED, recipe=Recipe(objective="map", steps=1, schedule=s), warn=False)
-        for s in ("joint", "sequential")
+        solve(y, a, prior, noise=FIXED, recipe=recipe_of(objective="map", steps=1, blocks=s), warn=False)
+        for s in ("scale", "latent")
     )
     assert joint.improved.any()
     torch.testing.assert_close(joint.image, sequential.image)
-    assert evaluations(prior, steps=2, schedule="sequential") == evaluations(prior, steps=2, schedule="joint") == 12
+    assert evaluations(prior, steps=2, blocks="latent") == evaluations(prior, steps=2, blocks="scale") == 12
 
 
 # ------------------------------------------------------------------------------------------- activity

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from counting import CountedPrior
+from flat_recipes import recipe_of
 from tiny import images, relative, tiny_prior
 
 from iasolve import HVAEPrior, solve
-from iasolve.inference.guess import decoded, first_guess, read_again
+from iasolve.inference.interface import Options, Watch
+from iasolve.inference.passes import LARGEST, SHIFTS, first_guess, read_again
 from iasolve.inference.problem import pose
-from iasolve.inference.views import LARGEST, SHIFTS
 from iasolve.operators import CircularShift, GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
-from iasolve.priors.counting import CountedPrior
-from iasolve.recipe import Recipe, RecipeError
+from iasolve.recipe import RecipeError
 
 DOUBLE = torch.float64
 SIGMA = 0.05
@@ -28,9 +29,10 @@ def measured(operator, count=2):
 
 
 def run(y, operator, prior=None, **changes):
-    recipe = Recipe(**{"steps": 0, **changes})
+    options = {key: changes.pop(key) for key in ("tolerance", "samples") if key in changes}
+    recipe = recipe_of(**{"steps": 0, **changes})
     prior = moved_prior() if prior is None else prior
-    return solve(y, operator, prior, noise=GaussianNoise(SIGMA), recipe=recipe, seed=3, warn=False)
+    return solve(y, operator, prior, noise=GaussianNoise(SIGMA), recipe=recipe, seed=3, warn=False, **options)
 
 
 def masked(size=(32, 32)):
@@ -45,14 +47,14 @@ def test_the_shifts_are_all_there_are_and_begin_with_none():
     assert all(len({s[axis] for s in SHIFTS[:4]}) == 4 for axis in (0, 1))
 
 
-@pytest.mark.parametrize("residual", ["stationary", "local"])
-def test_views_are_the_mean_of_solutions_for_moved_images(residual):
+@pytest.mark.parametrize("error", ["stationary", "local"])
+def test_views_are_the_mean_of_solutions_for_moved_images(error):
     y = measured(Identity((1, 32, 32), DOUBLE))
     operator = Identity((1, 32, 32), DOUBLE)
-    found = run(y, operator, views=3, residual=residual, tolerance=1e-12).image
+    found = run(y, operator, views=3, error=error, tolerance=1e-12).image
     singly = []
     for dy, dx in SHIFTS[:3]:
-        moved = run(torch.roll(y, (-dy, -dx), (-2, -1)), operator, residual=residual, tolerance=1e-12).image
+        moved = run(torch.roll(y, (-dy, -dx), (-2, -1)), operator, error=error, tolerance=1e-12).image
         singly.append(torch.roll(moved, (dy, dx), (-2, -1)))
     torch.testing.assert_close(found, torch.stack(singly).mean(0))
     assert relative(singly[0], singly[1]) > 1e-4  # or this would have shown nothing
@@ -60,7 +62,7 @@ def test_views_are_the_mean_of_solutions_for_moved_images(residual):
 
 def test_of_the_views_some_take_the_steps_and_the_others_stop_at_the_guess():
     y, operator = measured(masked()), masked()
-    how = {"objective": "expected", "schedule": "whole", "optimizer": "lbfgs", "step_size": 0.1}
+    how = {"objective": "expected", "blocks": "whole", "optimizer": "lbfgs", "size": 0.1}
     found = run(y, operator, views=3, refined_views=2, steps=4, **how)
     two, guesses = (run(y, operator, views=n, steps=s, **how).image for n, s in ((2, 4), (3, 0)))
     third = 3 * guesses - 2 * run(y, operator, views=2, **how).image
@@ -72,7 +74,7 @@ def test_of_the_views_some_take_the_steps_and_the_others_stop_at_the_guess():
         assert run(y, operator, views=3, refined_views=number, steps=4, **how).image.equal(every)
     # without an encoder there is no guess for a view to stop at
     every, some = (
-        run(y, operator, views=2, refined_views=number, steps=2, mode="iterative", **how).image for number in (0, 1)
+        run(y, operator, views=2, refined_views=number, steps=2, stop="none", **how).image for number in (0, 1)
     )
     assert some.equal(every)
 
@@ -131,30 +133,31 @@ def test_samples_lie_about_the_mean_of_the_views():
 
 def test_views_in_a_batch_are_those_of_single_images():
     y = measured(masked(), 3)
-    together = run(y, masked(), views=3, passes=2, spin=True)
+    together = run(y, masked(), views=3, passes=2)
     for i in range(3):
-        alone = run(y[i], masked(), views=3, passes=2, spin=True)
+        alone = run(y[i], masked(), views=3, passes=2)
         torch.testing.assert_close(together.image[i], alone.image, rtol=1e-6, atol=1e-8)
 
 
 @torch.no_grad()
 def test_spinning_passes_read_moved_images_and_end_where_the_image_lies():
     prior, stop = moved_prior(), torch.full((2,), 5)
-    problem = pose(measured(masked()), masked(), prior, torch.full((2,), SIGMA, dtype=DOUBLE))
-    first = first_guess(problem, prior, Recipe(), stop)
+    problem = pose(measured(masked()), masked(), prior, torch.full((2,), SIGMA, dtype=DOUBLE), Options())
+    first = first_guess(problem, prior, recipe_of(), stop)
 
-    def read(passes, spin):
-        recipe = Recipe(passes=passes, spin=spin)
-        return decoded(problem, prior, read_again(problem, prior, recipe, stop, first).found)
+    def read(passes, reader):
+        found = read_again(problem, reader, recipe_of(passes=passes), first, stop, False, Watch())
+        return problem.decode(prior, found.contributions)
 
-    assert 1e-5 < relative(read(3, True), read(3, False)) < 0.2
-    torch.testing.assert_close(read(1, True), read(1, False))
+    still = tiny_prior(DOUBLE)
+    assert 1e-5 < relative(read(3, prior), read(3, still)) < 0.2
+    torch.testing.assert_close(read(1, prior), read(1, still))
 
 
 def test_a_prior_of_images_in_one_place_has_one_view_and_does_not_spin():
     y = measured(masked())
     plain = run(y, masked(), tiny_prior(DOUBLE), passes=3)
-    moved = run(y, masked(), tiny_prior(DOUBLE), passes=3, views=3, spin=True)
+    moved = run(y, masked(), tiny_prior(DOUBLE), passes=3, views=3)
     torch.testing.assert_close(moved.image, plain.image)
 
 
@@ -172,10 +175,9 @@ def test_the_shift_is_what_roll_does_and_its_transfer_too():
         {"views": 0},
         {"views": 26},
         {"views": 1.5},
-        {"spin": 1},
         {"refined_views": -1},
     ],
 )
 def test_impossible_values_are_refused_by_name(changes):
-    with pytest.raises(RecipeError, match=next(iter(changes))):
-        Recipe(**changes)
+    with pytest.raises(RecipeError, match="views"):
+        recipe_of(**changes)

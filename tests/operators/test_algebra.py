@@ -6,8 +6,8 @@ import torch
 from tiny import dense, relative
 
 from iasolve.evidence import fold
-from iasolve.inference.data import DiagonalData
-from iasolve.inference.general_data import GeneralData
+from iasolve.inference.likelihood import DiagonalLikelihood
+from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.operators import (
     CircularBlur,
     Convolution,
@@ -314,9 +314,9 @@ def test_a_stack_of_diagonal_operators_solves_as_the_general_path_does(dtype, na
         real_image=not dtype.is_complex,
         complex_noise=y.is_complex(),
     )
-    diagonal = DiagonalData(folded, dtype.is_complex).posterior_mean(x0, variance)
+    diagonal = DiagonalLikelihood(folded, dtype.is_complex).mean(x0, variance)
     # to the end of the precision: an image needs less
-    general = GeneralData(A, y, sigma, tolerance=0.0).posterior_mean(x0, variance, iterations=300)
+    general = OperatorLikelihood(A, y, sigma, tolerance=0.0).mean(x0, variance, iterations=300)
     assert relative(diagonal, general) < 1e-6
 
 

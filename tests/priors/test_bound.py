@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from flat_recipes import recipe_of
 from tiny import images, mute_prior, tiny_network, tiny_prior
 
-from iasolve import HVAEPrior, Recipe, solve
+from iasolve import HVAEPrior, solve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors.bound import bound, distortion, follow
 from iasolve.priors.likeness import image_elbo
@@ -20,7 +21,7 @@ def clean(count=3, dtype=DOUBLE):
 
 
 def refine(prior, x, **changes):
-    recipe = Recipe(closing=False, **changes)
+    recipe = recipe_of(error="none", **changes)
     operator = Identity(tuple(x.shape[1:]), x.dtype)
     return solve(x, operator, prior, noise=GaussianNoise(0.0), recipe=recipe, warn=False)
 
@@ -50,11 +51,11 @@ def test_the_bound_without_offsets_is_the_training_objectives():
 
 
 @pytest.mark.parametrize("decoder", ["separable", "vanilla"])
-@pytest.mark.parametrize("schedule", ["joint", "sequential", "whole"])
-def test_offsets_decode_to_the_image_that_solve_returns(decoder, schedule):
+@pytest.mark.parametrize("blocks", ["scale", "latent", "whole"])
+def test_offsets_decode_to_the_image_that_solve_returns(decoder, blocks):
     prior = HVAEPrior(tiny_network(decoder=decoder), decoder, {}).to(dtype=DOUBLE)
     x = clean()
-    result = refine(prior, x, steps=4, schedule=schedule)
+    result = refine(prior, x, steps=4, blocks=blocks)
     assert max(float(o.abs().max()) for scale in result.offsets for o in scale) > 1e-3
     gain = result.gain.reshape(-1, 1, 1, 1)
     found = follow(prior, prior.encode(x / gain, x.new_ones(3, 2, 6)), 3, result.offsets)
@@ -68,7 +69,7 @@ def test_refinement_raises_the_bound_and_moves_latents_of_iterative_inference():
     gain = result.gain.reshape(-1, 1, 1, 1)
     before, after = bound(prior, x / gain), bound(prior, x / gain, result.offsets)
     assert (after.elbo > before.elbo).all()
-    iterative = refine(prior, x, mode="iterative", objective="map", steps=10, step_size=0.1)
+    iterative = refine(prior, x, stop="none", objective="map", steps=10, size=0.1)
     start = bound(prior, x, encoder=False)
     moved = bound(prior, x, iterative.offsets, encoder=False)
     assert float((moved.nll - start.nll).abs().min()) > 1e-3

@@ -38,7 +38,7 @@ def test_a_frame_filling_image_is_warned_about_with_the_number():
 def test_the_warning_advises_steps_where_there_are_none(steps):
     prior, usual = prior_with_statistics()
     flat = torch.ones(1, 1, 32, 32, dtype=torch.float64) + 0.01 * usual[:1]
-    recipe = iasolve.load_recipe("denoise").changed(steps=steps)
+    recipe = iasolve.load_recipe("denoise").changed(steps={"count": steps})
     with pytest.warns(iasolve.UnlikePriorWarning) as caught:
         iasolve.solve(flat, Identity((1, 32, 32), torch.float64), prior, noise=GaussianNoise(0.01), recipe=recipe)
     assert ("a recipe with steps" in str(caught[0].message)) == (steps == 0)

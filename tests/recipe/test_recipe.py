@@ -10,46 +10,51 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import images, tiny_prior
 
-from iasolve import Recipe, RecipeError, list_recipes, load_recipe, solve
-from iasolve.operators import GaussianNoise, Identity
-from iasolve.recipe import recipe_text
+from iasolve import Recipe, RecipeError, list_recipes, load_recipe
+from iasolve.recipe import Closing, Guess, Passes, Steps, recipe_text
 
 SCALES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+GROUPS = {"guess": Guess, "passes": Passes, "steps": Steps, "closing": Closing}
 KEYS = [f.name for f in fields(Recipe)]
+INNER = [(group, f.name) for group, kind in GROUPS.items() for f in fields(kind)]
 
 scale = st.sampled_from(SCALES)
 positive = st.floats(0, 1e6, allow_nan=False)
-steps = st.one_of(st.integers(0, 10**6), st.dictionaries(scale, st.integers(0, 500)))
+count = st.one_of(st.integers(0, 10**6), st.dictionaries(scale, st.integers(0, 500)))
 beta = st.one_of(positive, st.dictionaries(scale, positive))
 # quasi-Newton steps need an objective without draws
 walks = st.one_of(
     st.tuples(st.sampled_from(["variational", "map", "expected"]), st.sampled_from(["adam", "gradient"])),
     st.tuples(st.sampled_from(["map", "expected"]), st.just("lbfgs")),
 )
+# offsets move all later latents
+moves = st.one_of(
+    st.tuples(st.just("latents"), st.sampled_from(["whole", "scale", "latent"])), st.just(("offsets", "whole"))
+)
 
 
 @st.composite
 def recipes(draw):
     objective, optimizer = draw(walks)
+    variables, blocks = draw(moves)
+    steps = st.builds(
+        partial(Steps, objective=objective, optimizer=optimizer, variables=variables, blocks=blocks),
+        count=count,
+        beta=beta,
+        size=st.floats(1e-300, 1e6),
+        views=st.integers(0, 30),
+    )
     return draw(
         st.builds(
-            partial(Recipe, objective=objective, optimizer=optimizer),
+            Recipe,
             name=st.text(min_size=1, max_size=20),
-            mode=st.sampled_from(["hybrid", "amortized", "iterative"]),
-            guess_stop=st.one_of(st.sampled_from(["all", "auto"]), scale),
-            steps=steps,
-            beta=beta,
-            schedule=st.sampled_from(["joint", "sequential", "whole"]),
-            step_size=st.floats(1e-300, 1e6),
-            metric=st.sampled_from(["posterior", "raw"]),
-            loss=st.sampled_from(["likelihood", "l1"]),
-            temperature=positive,
-            trust=positive,
-            closing=st.booleans(),
+            views=st.integers(1, 25),
             samples=st.integers(0, 10**6),
-            iterations=st.integers(1, 10**6),
+            guess=st.builds(Guess, stop=st.one_of(st.sampled_from(["all", "auto"]), scale)),
+            passes=st.builds(Passes, count=st.integers(0, 100), end=st.floats(1e-300, 1e6)),
+            steps=steps,
+            closing=st.builds(Closing, error=st.sampled_from(["local", "stationary", "none"])),
         )
     )
 
@@ -66,18 +71,20 @@ def test_ready_recipes_load_and_round_trip(name):
 
 
 def test_the_ready_recipes_are_there():
-    assert {"denoise", "deblur", "compressed-sensing", "fast", "paper"} <= set(list_recipes())
-    paper = load_recipe("paper")
-    assert (paper.schedule, paper.loss, paper.step_size, paper.beta, paper.steps) == (
-        "sequential",
-        "l1",
-        0.001,
-        1.0,
-        25,
-    )
-    assert (paper.metric, paper.optimizer, paper.objective) == ("raw", "gradient", "map")
+    assert set(list_recipes()) == {"denoise", "deblur", "compressed-sensing", "fast"}
     fast = load_recipe("fast")
-    assert [fast.steps_at(s) for s in SCALES] == [0] * len(SCALES)
+    assert [fast.steps.at(s) for s in SCALES] == [0] * len(SCALES)
+    assert not fast.takes_steps
+
+
+def test_a_recipe_of_nothing_is_denoise():
+    assert Recipe() == load_recipe("denoise")
+    assert Recipe(views=2).name == "custom"
+    assert Recipe().changed(views=2).name == "denoise"
+
+
+def test_there_are_at_most_fifteen_keys():
+    assert len([key for key in KEYS if key not in GROUPS]) + len(INNER) <= 15
 
 
 @settings(deadline=None, database=None)
@@ -121,6 +128,20 @@ def test_arbitrary_values_of_one_key_are_accepted_or_refused_by_its_name(key, va
 
 
 @settings(deadline=None, database=None)
+@given(st.sampled_from(INNER), plain)
+def test_arbitrary_values_of_a_groups_key_are_accepted_or_refused_by_its_name(key, value):
+    group, name = key
+    try:
+        recipe = Recipe.from_dict({group: {name: value}})
+    except RecipeError as error:
+        refusal = str(error)
+    else:
+        refusal = f"{group}.{name}"
+        assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert f"{group}.{name}" in refusal
+
+
+@settings(deadline=None, database=None)
 @given(st.one_of(st.text(), st.text(alphabet=string.printable), st.sampled_from(KEYS).map(lambda k: f"{k} = ")))
 def test_arbitrary_text_is_a_recipe_or_refused_as_such(text):
     try:
@@ -139,18 +160,17 @@ def test_almost_recipes_are_recipes_or_refused_as_such(key, text):
         return
 
 
-@pytest.mark.parametrize(
-    "key", ["step_size", "temperature", "trust", "beta", "steps", "samples", "iterations", "guess_stop"]
-)
-def test_a_number_no_float_can_hold_is_refused(key):
+@pytest.mark.parametrize("group_key", INNER)
+def test_a_number_no_float_can_hold_is_refused(group_key):
     """TOML integers have no bound; 10**400 is larger than any float, though smaller than infinity."""
-    text = f"{key} = 1{'0' * 400}"
-    if key in ("steps", "samples", "iterations"):
+    group, key = group_key
+    text = f"[{group}]\n{key} = 1{'0' * 400}"
+    if key in ("views", "count"):
         # whole numbers of any size are numbers, but whoever takes one must not fall over it
         with suppress(RecipeError):
-            assert getattr(Recipe.from_toml(text), key) == 10**400
+            assert getattr(getattr(Recipe.from_toml(text), group), key) == 10**400
     else:
-        with pytest.raises(RecipeError, match=key):
+        with pytest.raises(RecipeError, match=rf"{group}\.{key}"):
             Recipe.from_toml(text)
 
 
@@ -165,29 +185,30 @@ def test_hostile_text_is_refused(text):
     [
         ({"stepps": 3}, ("stepps", "steps")),
         ({"a": 1, "b": 2}, ("a, b",)),
-        ({"mode": "fast"}, ("mode", "hybrid, amortized, iterative", "'fast'")),
-        ({"objective": None}, ("objective", "None")),
-        ({"schedule": ["joint"]}, ("schedule",)),
-        ({"steps": -1}, ("steps", "-1")),
-        ({"steps": 2.5}, ("steps", "2.5")),
-        ({"steps": True}, ("steps", "True")),
-        ({"steps": "25"}, ("steps", "'25'")),
-        ({"steps": {"3": 5}}, ("steps", "'3'")),
-        ({"steps": {"8": 1.5}}, ("steps.8", "1.5")),
-        ({"beta": {"8": -1}}, ("beta.8", "-1")),
-        ({"beta": math.nan}, ("beta", "nan")),
-        ({"beta": math.inf}, ("beta", "inf")),
-        ({"step_size": 0}, ("step_size", "positive")),
-        ({"step_size": math.inf}, ("step_size", "inf")),
-        ({"temperature": -0.5}, ("temperature", "-0.5")),
-        ({"trust": "far"}, ("trust", "'far'")),
-        ({"guess_stop": "some"}, ("guess_stop", "'some'")),
-        ({"guess_stop": 12}, ("guess_stop", "12")),
-        ({"guess_stop": True}, ("guess_stop", "True")),
+        ({"steps": {"counts": 3}}, ("steps.counts", "steps.count")),
+        ({"steps": "25"}, ("steps", "table", "'25'")),
+        ({"steps": {"objective": None}}, ("steps.objective", "None")),
+        ({"steps": {"blocks": ["scale"]}}, ("steps.blocks",)),
+        ({"steps": {"blocks": "joint"}}, ("steps.blocks", "whole, scale, latent", "'joint'")),
+        ({"steps": {"count": -1}}, ("steps.count", "-1")),
+        ({"steps": {"count": 2.5}}, ("steps.count", "2.5")),
+        ({"steps": {"count": True}}, ("steps.count", "True")),
+        ({"steps": {"count": "25"}}, ("steps.count", "'25'")),
+        ({"steps": {"count": {"3": 5}}}, ("steps.count", "'3'")),
+        ({"steps": {"count": {"8": 1.5}}}, ("steps.count.8", "1.5")),
+        ({"steps": {"beta": {"8": -1}}}, ("steps.beta.8", "-1")),
+        ({"steps": {"beta": math.nan}}, ("steps.beta", "nan")),
+        ({"steps": {"beta": math.inf}}, ("steps.beta", "inf")),
+        ({"steps": {"size": 0}}, ("steps.size", "positive")),
+        ({"steps": {"size": math.inf}}, ("steps.size", "inf")),
+        ({"passes": {"end": -0.5}}, ("passes.end", "-0.5")),
+        ({"guess": {"stop": "some"}}, ("guess.stop", "'some'")),
+        ({"guess": {"stop": 12}}, ("guess.stop", "12")),
+        ({"guess": {"stop": True}}, ("guess.stop", "True")),
+        ({"guess": {"stop": "none"}, "passes": {"count": 3}}, ("guess.stop", "passes.count", "encoder")),
         ({"samples": -1}, ("samples", "-1")),
         ({"samples": 1.0}, ("samples", "1.0")),
-        ({"iterations": 0}, ("iterations", "at least 1")),
-        ({"closing": 1}, ("closing", "true or false")),
+        ({"closing": {"error": 1}}, ("closing.error", "local, stationary, none")),
         ({"name": ""}, ("name",)),
         ({"name": 5}, ("name", "5")),
     ],
@@ -201,23 +222,25 @@ def test_unknown_keys_and_impossible_values_are_refused_by_name(data, words):
 
 
 def test_tables_per_scale():
-    recipe = Recipe.from_toml("beta = 2\n[steps]\n8 = 10\n16 = 25\n1 = 3.0\n")
-    assert recipe.steps == {1: 3, 8: 10, 16: 25}
-    assert [recipe.steps_at(s) for s in (1, 2, 4, 8, 16, 32)] == [3, 0, 0, 10, 25, 0]
-    assert recipe.beta_at(4) == 2.0
-    weighted = Recipe(beta={4: 0.5})
+    recipe = Recipe.from_toml("[steps]\nbeta = 2\n[steps.count]\n8 = 10\n16 = 25\n1 = 3.0\n")
+    assert recipe.steps.count == {1: 3, 8: 10, 16: 25}
+    assert [recipe.steps.at(s) for s in (1, 2, 4, 8, 16, 32)] == [3, 0, 0, 10, 25, 0]
+    assert recipe.steps.most == 25
+    assert recipe.steps.beta_at(4) == 2.0
+    weighted = Recipe(steps={"beta": {4: 0.5}}).steps
     assert [weighted.beta_at(s) for s in (2, 4, 8)] == [1.0, 0.5, 1.0]
-    assert recipe.changed(mode="amortized").steps_at(8) == 0
-    assert recipe.to_dict()["steps"] == {"1": 3, "8": 10, "16": 25}
+    assert recipe.to_dict()["steps"]["count"] == {"1": 3, "8": 10, "16": 25}
+    assert not Recipe(steps={"count": {}}).takes_steps
+    assert not Recipe(steps={"count": {8: 0}}).takes_steps
 
 
 def test_scales_that_a_prior_does_not_have_are_refused():
     scales = (1, 2, 4, 8)
-    Recipe(steps={8: 1}, beta={1: 0.0}, guess_stop=4).check_scales(scales)
+    Recipe(steps={"count": {8: 1}, "beta": {1: 0.0}}, guess={"stop": 4}).check_scales(scales)
     for changes, key in (
-        ({"steps": {16: 1}}, "steps"),
-        ({"beta": {16: 1.0}}, "beta"),
-        ({"guess_stop": 16}, "guess_stop"),
+        ({"steps": {"count": {16: 1}}}, "steps.count"),
+        ({"steps": {"beta": {16: 1.0}}}, "steps.beta"),
+        ({"guess": {"stop": 16}}, "guess.stop"),
     ):
         with pytest.raises(RecipeError, match=rf"'{key}' names scale 16.*\(1, 2, 4, 8\)"):
             Recipe(**changes).check_scales(scales)
@@ -226,16 +249,85 @@ def test_scales_that_a_prior_does_not_have_are_refused():
 def test_recipes_are_frozen_and_changes_are_checked():
     recipe = Recipe()
     with pytest.raises(FrozenInstanceError):
-        recipe.steps = 3
-    assert recipe.changed(steps=3).steps == 3
-    with pytest.raises(RecipeError, match="step_size"):
-        recipe.changed(step_size=-1)
+        recipe.views = 3
+    with pytest.raises(FrozenInstanceError):
+        recipe.steps.count = 3
+    changed = recipe.changed(steps={"count": 5})
+    assert changed.steps == Steps(count=5)
+    assert changed.changed(steps=Steps()) == recipe
+    with pytest.raises(RecipeError, match=r"steps\.size"):
+        recipe.changed(steps={"size": -1})
+    with pytest.raises(RecipeError, match="stepps"):
+        recipe.changed(stepps={"count": 1})
+
+
+OLD = """
+name = "mine"
+mode = "hybrid"
+guess_stop = 32
+passes = 4
+coupling_end = 0.1
+schedule = "joint"
+step_size = 0.02
+residual = "local"
+temperature = 0.5
+nonnegative = false
+beta = 0.5
+[steps]
+8 = 10
+"""
+
+
+def test_a_recipe_of_the_old_form_is_refused_with_its_new_form():
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_toml(OLD)
+    text = str(caught.value)
+    new = Recipe.from_toml(text[text.index("name = ") : text.index("Keys that are gone")])
+    assert new == Recipe(
+        name="mine",
+        views=1,
+        guess={"stop": 32},
+        passes={"count": 4, "end": 0.1},
+        steps={
+            "count": {8: 10},
+            "beta": 0.5,
+            "variables": "latents",
+            "objective": "variational",
+            "optimizer": "adam",
+            "size": 0.02,
+            "blocks": "scale",
+            "views": 0,
+        },
+    )
+    assert "temperature" in text
+    assert "nonnegative=False" in text
+    assert "momentum" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('mode = "amortized"', {"steps": {"count": 0}}),
+        ('mode = "iterative"\nsteps = 5', {"guess": {"stop": "none"}, "steps": {"count": 5}}),
+        ("closing = false", {"closing": {"error": "none"}}),
+        ("steps = 7", {"steps": {"count": 7}}),
+        ('schedule = "sequential"', {"steps": {"blocks": "latent"}}),
+    ],
+)
+def test_every_old_choice_has_its_new_one(old, new):
+    with pytest.raises(RecipeError, match="new form") as caught:
+        Recipe.from_toml(old)
+    text = str(caught.value)
+    found = Recipe.from_toml(text[text.index("name = ") :])
+    for group, values in new.items():
+        for key, value in values.items():
+            assert getattr(getattr(found, group), key) == value
 
 
 def test_files(tmp_path):
     path = tmp_path / "own.toml"
-    path.write_text(Recipe(name="own", steps={8: 2}).to_toml(), encoding="utf-8")
-    assert load_recipe(path) == load_recipe(str(path)) == Recipe(name="own", steps={8: 2})
+    path.write_text(Recipe(name="own", steps={"count": {8: 2}}).to_toml(), encoding="utf-8")
+    assert load_recipe(path) == load_recipe(str(path)) == Recipe(name="own", steps={"count": {8: 2}})
     path.write_text("steps = ]", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"own\.toml: .*not valid TOML"):
         load_recipe(path)
@@ -247,13 +339,3 @@ def test_files(tmp_path):
             load_recipe(wrong)
     with pytest.raises(RecipeError, match=r"no recipe 'nothing'.*denoise"):
         load_recipe("nothing")
-
-
-def test_rings_are_not_compared_where_there_are_none():
-    """Silently taking the likelihood instead would be no answer to who asks for the paper's loss."""
-    prior, recipe = tiny_prior(), Recipe(loss="l1", steps=1)
-    general = {"noise": GaussianNoise(0.1), "force_general": True, "warn": False}
-    y = images(1)
-    with pytest.raises(RecipeError, match=r"'l1'.*diagonal.*'likelihood'"):
-        solve(y, Identity((1, 32, 32)), prior, recipe=recipe, **general)
-    assert solve(y, Identity((1, 32, 32)), prior, recipe=recipe.changed(steps=0), **general).image.shape == y.shape
