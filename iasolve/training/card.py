@@ -11,9 +11,10 @@ from iasolve.networks import HVAE
 from iasolve.priors.activity import latent_activity
 from iasolve.priors.likeness import ring_statistics
 from iasolve.priors.prior import HVAEPrior
+from iasolve.training.augmentation import normalise
 from iasolve.training.config import TrainingConfig
-from iasolve.training.data import Split, normalise
 from iasolve.training.progress import Progress
+from iasolve.training.source import ImageSource
 
 __all__ = ["card_of"]
 
@@ -21,7 +22,7 @@ __all__ = ["card_of"]
 def card_of(
     network: HVAE,
     config: TrainingConfig,
-    split: Split,
+    source: ImageSource,
     progress: Progress,
     validation: dict[str, float],
     commit: str | None,
@@ -32,7 +33,7 @@ def card_of(
     ----------
     network : HVAE
         What is exported.
-    config, split, progress
+    config, source, progress
         Of its training.
     validation : dict
         Its figures, of :func:`iasolve.training.validation.validate`.
@@ -40,13 +41,13 @@ def card_of(
         Of the code that trained it.
     """
     data, o, spectrum = config.data, config.optimisation, network.spectrum
-    device = split.train.device
-    images = normalise(split.validation)
+    device = network.power.device
+    images = normalise(source.validation)
     return {
         "name": config.name,
         "kind": "ia-hvae" if network.separable else "hvae",
         "normalisation": "root mean square of the image = 1",
-        "nonnegative": not spectrum.is_complex and bool(split.train.min() >= 0),
+        "nonnegative": source.nonnegative,
         "shift": config.augmentation.shift,
         "data": {
             "name": data.name or data.path,
@@ -55,8 +56,8 @@ def card_of(
             "train_labels": list(data.train_labels),
             "validation_every": data.validation_every,
             "phase": asdict(data.phase) if data.phase else None,
-            "train_images": len(split.train),
-            "validation_images": len(split.validation),
+            "train_images": source.count,
+            "validation_images": len(source.validation),
         },
         "training": {
             "images": progress.images,
