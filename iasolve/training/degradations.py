@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import lfilter
 from torch import Tensor
 
 from iasolve.evidence import Folded, fold
@@ -82,13 +83,7 @@ def shake_kernel(length: float, rng: np.random.Generator) -> np.ndarray:
     The path is a random walk whose velocity forgets its direction slowly; ``length`` is its larger extent in pixels.
     ``(M, M)`` float64, ``M`` odd, the path's mean in the middle pixel, so that the image stays in its place.
     """
-    velocity = np.zeros(2)
-    path = np.empty((_SHAKES, 2))
-    position = np.zeros(2)
-    for step in path:
-        velocity = 0.94 * velocity + rng.standard_normal(2)
-        position = position + velocity
-        step[:] = position
+    path = np.cumsum(lfilter([1.0], [1.0, -0.94], rng.standard_normal((_SHAKES, 2)), axis=0), axis=0)
     extent = np.ptp(path, axis=0).max()
     path = (path - path.mean(axis=0)) * (length / max(extent, 1e-12))
     half = math.ceil(np.abs(path).max()) + 1
