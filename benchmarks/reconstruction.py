@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import torch
 import typer
+from block_matching import bm3d_deblur, bm3d_denoise
 from torch import Tensor
 
 import common
@@ -28,7 +29,7 @@ import iasolve
 from common import RECIPES, TASKS, Task
 from iasolve import classical
 from iasolve.metrics import mean_interval
-from iasolve.operators import GaussianNoise
+from iasolve.operators import GaussianNoise, gaussian_kernel
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -108,6 +109,9 @@ class Baselines:
             h = self.settings["non-local means"]["h"] * self.task.sigma
             methods["non-local means"] = lambda: classical.nonlocal_means(y, self.task.sigma, h=h)
             methods["wavelet"] = lambda: classical.wavelet_denoise(y, self.task.sigma, shifts=3)
+            methods["BM3D"] = lambda: bm3d_denoise(y, self.task.sigma)
+        if self.task.kind == "blur":
+            methods["BM3D"] = lambda: bm3d_deblur(y, self.task.sigma, gaussian_kernel(self.task.value))
         if self.ridge is not None:
             ridge = self.ridge
             methods["ridge"] = lambda: ridge.predict(folded.value[:, 0])[:, None]

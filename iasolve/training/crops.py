@@ -71,7 +71,8 @@ class Crops:
             raise ValueError(f"unknown key(s) in data.crops: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if "size" not in data:
             raise ValueError("data.crops needs size, the side of a crop")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
     def draw(self, image: np.ndarray, rms: float, rng: np.random.Generator) -> np.ndarray:
         """One crop ``(C, size, size)`` float32 of an image ``(C, H, W)`` whose root mean square is ``rms``."""

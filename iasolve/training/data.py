@@ -137,7 +137,7 @@ class DataConfig:
             return config
         if any(source.sources or source.phase for source in config.sources):
             raise ValueError("one of data.sources has sources or a phase of its own: give them in [data]")
-        texts = {
+        texts: dict[str, Any] = {
             key: getattr(config, key)
             or "; ".join(dict.fromkeys(filter(None, (getattr(s, key) for s in config.sources))))
             for key in ("name", "licence", "citation")

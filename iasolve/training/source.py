@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def open_source(
     return CroppedImages(load_parts(data, beside), data.crops, augmentation, device)
 
 
-def _overrides(data: DataConfig) -> dict[str, object]:
+def _overrides(data: DataConfig) -> dict[str, Any]:
     changed = Augmentation.from_dict(data.augmentation)
     return {key: getattr(changed, key) for key in data.augmentation}
 
