@@ -37,7 +37,8 @@ def _package() -> tuple[Any, Any]:
     except ImportError:
         raise SystemExit("BM3D is compared with: pip install bm3d") from None
     # bm4d, which it is built on, knows this function of numpy by the name that it had before version 2
-    np.trapz = getattr(np, "trapz", np.trapezoid)
+    if not hasattr(np, "trapz"):
+        vars(np)["trapz"] = np.trapezoid
     profile = bm3d.BM3DProfile()
     # as many as torch, which the others run on, or seconds could not be compared
     profile.num_threads = torch.get_num_threads()
