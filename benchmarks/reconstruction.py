@@ -22,6 +22,7 @@ import matplotlib as mpl
 import torch
 import typer
 from block_matching import bm3d_deblur, bm3d_denoise
+from peers import learned_estimates
 from torch import Tensor
 
 import common
@@ -251,6 +252,7 @@ def main(
         Path | None, typer.Option(help="NIfTI volume of another scanner's head (2 mm), in place of the test slices")
     ] = None,
     only: Annotated[str, typer.Option(help="Comma-separated parts of task names")] = "",
+    peers: Annotated[Path | None, typer.Option(help="Folder of learned peers, of peers.py, to compare with")] = None,
     quick: Annotated[bool, typer.Option(help="4 slices, 2 samples, a small grid: a look, not a result")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
 ) -> None:
@@ -287,6 +289,8 @@ def main(
         groups = common.measure(task, references, seed)
         known = float(torch.isfinite(common.folded_measurement(task, groups).variance).float().mean())
         estimates = baselines.estimates(groups)
+        if peers is not None:
+            estimates |= learned_estimates(peers, task, groups, validation, seed)
         ours, covered = iasolve_estimates(groups, task, loaded, seed, samples)
         estimates |= ours
         scores = {n: (common.psnr(e, references), common.ssim(e, references), s) for n, (e, s) in estimates.items()}
