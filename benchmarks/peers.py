@@ -5,9 +5,9 @@
     python benchmarks/reconstruction.py --peers runs/peers     # the same peers in the main table
 
 Tasks are those of the main table, ``common.TASKS``, but for denoising: one network, ``noise``, gets the level and
-serves all three. The others see the Wiener estimate of their task and nothing else. All learn the squared error, in units of
-the image's standard deviation, which the peers know and iasolve has to estimate. Plug-and-play is DPIR's half-quadratic
-splitting (Zhang et al., IEEE TPAMI 44(10), 2022); its levels are chosen on validation images.
+serves all three. The others see the Wiener estimate of their task and nothing else. All learn the squared error, in
+units of the image's standard deviation, which the peers know and iasolve has to estimate. Plug-and-play is DPIR's
+half-quadratic splitting (Zhang et al., IEEE TPAMI 44(10), 2022); its levels are chosen on validation images.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ LEVELS = (0.005, 1.5)
 
 EMA, RATE, FALL = 0.997, 1.2e-3, 0.7
 """Rate of the average of the weights; learning rate, and the part of the run over which it falls to 0."""
+
+LEARNED = ("U-Net", "plug-and-play")
+"""How the names of these methods begin."""
 
 app = typer.Typer(add_completion=False)
 

@@ -22,7 +22,7 @@ import matplotlib as mpl
 import torch
 import typer
 from block_matching import bm3d_deblur, bm3d_denoise
-from peers import learned_estimates
+from peers import LEARNED, learned_estimates
 from torch import Tensor
 
 import common
@@ -229,7 +229,7 @@ def summary(tasks: dict[str, Any]) -> str:
     rows = []
     for task, entry in tasks.items():
         found = {name: m["psnr"] for name, m in entry["methods"].items()}
-        classical_ones = {n: p for n, p in found.items() if not n.startswith("iasolve") and n != "input"}
+        classical_ones = {n: p for n, p in found.items() if n != "input" and not n.startswith(("iasolve", *LEARNED))}
         best = max(classical_ones, key=lambda n: classical_ones[n])
         first = found.get("total variation", found.get("ridge"))
         rows.append(
