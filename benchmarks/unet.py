@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 __all__ = ["UNet"]
 
-WIDTHS, BLOCKS = (32, 64, 128, 192), (2, 2, 2, 4)
+WIDTHS, BLOCKS = (16, 64, 128, 192), (1, 2, 2, 4)
 """Channels and residual blocks at full, half, quarter and eighth resolution: 4.4 million parameters."""
 
 
