@@ -36,7 +36,7 @@ from iasolve.spectrum import fft2
 from iasolve.training.config import load_config
 from iasolve.training.data import find
 from iasolve.training.folder import read_images
-from iasolve.training.parts import load_parts
+from iasolve.training.partition import load_partition
 
 CONFIG = Path(__file__).parents[1] / "iasolve" / "priors" / "weights" / "photo-128.toml"
 RECIPES = ("fast", "denoise")
@@ -271,7 +271,7 @@ def main(
     settings = Settings(seed, quick)
     grey, colour = iasolve.load_prior(grey_prior), iasolve.load_prior(colour_prior)
     config = load_config(CONFIG)
-    bsds, tiles = (load_parts(source, CONFIG.parent) for source in config.data.sources)
+    bsds, tiles = (load_partition(source, CONFIG.parent) for source in config.data.sources)
     bsd68 = [pixels for _, pixels in read_images(find("bsd68-gray.zip"), channels=1)]
     many = count or (2 if quick else 68)
     tested = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from iasolve.training.augmentation import Augmentation
 from iasolve.training.crops import Crops
 from iasolve.training.data import DataConfig, Split, load_split
-from iasolve.training.parts import Parts, load_parts
+from iasolve.training.partition import Partition, load_partition
 from iasolve.training.phase import PhaseField
 
 __all__ = ["CroppedImages", "ImageSource", "Mixture", "WholeImages", "open_source"]
@@ -79,7 +79,7 @@ def open_source(
     augmentation = replace(augmentation, **_overrides(data), phase=data.phase)
     if data.crops is None:
         return WholeImages(load_split(data, beside), augmentation, device)
-    return CroppedImages(load_parts(data, beside), data.crops, augmentation, device)
+    return CroppedImages(load_partition(data, beside), data.crops, augmentation, device)
 
 
 def _overrides(data: DataConfig) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class WholeImages:
 class CroppedImages:
     """Crops, cut anew for each draw out of uint8 images in memory."""
 
-    def __init__(self, parts: Parts, crops: Crops, augmentation: Augmentation, device: torch.device) -> None:
+    def __init__(self, parts: Partition, crops: Crops, augmentation: Augmentation, device: torch.device) -> None:
         channels = {len(image) for images in parts for image in images}
         if len(channels) != 1:
             raise ValueError(f"images have {sorted(channels)} channels: give data.channels to make them alike")

@@ -19,7 +19,7 @@ from iasolve.training.crops import Crops, _area_average
 from iasolve.training.data import DataConfig, load_split
 from iasolve.training.degradations import Degradation, DegradationMix, shake_kernel
 from iasolve.training.loop import Trainer, train
-from iasolve.training.parts import load_parts
+from iasolve.training.partition import load_partition
 from iasolve.training.source import CroppedImages, Mixture, WholeImages, open_source
 
 IDLE = Augmentation(exact=1.0, shift=0.0, gamma=(1.0, 1.0), bias_field=0.0, gain=0.0, flip=(False, False))
@@ -160,21 +160,21 @@ def test_tiles_of_one_photograph_stay_together(photographs):
     config = DataConfig(
         "tiles.zip", kind="folder", crops=crops, group="original", validation_every=10, test_every=8, channels=1
     )
-    parts = load_parts(config, photographs)
+    parts = load_partition(config, photographs)
     assert letters(parts.validation) == [0, 0, 10, 10, 20, 20]
     assert letters(parts.test) == [1, 1, 9, 9, 18, 18]
     assert sorted(letters(parts.train) + letters(parts.validation) + letters(parts.test)) == sorted([*range(26)] * 2)
     assert {i.shape[0] for part in parts for i in part} == {1}
-    each = load_parts(replace(config, group=""), photographs)
+    each = load_partition(replace(config, group=""), photographs)
     assert letters(each.validation) == [0, 5, 10, 15, 20, 25]
     with pytest.raises(ValueError, match=r"no column photographer"):
-        load_parts(replace(config, group="photographer"), photographs)
+        load_partition(replace(config, group="photographer"), photographs)
     with zipfile.ZipFile(photographs / "tiles.zip", "a") as archive:
         stream = io.BytesIO()
         Image.new("RGB", (16, 16)).save(stream, format="PNG")
         archive.writestr("set/new.png", stream.getvalue())
     with pytest.raises(ValueError, match=r"no row for set/new\.png"):
-        load_parts(config, photographs)
+        load_partition(config, photographs)
 
 
 def test_an_array_says_which_part_an_image_is_of_and_where_its_padding_ends(tmp_path):
@@ -185,22 +185,22 @@ def test_an_array_says_which_part_an_image_is_of_and_where_its_padding_ends(tmp_
     split = np.array(["train", "test", "validation", "test", "train"])
     np.savez(tmp_path / "a.npz", images=images, split=split, native=native)
     config = DataConfig("a.npz", split="split", crops=Crops(8, frame="native"))
-    parts = load_parts(config, tmp_path)
+    parts = load_partition(config, tmp_path)
     assert [i.shape for i in parts.train] == [(1, 10, 8), (1, 16, 8)]
     assert [len(p) for p in parts] == [2, 1, 2]
     assert all((i > 0).all() for part in parts for i in part)
     for change, words in (({"split": "part"}, "'part'"), ({"crops": Crops(8, frame="size")}, "'size'")):
         with pytest.raises(ValueError, match=rf"no array {words}.*native"):
-            load_parts(replace(config, **change), tmp_path)
+            load_partition(replace(config, **change), tmp_path)
     np.savez(tmp_path / "a.npz", images=images, split=np.array(["train", "tune"] * 2 + ["test"]))
     with pytest.raises(ValueError, match=r"train, validation or test, got \['tune'\]"):
-        load_parts(replace(config, crops=Crops(8)), tmp_path)
+        load_partition(replace(config, crops=Crops(8)), tmp_path)
     np.savez(tmp_path / "a.npz", images=images, split=np.array(["train"] * 5))
     with pytest.raises(ValueError, match="no validation images"):
-        load_parts(replace(config, crops=Crops(8)), tmp_path)
+        load_partition(replace(config, crops=Crops(8)), tmp_path)
     np.savez(tmp_path / "a.npz", images=images / 9.0)
     with pytest.raises(ValueError, match=r"uint8.*float64"):
-        load_parts(DataConfig("a.npz", crops=Crops(8)), tmp_path)
+        load_partition(DataConfig("a.npz", crops=Crops(8)), tmp_path)
 
 
 # ------------------------------------------------------------------------------------------- sources
@@ -240,7 +240,7 @@ def test_drawn_crops_are_training_images_only(photographs):
     config = DataConfig(
         "tiles.zip", kind="folder", crops=Crops(16), group="original", validation_every=10, test_every=8, channels=1
     )
-    parts = load_parts(config, photographs)
+    parts = load_partition(config, photographs)
     source = CroppedImages(parts, Crops(16), IDLE, CPU)
     source.augmentation = lambda images, rng: images
     drawn = source.draw(400, np.random.default_rng(0))

@@ -11,10 +11,10 @@ import numpy as np
 from iasolve.training.data import DataConfig, find, select
 from iasolve.training.folder import read_column, read_images
 
-__all__ = ["Parts", "load_parts"]
+__all__ = ["Partition", "load_partition"]
 
 
-class Parts(NamedTuple):
+class Partition(NamedTuple):
     """Images ``(C, H, W)`` uint8 of any sizes, each list in file order."""
 
     train: list[np.ndarray]
@@ -22,7 +22,7 @@ class Parts(NamedTuple):
     test: list[np.ndarray]
 
 
-def load_parts(config: DataConfig, beside: Path | None = None) -> Parts:
+def load_partition(config: DataConfig, beside: Path | None = None) -> Partition:
     """Read a source of crops and split it as the configuration says.
 
     With ``data.split`` the file says which part an image belongs to. Else groups of images (``data.group``; without it,
@@ -50,7 +50,7 @@ def load_parts(config: DataConfig, beside: Path | None = None) -> Parts:
     for name in ("train", "validation"):
         if not parts[name]:
             raise ValueError(f"{config.path}: no {name} images are left after selection and splitting")
-    return Parts(**parts)
+    return Partition(**parts)
 
 
 def _rule(groups: list[str], config: DataConfig) -> dict[str, str]:
