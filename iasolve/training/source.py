@@ -40,6 +40,10 @@ class ImageSource(Protocol):
         """Whether all training images are real and at least 0."""
 
     @property
+    def device(self) -> torch.device:
+        """Where drawn images are."""
+
+    @property
     def validation(self) -> Tensor:
         """``(n, C, N, N)`` float32 or complex64 on the CPU, always the same, not normalised."""
 
@@ -94,7 +98,7 @@ class WholeImages:
         if not torch.isfinite(split.train).all():
             raise ValueError("the training images hold NaN or infinite values: remove those images first")
         self.train, self.validation = split.train.to(device), split.validation
-        self.augmentation = augmentation
+        self.augmentation, self.device = augmentation, device
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -196,6 +200,11 @@ class Mixture:
     def is_complex(self) -> bool:
         """See :class:`ImageSource`."""
         return self.sources[0].is_complex
+
+    @property
+    def device(self) -> torch.device:
+        """See :class:`ImageSource`."""
+        return self.sources[0].device
 
     @property
     def nonnegative(self) -> bool:
