@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-from iasolve.networks import HVAE, NetworkConfig
+from iasolve.networks import HVAE, NetworkConfig, Reader, ReaderConfig
 from iasolve.priors import HVAEPrior
 from iasolve.spectrum import fft2, ifft2, radius
 
@@ -54,6 +54,26 @@ def tiny_network(seed=0, **changes):
 def tiny_prior(dtype=torch.float32, seed=0, is_complex=False):
     """A prior to read from, never to change."""
     return HVAEPrior(tiny_network(seed, is_complex=is_complex), "tiny", {}).to(dtype=dtype)
+
+
+def tiny_reader(is_complex=False, dtype=torch.float32):
+    """A reader whose every parameter is off its initial value, with the tiny prior's power."""
+    torch_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    reader = Reader(ReaderConfig(SIZE, is_complex=is_complex, widths=(8, 12), blocks=(1, 1), embedding=16))
+    with torch.no_grad():
+        for parameter in reader.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    torch.set_rng_state(torch_state)
+    reader.power.copy_(decaying_power(SIZE).float())
+    return reader.to(dtype).eval().requires_grad_(False)
+
+
+@lru_cache
+def reading_prior(dtype=torch.float32, is_complex=False, **card):
+    """The tiny prior with a reader beside it."""
+    network = tiny_network(is_complex=is_complex)
+    return HVAEPrior(network, "reading", {"shift": 2.0} | card, reader=tiny_reader(is_complex)).to(dtype=dtype)
 
 
 def mute_prior(dtype=torch.float32):

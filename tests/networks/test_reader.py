@@ -2,23 +2,11 @@
 
 import pytest
 import torch
-from tiny import decaying_power, images, relative
+from tiny import SIZE, decaying_power, images, relative, tiny_reader
 
 from iasolve.evidence import fold, profile, profile_at, wiener_posterior
-from iasolve.networks import Reader, ReaderConfig
+from iasolve.networks import ReaderConfig
 from iasolve.spectrum import Spectrum, fft2, power_at, radius, ring_index, rings_at
-
-SIZE = 32
-
-
-def tiny_reader(is_complex=False, dtype=torch.float32):
-    torch.manual_seed(0)
-    reader = Reader(ReaderConfig(SIZE, is_complex=is_complex, widths=(8, 12), blocks=(1, 1), embedding=16))
-    with torch.no_grad():
-        for parameter in reader.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    reader.power.copy_(decaying_power(SIZE).float())
-    return reader.to(dtype).eval().requires_grad_(False)
 
 
 def posterior(reader, x, transfer=None, sigma=0.3):

@@ -1,0 +1,165 @@
+"""Solutions of a prior with a reader: whole images of any size, passes, and the mean with the hierarchy's."""
+
+import pytest
+import torch
+from tiny import SIZE, decaying_power, images, reading_prior, relative, tiny_network, tiny_reader
+
+from iasolve import PriorError, Recipe, load_prior, solve
+from iasolve.evidence import fold, wiener_posterior
+from iasolve.operators import GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
+from iasolve.priors import HVAEPrior, save_checkpoint
+from iasolve.spectrum import fft2
+
+DOUBLE = torch.float64
+ONE = Recipe(views=1, steps={"count": 0})
+
+
+def noisy(x, sigma=0.3):
+    generator = torch.Generator().manual_seed(5)
+    return x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 37), (90, 41), (3, 3), (1, 17)])
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_the_guess_is_the_readers_posterior_mean(shape, is_complex):
+    """Against the reader asked by hand, at the gain that the solver reports."""
+    dtype = torch.complex128 if is_complex else DOUBLE
+    prior = reading_prior(DOUBLE, is_complex)
+    x = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    y = noisy(x)
+    result = solve(y, Identity((1, *shape), dtype), prior, noise=GaussianNoise(0.3), recipe=ONE, warn=False)
+    for i, gain in enumerate(result.gain):
+        folded = fold(
+            fft2(y[i : i + 1] / gain),
+            torch.ones(shape),
+            0.3 / gain,
+            real_image=not is_complex,
+            complex_noise=is_complex,
+        )
+        reading = prior.reader(*wiener_posterior(folded, prior.reader.power, is_complex=is_complex))
+        assert relative(result.image[i], gain * reading.estimate[0]) < 1e-9
+
+
+def test_a_batch_gives_what_single_images_give():
+    prior = reading_prior(DOUBLE)
+    y = noisy(images(3, dtype=DOUBLE))
+    operator = Identity((1, SIZE, SIZE), DOUBLE)
+    recipe = ONE.changed(views=3, passes={"count": 2})
+    together = solve(y, operator, prior, noise=GaussianNoise(0.3), recipe=recipe, warn=False)
+    for i in range(3):
+        alone = solve(y[i], operator, prior, noise=GaussianNoise(0.3), recipe=recipe, warn=False)
+        assert relative(together.image[i], alone.image) < 1e-9
+
+
+def test_magnitudes_stay_above_zero():
+    prior = reading_prior(DOUBLE, nonnegative=True)
+    y = noisy(images(1, dtype=DOUBLE).abs())
+    operator = Identity((1, SIZE, SIZE), DOUBLE)
+    bounded = solve(y, operator, prior, noise=GaussianNoise(0.3), recipe=ONE, warn=False)
+    free = solve(y, operator, prior, noise=GaussianNoise(0.3), recipe=ONE, warn=False, nonnegative=False)
+    assert float(free.image.min()) < 0
+    assert relative(bounded.image, free.image.clamp_min(0)) < 1e-12
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_passes_keep_exact_measurements_and_need_no_conjugate_gradients(is_complex):
+    dtype = torch.complex128 if is_complex else DOUBLE
+    prior = reading_prior(DOUBLE, is_complex)
+    operator = KSpaceMask(line_mask((SIZE, SIZE), 3, 0.15, seed=1), (1, SIZE, SIZE), dtype)
+    y = operator(images(2, dtype=dtype))
+    recipe = ONE.changed(passes={"count": 3})
+    result = solve(y, operator, prior, noise=GaussianNoise(1e-6), recipe=recipe, warn=False)
+    assert relative(operator(result.image), y) < 1e-4
+    assert result.solver is None
+    once = solve(y, operator, prior, noise=GaussianNoise(1e-6), recipe=ONE, warn=False)
+    assert relative(result.image, once.image) > 1e-3
+
+
+def test_any_operator_is_read():
+    """A matrix that no transform makes diagonal, on an image of an odd size."""
+    prior = reading_prior()
+    x = torch.randn(1, 1, 9, 11, generator=torch.Generator().manual_seed(0))
+    matrix = torch.randn(120, 99, generator=torch.Generator().manual_seed(1)) / 10
+    operator = LinearOperator.from_functions(
+        lambda v: v.flatten(-3) @ matrix.T,
+        lambda v: (v @ matrix).unflatten(-1, (1, 9, 11)),
+        in_shape=(1, 9, 11),
+    )
+    y = operator(x)
+    result = solve(y, operator, prior, noise=GaussianNoise(1e-3), recipe=ONE.changed(passes={"count": 4}), warn=False)
+    assert result.image.shape == x.shape
+    # more rows than unknowns, and next to no noise: the answer is the image
+    assert relative(result.image, x) < 0.05
+    assert int(result.solver["applications"]) > 0
+
+
+def test_steps_take_the_mean_with_the_hierarchy():
+    prior, operator = reading_prior(DOUBLE), Identity((1, SIZE, SIZE), DOUBLE)
+    y, noise = noisy(images(1, dtype=DOUBLE)), GaussianNoise(0.3)
+    recipe = Recipe(views=1, steps={"count": 2})
+    both = solve(y, operator, prior, noise=noise, recipe=recipe, warn=False)
+    alone = HVAEPrior(prior.network, "alone", prior.card)
+    whole = solve(y, operator, prior, noise=noise, recipe=recipe.changed(steps={"count": 0}), warn=False)
+    hierarchy = solve(y, operator, alone, noise=noise, recipe=recipe, warn=False)
+    assert relative(both.image, (whole.image + hierarchy.image) / 2) < 1e-9
+    assert [row["steps"] for row in both.scales] == [2] * 6
+    assert torch.isfinite(both.likeness).all()
+
+
+def test_samples_lie_around_the_readers_image():
+    prior, operator = reading_prior(DOUBLE), Identity((1, SIZE, SIZE), DOUBLE)
+    y = noisy(images(1, dtype=DOUBLE))
+    recipe = ONE.changed(samples=64)
+    result = solve(y, operator, prior, noise=GaussianNoise(0.3), recipe=recipe, warn=False)
+    plain = solve(y, operator, prior, noise=GaussianNoise(0.3), recipe=ONE, warn=False)
+    assert relative(result.image, plain.image) < 1e-9
+    gap = (result.samples.mean(0) - result.image) / result.std
+    assert float(gap.square().mean().sqrt()) < 0.4
+
+
+def test_a_reader_alone_reports_no_objective_and_no_bound():
+    y = noisy(images(1))
+    result = solve(y, Identity((1, SIZE, SIZE)), reading_prior(), noise=GaussianNoise(0.3), recipe=ONE)
+    assert bool(torch.isnan(result.likeness).all())
+    assert [row["steps"] for row in result.scales] == [0] * 6
+    assert bool(torch.isfinite(result.scales[0]["misfit"]).all())
+    assert result.offsets == []
+
+
+def test_a_guess_that_stops_early_is_the_hierarchys():
+    prior, operator = reading_prior(DOUBLE), Identity((1, SIZE, SIZE), DOUBLE)
+    y, noise = noisy(images(1, dtype=DOUBLE)), GaussianNoise(0.3)
+    stopped = ONE.changed(guess={"stop": 8})
+    alone = HVAEPrior(prior.network, "alone", prior.card)
+    with_reader = solve(y, operator, prior, noise=noise, recipe=stopped, warn=False)
+    assert torch.equal(with_reader.image, solve(y, operator, alone, noise=noise, recipe=stopped, warn=False).image)
+
+
+def test_bfloat16_is_close_to_single_precision():
+    prior = reading_prior()
+    x = images(2)
+    folded = fold(fft2(noisy(x)), torch.ones(SIZE, SIZE), 0.3, real_image=True, complex_noise=False)
+    evidence = wiener_posterior(folded, prior.power, is_complex=False)
+    exact, quick = prior.reader(*evidence), prior.read(evidence)
+    left = (prior.power * (1 - evidence.rho)).mean().sqrt()
+    assert float((exact.estimate - quick.estimate).abs().mean()) < 0.02 * float(left)
+    assert quick.estimate.dtype == torch.float32
+
+
+def test_a_reader_is_loaded_with_the_weights_beside_it(tmp_path):
+    save_checkpoint(tiny_network(), {"name": "tiny"}, tmp_path / "tiny.safetensors")
+    assert not load_prior(tmp_path / "tiny.safetensors").reads
+    with pytest.raises(ValueError, match="has no reader"):
+        load_prior(tmp_path / "tiny.safetensors").read(None)
+    reader = tiny_reader()
+    save_checkpoint(reader, {"name": "tiny", "kind": "reader"}, tmp_path / "tiny.reader.safetensors")
+    prior = load_prior(tmp_path / "tiny.safetensors")
+    assert prior.reads
+    assert prior.to(dtype=DOUBLE).reader.power.dtype == DOUBLE
+    reader.power.copy_(2 * decaying_power(SIZE).float())
+    save_checkpoint(reader, {"name": "tiny", "kind": "reader"}, tmp_path / "tiny.reader.safetensors")
+    with pytest.raises(PriorError, match="another image power"):
+        load_prior(tmp_path / "tiny.safetensors")
+    save_checkpoint(tiny_reader(True), {"name": "tiny", "kind": "reader"}, tmp_path / "tiny.reader.safetensors")
+    with pytest.raises(PriorError, match="images of another kind"):
+        load_prior(tmp_path / "tiny.safetensors")
