@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iasolve.networks import Gaussian
+from iasolve.evidence import WienerPosterior
+from iasolve.networks import Gaussian, Reading
 from iasolve.priors.prior import Layer, Prior
 from iasolve.spectrum import Spectrum
 
@@ -47,6 +48,15 @@ class CountedPrior:
     def spectrum(self) -> Spectrum:
         """See :class:`Prior`."""
         return self.prior.spectrum
+
+    @property
+    def reads(self) -> bool:
+        """No: what is counted is the hierarchy's work."""
+        return False
+
+    def read(self, posterior: WienerPosterior) -> Reading:
+        """See :class:`Prior`."""
+        return self.prior.read(posterior)
 
     @property
     def separable(self) -> bool:

@@ -105,7 +105,8 @@ class Whole:
 
     def rings(self, spectrum: Spectrum) -> RingGrid:
         """By cycles per pixel."""
-        return RingGrid(*rings_at(self.shape, self.size))
+        owner, counts = rings_at(self.shape, self.size)
+        return RingGrid(owner, counts.clamp_min(1))
 
 
 class Canvas:

@@ -272,9 +272,9 @@ class OperatorLikelihood:
             return base
         self._count()
         residual = self.backprojection - as_declared(self.gram(x0), self.operator.in_dtype)
-        usual = rings.sums(variance).mean(0) / rings.counts.to(variance.dtype)
+        usual = rings.means(variance).mean(-2)
         more = surplus_of_rings(residual, self.sigma, usual, self.response(), rings)[:, None]
-        more = torch.minimum(more, (most - usual).clamp_min(0))
+        more = torch.minimum(more, (most - usual.unsqueeze(-2)).clamp_min(0))
         return torch.where(rings.inside, base + rings.spread(more), base)
 
     def _count(self) -> None:

@@ -141,7 +141,7 @@ def surplus_of_rings(residual: Tensor, sigma: Tensor, usual: Tensor, answer: Rin
     sigma2 = sigma.double().square().cpu().numpy()
     energy, noise, freedom = (t.cpu().numpy() for t in answer)
     base = usual.double().cpu().numpy()
-    expected = energy @ base + sigma2[:, None] * noise
+    expected = base @ energy.T + sigma2[:, None] * noise
     if not np.isfinite(found).all():  # the solution is not finite either, and said to be so
         return torch.zeros(found.shape).to(usual)
     levels = np.stack([_components(q - e, q + e, energy, freedom) for q, e in zip(found, expected, strict=True)])

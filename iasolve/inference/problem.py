@@ -177,7 +177,7 @@ def pose(
         image = general.mean(torch.zeros_like(general.backprojection), power)
         profile = _probed_profile(operator, Probed(on_grid, y, power, rings), general.sigma)
         strongest = profile[:, 1].sqrt()
-        known = profile[..., held_rings(rings.counts)]
+        known = profile[..., held_rings(rings.sums(torch.ones(grid, device=y.device)))]
         # what is known of a frequency is what is known of its ring
         weight = rings.spread(known[:, :1]).expand(image.shape)
         posterior = WienerPosterior(image, weight, known)
