@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from flat_recipes import recipe_of
-from tiny import images, mute_prior, relative, tiny_prior
+from tiny import SIZE, images, mute_prior, relative, tiny_prior
 
-from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_recipe, solve
+from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_prior, load_recipe, solve
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
 from iasolve.inference.interface import Options
 from iasolve.inference.measurement import estimate_sigma, likely_sigma
@@ -33,6 +33,7 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
+from iasolve.samples import load_samples
 from iasolve.spectrum import Spectrum, fft2, ifft2, radius, ring_index
 
 SHAPE = (1, 32, 32)
@@ -738,3 +739,28 @@ def test_a_ring_that_is_hardly_measured_is_not_trusted_by_chance():
         limit = torch.maximum(usual, 4 * most[rings] * (1 + 1e-4))
         assert (raised <= limit).all()
         assert (raised >= usual).all()
+
+
+@pytest.mark.parametrize("general", [False, True])
+def test_noise_stated_above_the_measurements_own_level_degrades_smoothly(general):
+    """The gain stays what the strong frequencies say, and the error grows by little from step to step."""
+    prior = load_prior("mri-t1-128")
+    x = torch.from_numpy(load_samples().images[:1, None]).float()
+    x = x / x.square().mean().sqrt()
+    y = x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    level = float(y.square().mean().sqrt())
+    operator = Identity((1, 128, 128))
+    errors = []
+    for share in (0.9, 0.97, 1.0, 1.03, 1.06, 1.2):
+        noise = GaussianNoise(share * level)
+        result = solve(y, operator, prior, noise=noise, recipe="fast", force_general=general, warn=False)
+        assert abs(float(result.gain) - 1) < 0.12
+        errors.append(float((result.image - x).square().mean().sqrt()))
+    assert all(b < 1.2 * a for a, b in pairwise(errors))
+
+
+def test_a_measurement_of_noise_alone_is_next_to_nothing():
+    prior = tiny_prior()
+    y = torch.randn(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    result = solve(y, Identity((1, SIZE, SIZE)), prior, noise=GaussianNoise(1.0), recipe="fast", warn=False)
+    assert float(result.image.square().mean()) < 0.05
