@@ -38,7 +38,7 @@ from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Choice, Hierarchy, posterior_mean
-from iasolve.recipe import Passes, Recipe
+from iasolve.recipe import Recipe
 from iasolve.spectrum import fft2, ifft2
 
 __all__ = [
@@ -59,8 +59,8 @@ __all__ = [
 LARGEST = 2
 """Pixels that an image is moved by at most. 8 coils gained as much from 1 pixel as from 3, 6 or 9 (validation)."""
 
-FIRST = 0.2
-"""Level of the first pass, in units of the image's root mean square."""
+FIRST, READERS_FIRST = 0.2, 1.0
+"""Level of the first pass of hierarchy and reader, in units of the image's root mean square (chosen on validation)."""
 
 MOMENTUM = 0.5
 """How far a pass's start lies beyond the last outcome, in units of the last change."""
@@ -173,7 +173,8 @@ def read_again(
         seen = DiagonalLikelihood(Folded(fft2(joined), white.expand(answer.shape)), answer.is_complex())
         return seen.mean(answer, left(seen, answer))
 
-    half_quadratic(problem, image, recipe.passes, reading, nonnegative, moves(prior), watch)
+    schedule = levels(recipe.passes.count, recipe.passes.end)
+    half_quadratic(problem, image, schedule, reading, nonnegative, moves(prior), watch)
     return guess
 
 
@@ -182,29 +183,29 @@ Read = Callable[[Tensor, float, tuple[int, int]], Tensor]
 
 
 def half_quadratic(
-    problem: Problem, image: Tensor, passes: Passes, read: Read, nonnegative: bool, moved: bool, watch: Watch
+    problem: Problem, image: Tensor, schedule: list[float], read: Read, nonnegative: bool, moved: bool, watch: Watch
 ) -> Tensor:
-    """Further readings of ``image`` ``(B, C, H, W)``: what the last one concludes.
+    """Further readings of ``image`` ``(B, C, H, W)`` at the ``schedule``'s levels: what the last one concludes.
 
     With ``moved``, all but the last read images moved by one of :data:`SHIFTS`.
     """
     last, joined = image, Solution(image)
-    for number, level in enumerate(levels(passes.count, passes.end)):
+    for number, level in enumerate(schedule):
         white = torch.full_like(problem.variance, level**2)
         anchor = image + MOMENTUM * (image - last)
         joined = closest_image(problem.likelihood, anchor, white, nonnegative, 8, Solution(joined.image))
         # the last reads the image where it lies: the outcome is its latents
-        shift = SHIFTS[(passes.count - 1 - number) % len(SHIFTS)] if moved else (0, 0)
+        shift = SHIFTS[(len(schedule) - 1 - number) % len(SHIFTS)] if moved else (0, 0)
         last, image = image, read(joined.image, level, shift)
-        watch.tell("pass", number + 1, passes.count)
+        watch.tell("pass", number + 1, len(schedule))
     return image
 
 
-def levels(count: int, end: float) -> list[float]:
+def levels(count: int, end: float, first: float = FIRST) -> list[float]:
     """Noise levels of the passes, from the first to the last in equal ratios; of one pass, the last."""
     if count == 1:
         return [end]
-    return [float(FIRST * (end / FIRST) ** (number / (count - 1))) for number in range(count)]
+    return [float(first * (end / first) ** (number / (count - 1))) for number in range(count)]
 
 
 class Estimate(NamedTuple):
@@ -231,7 +232,8 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
         variance = reading.variance
         return torch.roll(reading.estimate, (-shift[0], -shift[1]), (-2, -1))
 
-    estimate = half_quadratic(problem, image, recipe.passes, read, nonnegative, True, watch)
+    schedule = levels(recipe.passes.count, recipe.passes.end, READERS_FIRST)
+    estimate = half_quadratic(problem, image, schedule, read, nonnegative, True, watch)
     more = problem.likelihood.unexplained(estimate, variance, problem.rings, 4 * problem.rings.means(problem.power))
     return Estimate(closest_image(problem.likelihood, estimate, more, nonnegative).image, variance)
 
