@@ -49,12 +49,6 @@ class Scores:
             self.ssim.setdefault(name, []).append(metrics.ssim(estimate, reference, peak))
             self.seconds.setdefault(name, []).append(seconds)
 
-    def merge(self, other: Scores) -> None:
-        """Add another's images to these."""
-        for mine, theirs in ((self.psnr, other.psnr), (self.ssim, other.ssim), (self.seconds, other.seconds)):
-            for name, values in theirs.items():
-                mine.setdefault(name, []).extend(values)
-
     def over(self, name: str, reference: str) -> tuple[float, float, float] | None:
         """Mean difference in dB to another method's, and its 95 % interval; of a single image there is none."""
         difference = np.array(self.psnr[name]) - np.array(self.psnr[reference])

@@ -77,7 +77,7 @@ def compare(task: Task, images: Tensor, weight: float, prior: Any, recipes: tupl
     }
     if task.kind == "denoise":
         methods["BM3D"] = lambda: bm3d_denoise(torch.cat([g.y for g in groups]), task.sigma)
-    if task.kind == "blur" and not quick:
+    if task.kind == "blur":
         kernel = gaussian_kernel(task.value)
         methods["BM3D"] = lambda: bm3d_deblur(torch.cat([g.y for g in groups]), task.sigma, kernel)
     for recipe in recipes:

@@ -228,8 +228,7 @@ def deblurring(
             "Richardson-Lucy": partial(richardson_lucy, picture, settled["Richardson-Lucy"]),
             "TV, unknown boundary": partial(tv, picture, settled["total variation"]),
         }
-        if not settings.quick:
-            methods["BM3D"] = partial(bm3d_deblurred, picture)
+        methods["BM3D"] = partial(bm3d_deblurred, picture)
         for recipe in ("fast",) if settings.quick else ("fast", "deblur"):
             methods[f"iasolve {recipe}"] = partial(_iasolve_deblurred, picture, prior, recipe, settings.seed)
         scores.run(methods, picture.inside(x))
