@@ -16,12 +16,12 @@ from torch import Tensor
 
 import iasolve
 from iasolve.classical import total_variation
-from iasolve.cli.common import Printing, Running
 from iasolve.cli.errors import INTERRUPTED, UsageError
 from iasolve.cli.figures import Panel, draw_panels
 from iasolve.cli.folders import make_folders
-from iasolve.cli.reporting import Reporter, columns, plain
-from iasolve.cli.solving import choose_device
+from iasolve.cli.options import Printing, Running
+from iasolve.cli.reporter import Reporter, columns, plain
+from iasolve.cli.solver import choose_device
 from iasolve.evidence import fold
 from iasolve.files import atomic_write, write_json
 from iasolve.metrics import psnr, ssim

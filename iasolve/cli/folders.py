@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from iasolve.cli.errors import INTERRUPTED, SOME_FAILED, UnfitInput, UsageError, describe
-from iasolve.cli.reporting import Reporter, spread
+from iasolve.cli.reporter import Reporter, spread
 from iasolve.files import list_inputs, split_key
 
 __all__ = [

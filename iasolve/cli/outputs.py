@@ -12,7 +12,6 @@ import numpy as np
 
 from iasolve.cli.errors import UsageError
 from iasolve.files import (
-    FileError,
     ImageFile,
     WriteError,
     can_carry,
@@ -21,13 +20,12 @@ from iasolve.files import (
     require_carry,
     stem_of,
     suffix_of,
+    takes_results,
 )
-from iasolve.files.ismrmrd import is_ismrmrd
 
 __all__ = ["Outputs", "as_usage", "in_folder", "std_type"]
 
 _CARRIES_ANYTHING = ".npy"
-_HDF5 = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def in_folder(
     out, std, figure : Path or None
         Folders.
     grey : bool
-        Whether results are real, with one channel: fastMRI's layout holds no others.
+        Whether results are real, with one channel.
 
     Returns
     -------
@@ -130,9 +128,9 @@ def in_folder(
         # a.png and a.tif side by side: keep both names whole
         base = stem_of(path) if stems[stem_of(path)] == 1 else path.name
         suffix = suffix_of(path)
-        to_array = _to_array(path, suffix, grey)
-        name = path.name if not to_array else base + _CARRIES_ANYTHING
-        keeps = can_carry(suffix, np.float32) and not to_array
+        same = takes_results(path, grey)
+        name = path.name if same else base + _CARRIES_ANYTHING
+        keeps = same and can_carry(suffix, np.float32)
         outputs[path] = Outputs(
             out / name,
             None if std is None else std / (path.name if keeps else base + _CARRIES_ANYTHING),
@@ -145,13 +143,3 @@ def in_folder(
                 raise UsageError(f"{path.name} and {seen[target].name} would both be written to {target}: rename one")
             seen[target] = path
     return outputs
-
-
-def _to_array(path: Path, suffix: str, grey: bool) -> bool:
-    """Whether a result is written as an array: acquisitions are no images."""
-    if suffix in _HDF5:
-        try:
-            return not grey or is_ismrmrd(path, None)
-        except FileError:  # told when it is read
-            return False
-    return suffix == ".mrd"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iasolve.cli.inputs import Source
+from iasolve.cli.sources import Source
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .contents import Scaling
 from .errors import PathInput, UnfitData
-from .formats import IMAGE_READERS, IMAGE_SUFFIXES, format_of
+from .formats import IMAGE_SUFFIXES, format_of, read_picture
 from .locating import locate
 from .source import require_finite, require_numeric
 
@@ -133,7 +133,7 @@ def read_image(path: PathInput, key: str | None = None) -> ImageFile:
         integers that float64 cannot hold exactly.
     """
     source, kind, key = locate(path, IMAGE_SUFFIXES, key)
-    picture = IMAGE_READERS[kind](source, key)
+    picture = read_picture(source, kind, key)
     samples = picture.samples
     require_numeric(samples, source)
     _require_exact(samples, source)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PathInput, UnfitData
-from .formats import KSPACE_READERS, KSPACE_SUFFIXES
+from .formats import KSPACE_SUFFIXES, read_kspace_of
 from .locating import locate
 from .planes import mask_from
 from .source import require_finite, require_numeric
@@ -105,7 +105,7 @@ def read_kspace(path: PathInput, key: str | None = None, *, slices: slice | None
         does not fit.
     """
     source, kind, key = locate(path, KSPACE_SUFFIXES, key)
-    found = KSPACE_READERS[kind](source, key, slices)
+    found = read_kspace_of(source, kind, key, slices)
     kspace = _native(found.kspace, source)
     return KSpaceFile(
         path=source,

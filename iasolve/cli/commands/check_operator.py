@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.common import Printing
+from iasolve.cli.options import Printing
 
 __all__ = ["check_operator"]
 
@@ -40,7 +40,7 @@ def check_operator(
     import math
 
     from iasolve.cli.errors import UnfitInput, UsageError
-    from iasolve.cli.reporting import Reporter
+    from iasolve.cli.reporter import Reporter
     from iasolve.cli.user_operator import UserOperator
 
     if tolerance is not None and not (math.isfinite(tolerance) and tolerance > 0):

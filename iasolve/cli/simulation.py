@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 import iasolve
 from iasolve.cli.blurs import Blur
-from iasolve.cli.common import Printing
 from iasolve.cli.errors import UnfitInput, UsageError
 from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing, uninterrupted
+from iasolve.cli.options import Printing
 from iasolve.cli.outputs import Outputs, as_usage
-from iasolve.cli.reporting import Reporter, plain
+from iasolve.cli.reporter import Reporter, plain
 from iasolve.files import (
     IMAGE_SUFFIXES,
+    KSPACE_OUT_SUFFIXES,
+    PLANE_SUFFIXES,
     ImageFile,
-    atomic_write,
     can_carry,
     guard_output,
     read_image,
@@ -34,6 +35,7 @@ from iasolve.files import (
     suffix_of,
     write_image,
     write_json,
+    write_kspace,
 )
 
 __all__ = ["Simulation", "simulate_files"]
@@ -132,8 +134,8 @@ def simulate_files(
     if mask_out is not None:
         as_usage(lambda: guard_output(mask_out, overwrite), "; --overwrite replaces it")
         as_usage(lambda: require_carry(mask_out, dtype=np.uint8))
-        if mask_out.suffix.lower() in (".jpg", ".jpeg"):
-            raise UsageError(f"--mask-out {mask_out}: JPEG blurs a mask; expected .npy, .npz, .png or .tif")
+        if suffix_of(mask_out) not in PLANE_SUFFIXES:
+            raise UsageError(f"--mask-out {mask_out}: expected one of {', '.join(PLANE_SUFFIXES)}, which hold a mask")
     image = read_image(source)
     with uninterrupted():
         report = _one(simulation, blur, image, outputs, mask_out)
@@ -211,7 +213,13 @@ def _one(
     y = GaussianNoise(simulation.sigma).sample(operator(x), generator)
     warnings = [] if blur is None else list(blur.notes)
     if mask is not None:
-        _write_kspace(outputs.image, (y * torch.from_numpy(mask)).numpy().astype(np.complex64), mask, image, mask_out)
+        kspace = (y * torch.from_numpy(mask)).numpy().astype(np.complex64)
+        # one page without a page axis is (H, W); otherwise slices come first and there is one coil
+        write_kspace(outputs.image, kspace if image.paged else kspace[0, 0], mask)
+        if mask_out is not None:
+            plane = mask[np.newaxis, np.newaxis]
+            whole = can_carry(suffix_of(mask_out), np.bool_)
+            write_image(mask_out, plane if whole else plane.astype(np.uint8) * np.uint8(255))
     else:
         values = y.numpy()
         if dtype.kind in "ui":
@@ -249,29 +257,13 @@ def _output_type(simulation: Simulation, image: ImageFile, out: Path) -> np.dtyp
     """Type of the values in OUT; refuses, before any work, what OUT cannot hold."""
     kind = suffix_of(out)
     if simulation.task == "mask":
-        if kind not in (".npy", ".npz"):
+        if kind not in KSPACE_OUT_SUFFIXES:
             raise UsageError(
-                f"{out}: k-space cannot be written to {kind or 'a name without suffix'!r}. Expected .npy or .npz"
+                f"{out}: k-space cannot be written to {kind or 'a name without suffix'!r}. Expected one of "
+                f"{', '.join(KSPACE_OUT_SUFFIXES)}"
             )
         return np.dtype(np.complex64)
     whole: Any = np.complex64 if image.is_complex else np.float32
     dtype: np.dtype[Any] = np.dtype(whole) if can_carry(kind, whole) else image.type_in(kind)
     as_usage(lambda: require_carry(out, image, dtype=dtype))
     return dtype
-
-
-def _write_kspace(out: Path, y: Array, mask: NDArray[np.bool_], image: ImageFile, mask_out: Path | None) -> None:
-    # one page without a page axis is (H, W); otherwise slices come first and there is one coil
-    kspace = y if image.paged else y[0, 0]
-    with atomic_write(out) as handle:
-        if out.suffix.lower() == ".npy":
-            np.save(handle, kspace, allow_pickle=False)
-        else:
-            np.savez_compressed(handle, kspace=kspace, mask=mask)
-    if mask_out is None:
-        return
-    if mask_out.suffix.lower() == ".npy":
-        with atomic_write(mask_out) as handle:
-            np.save(handle, mask, allow_pickle=False)
-    else:
-        write_image(mask_out, mask[None, None].astype(np.uint8) * np.uint8(255))

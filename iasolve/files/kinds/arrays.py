@@ -10,11 +10,11 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Measured, Picture
-from .errors import UnfitData, UnreadableFile
-from .source import decoding, require_kspace, require_numeric
+from ..contents import Measured, Picture
+from ..errors import UnfitData, UnreadableFile
+from ..source import decoding, require_kspace, require_numeric
 
-__all__ = ["decode_array", "decode_kspace", "encode_array", "load_array"]
+__all__ = ["decode_any", "decode_array", "decode_kspace", "encode_array", "encode_kspace"]
 
 Array = NDArray[Any]
 
@@ -151,6 +151,11 @@ def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
+def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
+    """Read an array of any shape; parameters and errors as :func:`load_array`."""
+    return load_array(path, key, names)[0]
+
+
 def decode_array(path: Path, key: str | None) -> Picture:
     """Read an image, a stack of images or a colour image from an ``.npy`` or ``.npz`` file.
 
@@ -194,6 +199,26 @@ def decode_array(path: Path, key: str | None) -> Picture:
         "(H, W), (pages, H, W), or colour as (H, W, 3) or (pages, H, W, 3)",
         "Reshape it, with pages on the first axis and colours on the last",
     )
+
+
+def encode_kspace(handle: BinaryIO, kspace: Array, mask: Array | None, path: Path) -> None:
+    """Write k-space as one array; to ``.npz`` compressed, with its mask.
+
+    Parameters
+    ----------
+    handle : BinaryIO
+        Open for binary writing, seekable.
+    kspace : ndarray
+        As it is to stand in the file.
+    mask : ndarray or None
+        Left out of an ``.npy`` file.
+    path : Path
+        ``.npy`` or ``.npz``.
+    """
+    if path.suffix.lower() == ".npy":
+        np.save(handle, kspace, allow_pickle=False)
+        return
+    np.savez_compressed(handle, kspace=kspace, **({} if mask is None else {"mask": mask}))
 
 
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:

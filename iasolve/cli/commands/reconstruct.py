@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iasolve.cli.common import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Writing
 
 if TYPE_CHECKING:
-    from iasolve.cli.inputs import Source
+    from iasolve.cli.sources import Source
 
 __all__ = ["reconstruct"]
 
@@ -60,9 +60,9 @@ def reconstruct(
     maps and phase are estimated slice by slice, and said in the report.
     """
     from iasolve.cli.errors import UsageError
-    from iasolve.cli.inputs import kspace_source
-    from iasolve.cli.running import run
+    from iasolve.cli.sources import kspace_source
     from iasolve.cli.task import Task
+    from iasolve.cli.workflow import run
     from iasolve.files import KSPACE_SUFFIXES
 
     if phase not in ("auto", "none"):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UnfitData, UnreadableFile
-from .source import decoding, require_numeric, require_plausible
+from ..errors import UnfitData, UnreadableFile
+from ..source import decoding, require_numeric, require_plausible
 
 __all__ = ["load_variable", "variable_shapes"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iasolve.cli.common import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Writing
 
 if TYPE_CHECKING:
-    from iasolve.cli.inputs import Source
+    from iasolve.cli.sources import Source
 
 __all__ = ["deblur"]
 
@@ -50,9 +50,9 @@ def deblur(
     edge, pad the image first, or expect artefacts there.
     """
     from iasolve.cli.blurs import Blur
-    from iasolve.cli.inputs import image_source
-    from iasolve.cli.running import run
+    from iasolve.cli.sources import image_source
     from iasolve.cli.task import Task
+    from iasolve.cli.workflow import run
     from iasolve.files import IMAGE_SUFFIXES
 
     blur = Blur(gaussian, kernel, cutoff)

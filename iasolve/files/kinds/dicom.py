@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Picture, Scaling, Wanted
-from .errors import UnfitData, WriteError
-from .optional import DICOM
-from .source import decoding
+from ..contents import Picture, Scaling, Wanted
+from ..errors import UnfitData, WriteError
+from ..optional import DICOM
+from ..source import decoding
 
 __all__ = ["decode_dicom", "dicom_obstacle", "encode_dicom"]
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from iasolve.cli.common import Printing, Running, Solving, Writing
 from iasolve.cli.errors import INTERRUPTED, UsageError
 from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing, uninterrupted
+from iasolve.cli.options import Printing, Running, Solving, Writing
 from iasolve.cli.outputs import Outputs, in_folder
-from iasolve.cli.reporting import Reporter, plain, spread
+from iasolve.cli.reporter import Reporter, plain, spread
 from iasolve.cli.settings import Settings, resolve
 from iasolve.cli.task import Task
 from iasolve.files import IMAGE_SUFFIXES, KSPACE_SUFFIXES, split_key, suffix_of
 
 if TYPE_CHECKING:
-    from iasolve.cli.solving import Solver
+    from iasolve.cli.solver import Solver
 
 __all__ = ["run"]
 
@@ -60,7 +60,7 @@ def _solve_file(
     source = task.read(path)
     outputs.require_carry(source.like)
     try:
-        from iasolve.cli.solving import Solver
+        from iasolve.cli.solver import Solver
 
         solver = Solver(task, settings)
         count = len(source.y)
@@ -139,7 +139,7 @@ def _solve_folder(
     reporter: Reporter,
 ) -> None:
     sources = list_folder(folder, task.suffixes)
-    from iasolve.cli.solving import Solver
+    from iasolve.cli.solver import Solver
 
     solver = Solver(task, settings)
     grey = solver.prior.channels == 1 and not solver.prior.spectrum.is_complex

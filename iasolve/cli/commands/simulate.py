@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.common import Overwrite, Printing
+from iasolve.cli.options import Overwrite, Printing
 
 __all__ = ["simulate"]
 
@@ -53,7 +53,7 @@ def simulate(
     clipped.
     Of --task mask, k-space goes to npy, or with its mask to npz. The boundary of a blur is circular.
     """
-    from iasolve.cli.simulating import Simulation, simulate_files
+    from iasolve.cli.simulation import Simulation, simulate_files
 
     simulation = Simulation(
         task=task,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.common import Printing, expand
+from iasolve.cli.options import Printing, expand
 
 __all__ = ["app", "list_", "show"]
 
@@ -15,7 +15,7 @@ app = typer.Typer(help="Ready recipes: how a problem is solved.")
 
 def list_(printing: Printing) -> None:
     """List the recipes that come with iasolve."""
-    from iasolve.cli.reporting import Reporter, columns
+    from iasolve.cli.reporter import Reporter, columns
     from iasolve.recipe import list_recipes, load_recipe, recipe_text
 
     reporter = Reporter(printing)
@@ -38,7 +38,7 @@ def show(
     """Print a recipe with its comments: a start for one's own."""
     from pathlib import Path
 
-    from iasolve.cli.reporting import Reporter
+    from iasolve.cli.reporter import Reporter
     from iasolve.recipe import load_recipe, recipe_text
 
     reporter = Reporter(printing)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iasolve.cli.common import Printing
+from iasolve.cli.options import Printing
 
 __all__ = ["evaluate"]
 
@@ -31,9 +31,9 @@ def evaluate(
     import math
 
     from iasolve.cli.errors import SOME_FAILED, UsageError
-    from iasolve.cli.evaluating import compare_files
     from iasolve.cli.folders import list_failures
-    from iasolve.cli.reporting import Reporter, columns
+    from iasolve.cli.reporter import Reporter, columns
+    from iasolve.cli.scores import compare_files
 
     if data_range is not None and not (math.isfinite(data_range) and data_range > 0):
         raise UsageError(f"--data-range {data_range}: expected a positive number")

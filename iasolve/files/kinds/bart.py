@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Measured, Picture, Wanted
-from .errors import UnfitData, UnreadableFile
-from .source import decoding
+from ..contents import Measured, Picture, Wanted
+from ..errors import UnfitData, UnreadableFile
+from ..source import decoding
 
 __all__ = ["bart_obstacle", "decode_bart", "decode_kspace", "encode_bart", "header_bytes"]
 

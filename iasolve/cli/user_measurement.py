@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from iasolve.cli.errors import UnfitInput
-from iasolve.cli.inputs import Source
+from iasolve.cli.sources import Source
 from iasolve.files import ImageFile, MeasurementFile
 from iasolve.operators import LinearOperator
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 import iasolve
 from iasolve.cli.errors import DeviceError, UnfitInput, UsageError
-from iasolve.cli.inputs import Source
 from iasolve.cli.outputs import Outputs, std_type
-from iasolve.cli.reporting import plain, spread
+from iasolve.cli.reporter import plain, spread
 from iasolve.cli.settings import Settings
+from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
 from iasolve.files import write_image, write_json
 from iasolve.inference import Result, UnlikePriorWarning

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Picture, Wanted
-from .errors import UnfitData, UnreadableFile
+from ..contents import Picture, Wanted
+from ..errors import UnfitData, UnreadableFile
+from ..source import decoding, require_plausible
 from .raster import samples_of
-from .source import decoding, require_plausible
 
 __all__ = ["decode_tiff", "encode_tiff", "tiff_obstacle"]
 

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Picture, Scaling, Wanted
-from .errors import UnfitData, UnreadableFile, WriteError
-from .optional import NIFTI
-from .source import decoding, require_plausible
+from ..contents import Picture, Scaling, Wanted
+from ..errors import UnfitData, UnreadableFile, WriteError
+from ..optional import NIFTI
+from ..source import decoding, require_plausible
 
 __all__ = ["decode_nifti", "encode_nifti", "nifti_obstacle"]
 

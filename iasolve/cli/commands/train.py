@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iasolve.cli.common import Printing
+from iasolve.cli.options import Printing
 
 __all__ = ["train"]
 
@@ -44,7 +44,7 @@ def train(
     from dataclasses import replace
 
     from iasolve.cli.errors import INTERRUPTED, UnfitInput, UsageError
-    from iasolve.cli.reporting import Reporter
+    from iasolve.cli.reporter import Reporter
 
     if resume and init is not None:
         raise UsageError("--resume and --init: the one continues a run, the other starts one; give one of them")
@@ -73,7 +73,7 @@ def train(
         raise UsageError(f"--resume: nothing to resume, no {checkpoint}. Leave out --resume to start")
     if checkpoint.is_file() and not (resume or overwrite):
         raise UsageError(f"{folder} holds a run already: --resume continues it, --overwrite starts over")
-    from iasolve.cli.solving import choose_device
+    from iasolve.cli.solver import choose_device
     from iasolve.priors import find_prior
     from iasolve.training.loop import train as run
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .errors import UnfitData
+from ..errors import UnfitData
 
 __all__ = ["Encoding", "read_encoding"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iasolve.cli.common import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Writing
 
 if TYPE_CHECKING:
-    from iasolve.cli.inputs import Source
+    from iasolve.cli.sources import Source
     from iasolve.operators import LinearOperator
 
 __all__ = ["solve"]
@@ -50,10 +50,10 @@ def solve(
     shape, or whatever the other commands read. 'iasolve check-operator' prints what the check finds.
     """
     from iasolve.cli.folders import is_folder
-    from iasolve.cli.measuring import measured
-    from iasolve.cli.running import run
     from iasolve.cli.task import Task
+    from iasolve.cli.user_measurement import measured
     from iasolve.cli.user_operator import UserOperator, aside
+    from iasolve.cli.workflow import run
     from iasolve.files import MEASUREMENT_SUFFIXES, read_measurement
 
     named = UserOperator(operator, operator_args)

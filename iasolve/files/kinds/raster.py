@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Picture, Wanted
-from .errors import UnfitData
-from .source import decoding
+from ..contents import Picture, Wanted
+from ..errors import UnfitData
+from ..source import decoding
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..contents import Measured
+from ..errors import UnfitData
+from ..source import decoding
 from .acquisitions import lines_of_images, sort_lines, without_oversampling
-from .contents import Measured
-from .errors import UnfitData
 from .ismrmrd_header import read_encoding
-from .source import decoding
 
 __all__ = ["decode_ismrmrd", "is_ismrmrd"]
 

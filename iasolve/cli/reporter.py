@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from iasolve.cli.common import Printing
+from iasolve.cli.options import Printing
 
 __all__ = ["Reporter", "columns", "plain", "spread"]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.common import Printing, Running
+from iasolve.cli.options import Printing, Running
 
 __all__ = ["demo"]
 

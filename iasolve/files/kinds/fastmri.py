@@ -8,12 +8,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contents import Measured, Picture, Wanted
+from ..errors import FileError, UnfitData
+from ..source import decoding, require_kspace, require_plausible
 from . import ismrmrd
-from .contents import Measured, Picture, Wanted
-from .errors import UnfitData
-from .source import decoding, require_kspace, require_plausible
 
-__all__ = ["decode_fastmri", "decode_kspace", "encode_fastmri", "fastmri_obstacle"]
+__all__ = ["decode_any", "decode_fastmri", "decode_kspace", "encode_fastmri", "fastmri_obstacle", "takes_results"]
 
 Array = NDArray[Any]
 
@@ -107,6 +107,51 @@ def decode_fastmri(path: Path, key: str | None) -> Picture:
         samples = np.asarray(data[()])[..., np.newaxis]
     samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
     return Picture(samples, shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None)
+
+
+def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
+    """Read a dataset of any shape; the k-space of an ISMRMRD file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    key : str or None
+        Name of the dataset; by default the first there is of ``names``, or the only one.
+    names : tuple of str
+        See ``key``.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        No complete HDF5 file, or without such a dataset.
+    """
+    import h5py
+
+    if ismrmrd.is_ismrmrd(path, key):
+        return ismrmrd.decode_ismrmrd(path, key, None).kspace
+    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
+        arrays = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+        name = key or next((name for name in names if name in arrays), arrays[0] if len(arrays) == 1 else None)
+        if name is None or not isinstance(file.get(name), h5py.Dataset):
+            found = f"no dataset named {key!r}" if key else f"{len(arrays)} datasets"
+            listing = ", ".join(arrays) or "none"
+            advice = f"Name one, as in {path.name}:{arrays[0] if arrays else names[0]}"
+            raise UnfitData(path, f"{found} ({listing})", "one dataset, or its name", advice)
+        require_plausible(int(file[name].nbytes), path)
+        return np.asarray(file[name][()])
+
+
+def takes_results(path: Path, grey: bool) -> bool:
+    """Whether the result of this file can go to one of its name: not to fastMRI's layout where it is no grey image.
+
+    Nor where the file holds acquisitions: those are no images. A file that cannot be read counts as fastMRI's, since
+    its reader will say what is wrong.
+    """
+    try:
+        return grey and not ismrmrd.is_ismrmrd(path, None)
+    except FileError:
+        return True
 
 
 def fastmri_obstacle(wanted: Wanted) -> str | None:

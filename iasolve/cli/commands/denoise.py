@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iasolve.cli.common import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Writing
 
 __all__ = ["denoise"]
 
@@ -27,9 +27,9 @@ def denoise(
     and dcm. What comes out has the input's type and range; slices, pages and colours are kept. OUT.json beside it says
     what was done.
     """
-    from iasolve.cli.inputs import image_source
-    from iasolve.cli.running import run
+    from iasolve.cli.sources import image_source
     from iasolve.cli.task import Task
+    from iasolve.cli.workflow import run
     from iasolve.files import IMAGE_SUFFIXES
 
     def operator(source: Any, shape: Any, dtype: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iasolve.cli.common import Printing, expand
+from iasolve.cli.options import Printing, expand
 
 __all__ = ["app", "list_", "show", "verify"]
 
@@ -18,7 +18,7 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="A prior's name, or t
 
 def list_(printing: Printing) -> None:
     """List the priors that come with iasolve, and those that other installed packages bring."""
-    from iasolve.cli.reporting import Reporter, columns
+    from iasolve.cli.reporter import Reporter, columns
     from iasolve.priors import PriorError, find_prior, list_priors, read_card
     from iasolve.priors.registry import origin_of
 
@@ -43,7 +43,7 @@ def list_(printing: Printing) -> None:
 
 def show(name: _Name, printing: Printing) -> None:
     """Print what is known about a prior: architecture, data and licence, training, validation, latents, rings."""
-    from iasolve.cli.reporting import Reporter
+    from iasolve.cli.reporter import Reporter
     from iasolve.priors import find_prior, read_card
 
     reporter = Reporter(printing)
@@ -55,7 +55,7 @@ def show(name: _Name, printing: Printing) -> None:
 
 def verify(name: _Name, printing: Printing) -> None:
     """Check a prior's weights against the SHA-256 in its card, and that they load."""
-    from iasolve.cli.reporting import Reporter
+    from iasolve.cli.reporter import Reporter
     from iasolve.priors import find_prior, load_prior
 
     reporter = Reporter(printing)
@@ -87,7 +87,7 @@ def _readable(card: Mapping[str, Any], path: str) -> str:
 
 def _latents(card: Mapping[str, Any]) -> list[str]:
     """Per layer: how many of its units vary over images, and what it says of one."""
-    from iasolve.cli.reporting import columns
+    from iasolve.cli.reporter import columns
 
     layers = card.get("latents")
     if not layers:
@@ -102,7 +102,7 @@ def _latents(card: Mapping[str, Any]) -> list[str]:
 
 def _rings(card: Mapping[str, Any]) -> list[str]:
     """Per ring: what the decoder leaves unexplained against what there is."""
-    from iasolve.cli.reporting import columns
+    from iasolve.cli.reporter import columns
 
     noise, power = card.get("sigma_x"), card.get("ring_power")
     if not noise or not power:

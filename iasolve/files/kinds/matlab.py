@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Measured, Picture, Wanted
-from .errors import UnfitData, WriteError
+from ..contents import Measured, Picture, Wanted
+from ..errors import UnfitData, WriteError
+from ..source import require_kspace
 from .matlab_variables import load_variable, variable_shapes
-from .source import require_kspace
 
-__all__ = ["decode_kspace", "decode_matlab", "encode_matlab", "matlab_obstacle"]
+__all__ = ["decode_any", "decode_kspace", "decode_matlab", "encode_matlab", "matlab_obstacle"]
 
 Array = NDArray[Any]
 
@@ -57,6 +57,13 @@ def decode_matlab(path: Path, key: str | None) -> Picture:
     samples = np.moveaxis(array if colour else array[..., np.newaxis], (0, 1, 2 if colour else -1), (-3, -2, -1))
     axes = " x ".join(ORDINALS.get(axis, f"axis {axis + 1}") for axis in range(first, array.ndim))
     return Picture(samples, lead, key=key, slice_axis=axes or None)
+
+
+def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
+    """Read an array of any shape; ``names`` are looked for without a key. Errors as :func:`decode_matlab`."""
+    array = load_variable(path, key, names, vectors=True)[0]
+    # MATLAB has no vectors, only single columns and rows
+    return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
 
 
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UnfitData
+from ..errors import UnfitData
+from ..source import require_plausible
 from .ismrmrd_header import Encoding
-from .source import require_plausible
 
 __all__ = ["lines_of_images", "sort_lines", "without_oversampling"]
 
