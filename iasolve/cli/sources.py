@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from iasolve.cli.errors import UnfitInput
 from iasolve.files import ImageFile, KSpaceFile, read_image, read_kspace, read_mask
+from iasolve.sampling import measured_positions
 
-__all__ = ["Source", "centred_ifft2", "find_mask", "image_source", "kspace_source"]
+__all__ = ["Source", "centred_ifft2", "image_source", "kspace_source"]
 
 Array = NDArray[Any]
 
 _AXES = (-2, -1)
-# A line counts as sampled when most of its entries are not exactly zero: a real line may hold a few zeros.
-_FILLED = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class Source:
     notes : list of str
         For the user.
     mask : ndarray of bool or None, shape ``(H, W)``
-        K-space only.
+        K-space only; None where its slices were sampled differently.
     maps : ndarray or None, shape ``(coils, H, W)`` or ``(pages, coils, H, W)``
         Sensitivities, where the user gives them.
     """
@@ -79,13 +78,14 @@ def kspace_source(path: Path, mask: str, maps: str = "auto") -> Source:
     notes: list[str] = []
     if mask == "auto":
         if file.mask is not None:
-            measured, origin = np.broadcast_to(file.mask, file.kspace.shape[-2:]), "the mask in the file"
+            measured, origin = np.broadcast_to(file.mask, (1, *file.kspace.shape[-2:])), "the mask in the file"
         else:
-            measured, origin = find_mask(file)
+            measured, what = measured_positions((file.kspace != 0).any(axis=1))
+            origin = f"the non-zero {what}" + (" of each slice" if len(measured) > 1 else "")
     else:
         given = read_mask(mask)
         try:
-            measured = np.broadcast_to(given, file.kspace.shape[-2:])
+            measured = np.broadcast_to(given, (1, *file.kspace.shape[-2:]))
         except ValueError:
             raise UnfitInput(
                 f"{mask}: a mask of {given.shape[0]} x {given.shape[1]}. Expected one for k-space of "
@@ -98,11 +98,11 @@ def kspace_source(path: Path, mask: str, maps: str = "auto") -> Source:
                 f"the mask calls {int(empty.sum())} of {int(measured.sum())} entries measured where the k-space is "
                 "exactly 0: check that mask and k-space belong together and are both centred"
             )
-    if not measured.any() or not (file.kspace * measured).any():
+    y = file.kspace * measured[:, np.newaxis]
+    if not y.any():
         raise UnfitInput(
             f"{path}: nothing was measured: the k-space is zero wherever the mask samples. Check both files"
         )
-    y = file.kspace * measured
     # root sum of squares over the coils
     zero_filled = np.sqrt((np.abs(centred_ifft2(y)) ** 2).sum(axis=1, keepdims=True, dtype=np.float64))
     real = np.dtype(np.float64 if file.dtype == np.complex128 else np.float32)
@@ -121,9 +121,11 @@ def kspace_source(path: Path, mask: str, maps: str = "auto") -> Source:
     }
     if file.coils == 1:
         # of a real image, each frequency also tells its mirror image
-        facts["acceleration_if_real"] = measured.size / int((measured | _mirrored(measured)).sum())
+        facts["acceleration_if_real"] = measured.size / int(sum((one | _mirrored(one)).sum() for one in measured))
     sensitivities = None if maps == "auto" else _read_maps(maps, file)
-    return Source(y, like, facts, notes, np.ascontiguousarray(measured), sensitivities)
+    # slices that were sampled differently have their masks found again, each its own
+    shared = np.ascontiguousarray(measured[0]) if len(measured) == 1 else None
+    return Source(y, like, facts, notes, shared, sensitivities)
 
 
 def _read_maps(path: str, file: KSpaceFile) -> Array:
@@ -135,47 +137,6 @@ def _read_maps(path: str, file: KSpaceFile) -> Array:
             "one slice for all. Give the maps that belong to it, or --maps auto"
         )
     return maps if len(maps) > 1 else maps[0]
-
-
-def find_mask(file: KSpaceFile) -> tuple[NDArray[np.bool_], str]:
-    """The entries that are not exactly zero, as whole lines where they are lines.
-
-    Parameters
-    ----------
-    file : KSpaceFile
-
-    Returns
-    -------
-    tuple of (ndarray of bool ``(H, W)``, str)
-        The mask and how it was found.
-
-    Raises
-    ------
-    UnfitInput
-        When slices were sampled differently.
-    """
-    filled = (file.kspace != 0).any(axis=1)
-    found, origins = zip(*(_lines(plane) for plane in filled), strict=True)
-    together = np.any(found, axis=0)
-    differing = max(float((plane != together).mean()) for plane in found)
-    if differing > 0.01:
-        raise UnfitInput(
-            f"{file.path}: its slices were sampled differently ({differing:.0%} of the entries). Expected one mask for "
-            "all. Give it with --mask, or save each slice as a file"
-        )
-    return together, f"the non-zero {origins[0]}"
-
-
-def _lines(filled: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], str]:
-    if not filled.any():
-        return filled, "entries"
-    for axis, name in ((0, "columns"), (1, "rows")):
-        touched = filled.any(axis=axis, keepdims=True)
-        share = filled.mean(axis=axis, keepdims=True)[touched]
-        # all of both directions full is a fully sampled k-space, whichever way one looks
-        if share.min() >= _FILLED:
-            return np.broadcast_to(touched, filled.shape), name
-    return filled, "entries"
 
 
 def centred_ifft2(y: Array) -> Array:

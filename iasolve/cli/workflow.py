@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         [sum(values) for values in zip(*(row[key] for row in report["scales"]), strict=True)]
         for key in ("before", "after")
     )
-    steps = sum(row["steps"] for row in report["scales"])
+    steps = _steps(report["scales"])
     misfits = [value for row in report["scales"] for value in row["misfit"]]
     better, count = sum(report["improved"]), len(report["improved"])
     lines = [
@@ -93,7 +93,7 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     if "acceleration" in report["operator"]:
         lines += _sampling(report["operator"])
     passes = report["recipe"]["passes"]
-    refined = f"{passes} passes, {steps} steps, objective {spread(before, 6)} -> {spread(after, 6)} nats"
+    refined = f"{passes} passes, {steps or 'no steps'}, objective {spread(before, 6)} -> {spread(after, 6)} nats"
     worked = bool(steps or passes)
     lines += [
         f"  solved    prior {report['prior']['name']}, recipe {report['recipe']['name']}, {report['device']}, "
@@ -108,6 +108,16 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     if outputs.figure is not None:
         lines.append(f"  figure    {outputs.figure}")
     return "\n".join(lines)
+
+
+def _steps(scales: Sequence[Mapping[str, Any]]) -> str:
+    """The steps that were taken: scales that move together, or one after the other, take as many each."""
+    counts = {row["scale"]: row["steps"] for row in scales}
+    if not any(counts.values()):
+        return ""
+    if len(set(counts.values())) == 1:
+        return f"{counts.popitem()[1]} steps of every scale"
+    return "steps " + ", ".join(f"{scale}={count}" for scale, count in counts.items() if count)
 
 
 def _sampling(found: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ from iasolve.operators.compression import compress_coils
 from iasolve.operators.espirit import estimate_maps
 from iasolve.operators.masks import acceleration
 from iasolve.operators.noise import GaussianNoise
+from iasolve.sampling import measured_positions
 
 __all__ = ["CoilProblem", "pose_coils", "sampled_positions"]
 
@@ -153,6 +154,8 @@ def pose_coils(
 def sampled_positions(kspace: Tensor, mask: Array | None = None) -> Tensor:
     """Mask ``(H, W)``, boolean: the given one, or where any coil of ``(..., coils, H, W)`` is not 0.
 
+    Lines that are not 0 but for a few entries count as whole lines.
+
     Raises
     ------
     ValueError
@@ -160,7 +163,8 @@ def sampled_positions(kspace: Tensor, mask: Array | None = None) -> Tensor:
     """
     grid = tuple(kspace.shape[-2:])
     if mask is None:
-        found = (kspace != 0).flatten(0, -3).any(0)
+        nonzero = (kspace != 0).flatten(0, -3).any(0, keepdim=True)
+        found = torch.from_numpy(np.array(measured_positions(nonzero.cpu().numpy())[0][0])).to(kspace.device)
     else:
         values = as_tensor(mask).to(kspace.device)
         try:

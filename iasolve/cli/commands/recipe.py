@@ -24,7 +24,7 @@ def list_(printing: Printing) -> None:
     for name in list_recipes():
         recipe = load_recipe(name)
         about = [line.lstrip("# ") for line in recipe_text(name).splitlines() if line.startswith("#")]
-        rows.append([name, recipe.mode, str(recipe.steps), about[0] if about else ""])
+        rows.append([name, recipe.mode, str(recipe.steps) if recipe.takes_steps else "0", about[0] if about else ""])
         reports.append({**recipe.to_dict(), "about": " ".join(about)})
     # the last column is text, so it goes left
     widest = max(len(row[3]) for row in rows)
