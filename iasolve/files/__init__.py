@@ -5,7 +5,7 @@ with the input's own type, range and layout. Every error is a :class:`FileError`
 and a row in the table of ``formats.py``.
 """
 
-from .atomic import atomic_write, write_json
+from .atomic import atomic_write, sha256_of, sweep_leftovers, write_json, write_together
 from .errors import FileError, UnfitData, UnreadableFile, WriteError
 from .folders import guard_output, list_inputs
 from .formats import (
@@ -15,12 +15,15 @@ from .formats import (
     MEASUREMENT_SUFFIXES,
     PLANE_SUFFIXES,
     companions,
+    prepare_to_read,
     stem_of,
     suffix_of,
     takes_results,
 )
 from .images import ImageFile, read_image
+from .kinds.ismrmrd_header import reconstructed_size
 from .kspace import KSpaceFile, read_kspace
+from .links import trust_links
 from .locating import split_key
 from .measurements import MeasurementFile, read_measurement
 from .planes import read_kernel, read_mask
@@ -45,19 +48,25 @@ __all__ = [
     "companions",
     "guard_output",
     "list_inputs",
+    "prepare_to_read",
     "read_image",
     "read_kernel",
     "read_kspace",
     "read_mask",
     "read_measurement",
+    "reconstructed_size",
     "require_carry",
     "require_finite",
+    "sha256_of",
     "split_key",
     "stem_of",
     "suffix_of",
     "suffixes_for",
+    "sweep_leftovers",
     "takes_results",
+    "trust_links",
     "write_image",
     "write_json",
     "write_kspace",
+    "write_together",
 ]

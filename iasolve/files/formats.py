@@ -5,17 +5,18 @@ A new format is a module in ``kinds/`` and a row here; no other module knows a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from numpy.typing import NDArray
 
 from .contents import Measured, Picture, Wanted
-from .errors import PathInput
+from .errors import FileError, PathInput
 from .kinds import arrays, bart, dicom, fastmri, ismrmrd, matlab, nifti, raster, tiff
 from .optional import DICOM, NIFTI, Extra
+from .worker import read_apart, start_worker
 
 __all__ = [
     "FORMATS",
@@ -29,6 +30,7 @@ __all__ = [
     "Format",
     "companions",
     "format_of",
+    "prepare_to_read",
     "read_array",
     "read_kspace_of",
     "read_picture",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ class Format:
         Why such a file cannot hold what is wanted, or None if it can.
     takes_results : callable
         ``(path, grey)``: whether the result of such an input is written to a file of the same name; ``grey`` says that
-        it is real and has one channel.
+        it is real and has one channel. None: always.
     keyed : bool
         Whether a key (``path:key``) may be given.
     opacity : bool
         Whether there is a place for opacity.
+    native : bool
+        Whether libraries written in C take it apart, which damage may crash or block: see :mod:`.worker`.
     extra : Extra or None
         What has to be installed.
     beside : mapping of str to callable
@@ -85,9 +90,10 @@ class Format:
     write: Callable[[BinaryIO, Picture, Path], None] | None = None
     write_kspace: Callable[[BinaryIO, Array, Array | None, Path], None] | None = None
     obstacle: Callable[[Wanted], str | None] = lambda wanted: None
-    takes_results: Callable[[Path, bool], bool] = lambda path, grey: True
+    takes_results: Callable[[Path, bool], bool] | None = None
     keyed: bool = False
     opacity: bool = False
+    native: bool = False
     extra: Extra | None = None
     beside: Mapping[str, Callable[[Picture], bytes]] = field(default_factory=dict)
 
@@ -109,12 +115,30 @@ FORMATS = (
         obstacle=raster.raster_obstacle,
         planes=True,
         opacity=True,
+        native=True,
     ),
     Format(
         (".jpg", ".jpeg"),
         image=raster.decode_raster,
         write=raster.encode_raster,
         obstacle=raster.raster_obstacle,
+        native=True,
+    ),
+    Format(
+        (".bmp",),
+        image=raster.decode_raster,
+        write=raster.encode_raster,
+        obstacle=raster.raster_obstacle,
+        planes=True,
+        native=True,
+    ),
+    Format(
+        (".webp",),
+        image=raster.decode_raster,
+        write=raster.encode_raster,
+        obstacle=raster.raster_obstacle,
+        opacity=True,
+        native=True,
     ),
     Format(
         (".tif", ".tiff"),
@@ -123,6 +147,7 @@ FORMATS = (
         obstacle=tiff.tiff_obstacle,
         planes=True,
         opacity=True,
+        native=True,
     ),
     Format((".npy",), **_ARRAYS),
     Format((".npz",), **_ARRAYS, keyed=True),
@@ -134,7 +159,14 @@ FORMATS = (
         keyed=True,
         extra=NIFTI,
     ),
-    Format((".dcm",), image=dicom.decode_dicom, write=dicom.encode_dicom, obstacle=dicom.dicom_obstacle, extra=DICOM),
+    Format(
+        (".dcm",),
+        image=dicom.decode_dicom,
+        write=dicom.encode_dicom,
+        obstacle=dicom.dicom_obstacle,
+        native=True,
+        extra=DICOM,
+    ),
     Format(
         (".mat",),
         image=matlab.decode_matlab,
@@ -143,6 +175,7 @@ FORMATS = (
         write=matlab.encode_matlab,
         obstacle=matlab.matlab_obstacle,
         keyed=True,
+        native=True,
     ),
     Format(
         (".cfl",),
@@ -161,8 +194,9 @@ FORMATS = (
         obstacle=fastmri.fastmri_obstacle,
         takes_results=fastmri.takes_results,
         keyed=True,
+        native=True,
     ),
-    Format((".mrd",), kspace=ismrmrd.decode_ismrmrd, keyed=True),
+    Format((".mrd",), kspace=ismrmrd.decode_ismrmrd, keyed=True, native=True),
 )
 
 
@@ -181,24 +215,36 @@ KEYED_SUFFIXES = _suffixes(lambda entry: entry.keyed)
 _BY_SUFFIX = {suffix: entry for entry in FORMATS for suffix in entry.suffixes}
 
 
+def _read(entry: Format, reader: Callable[..., Result], path: Path, *arguments: Any) -> Result:
+    if entry.extra is not None:
+        entry.extra.require_to_read(path)
+    return read_apart(reader, path, *arguments) if entry.native else reader(path, *arguments)
+
+
+def prepare_to_read(paths: Iterable[Path]) -> None:
+    """Start, where one of these files needs it, the process that reads them, while something else is being done."""
+    if any(entry.native for path in paths if (entry := format_of(suffix_of(path))) is not None):
+        start_worker()
+
+
 def read_picture(path: Path, kind: str, key: str | None) -> Picture:
     """The picture in a file of one of :data:`IMAGE_SUFFIXES`; errors as :func:`.images.read_image`."""
-    reader = _BY_SUFFIX[kind].image
-    assert reader is not None, "kind is one of IMAGE_SUFFIXES"
-    return reader(path, key)
+    entry = _BY_SUFFIX[kind]
+    assert entry.image is not None, "kind is one of IMAGE_SUFFIXES"
+    return _read(entry, entry.image, path, key)
 
 
 def read_kspace_of(path: Path, kind: str, key: str | None, slices: slice | None = None) -> Measured:
     """The k-space in a file of one of :data:`KSPACE_SUFFIXES`; errors as :func:`.kspace.read_kspace`."""
-    reader = _BY_SUFFIX[kind].kspace
-    assert reader is not None, "kind is one of KSPACE_SUFFIXES"
-    return reader(path, key, slices)
+    entry = _BY_SUFFIX[kind]
+    assert entry.kspace is not None, "kind is one of KSPACE_SUFFIXES"
+    return _read(entry, entry.kspace, path, key, slices)
 
 
 def read_array(path: Path, kind: str, key: str | None, names: tuple[str, ...]) -> Array | None:
     """The array in a file that holds arrays of any shape, or None for a kind of file that does not."""
-    reader = _BY_SUFFIX[kind].array
-    return None if reader is None else reader(path, key, names)
+    entry = _BY_SUFFIX[kind]
+    return None if entry.array is None else _read(entry, entry.array, path, key, names)
 
 
 def format_of(suffix: str) -> Format | None:
@@ -247,4 +293,9 @@ def takes_results(path: PathInput, grey: bool) -> bool:
         Whether results are real, with one channel.
     """
     entry = format_of(suffix_of(path))
-    return entry is not None and entry.write is not None and entry.takes_results(Path(path), grey)
+    if entry is None or entry.write is None or entry.takes_results is None:
+        return entry is not None and entry.write is not None
+    try:
+        return _read(entry, entry.takes_results, Path(path), grey)
+    except FileError:  # told when it is read
+        return True

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import PathInput, UnfitData
 from .formats import KSPACE_SUFFIXES, read_kspace_of
+from .kinds.ismrmrd_header import reconstructed_size
 from .locating import locate
 from .planes import mask_from
 from .source import require_finite, require_numeric
@@ -67,6 +68,13 @@ class KSpaceFile:
     def slices(self) -> int:
         """Number of slices."""
         return int(self.kspace.shape[0])
+
+    @property
+    def field_of_view(self) -> tuple[int, int]:
+        """Size of the image that the scan was made for: less than ``(H, W)`` where the header tells of oversampling."""
+        height, width = self.kspace.shape[-2:]
+        size = reconstructed_size(self.header) or (height, width)
+        return min(size[0], height), min(size[1], width)
 
     @property
     def coils(self) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .atomic import atomic_write
+from .atomic import atomic_write, write_together
 from .contents import Picture, Scaling, Wanted
 from .errors import FileError, PathInput, WriteError
 from .formats import KSPACE_OUT_SUFFIXES, WRITABLE_SUFFIXES, format_of, suffix_of
@@ -183,11 +183,12 @@ def write_image(
         header=like.header if like is not None and own else None,
         note=note,
     )
-    with _encoding(path), ExitStack() as stack:
-        # all are written before the first takes its name, and the main file, entered last, takes it first
+    with _encoding(path), write_together():
         for other, content in entry.beside.items():
-            stack.enter_context(atomic_write(Path(path).with_suffix(other))).write(content(picture))
-        entry.write(stack.enter_context(atomic_write(path)), picture, Path(path))
+            with atomic_write(Path(path).with_suffix(other)) as handle:
+                handle.write(content(picture))
+        with atomic_write(path) as handle:
+            entry.write(handle, picture, Path(path))
 
 
 def write_kspace(path: PathInput, kspace: Array, mask: NDArray[np.bool_] | None = None) -> None:

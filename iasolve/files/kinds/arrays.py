@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..contents import Measured, Picture
 from ..errors import UnfitData, UnreadableFile
-from ..source import decoding, require_kspace, require_numeric
+from ..source import decoding, require_kspace, require_numeric, require_plausible, require_room
 
 __all__ = ["decode_any", "decode_array", "decode_kspace", "encode_array", "encode_kspace"]
 
@@ -91,14 +92,33 @@ def _load(path: Path, key: str | None) -> Array:
             if stream.read(2) == b"PK":
                 raise UnreadableFile(path, "an .npz archive", "a single .npy array", "Rename the file to .npz")
             stream.seek(0)
+            held = path.stat().st_size
         else:
             archive = stack.enter_context(zipfile.ZipFile(path))
             member = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
             stream = stack.enter_context(archive.open(member))
+            held = archive.getinfo(member).file_size
+        _require_room(stack.enter_context(archive.open(member)) if key is not None else stream, held, path)
+        if key is None:
+            stream.seek(0)
         array: Array = np.lib.format.read_array(stream, allow_pickle=False)
         if key is not None:
             stream.read(1)  # the checksum is compared at the end of the member, and numpy may stop short
         return array
+
+
+def _require_room(stream: IO[bytes], held: int, path: Path) -> None:
+    """Look at what an array's header declares, before memory is taken for it."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    if version > (2, 0):
+        return  # field names in UTF-8: no array of numbers, which is said when it is read
+    shape, _, dtype = read(stream)
+    declared = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and declared > held:
+        raise UnreadableFile(path, f"{held} bytes, of {declared} declared", "a complete array", "Copy or save it again")
+    require_plausible(declared, path)
+    require_room(math.prod(shape), path)
 
 
 def _choose(path: Path, key: str | None, prefer: tuple[str, ...]) -> str:
@@ -169,8 +189,8 @@ def decode_array(path: Path, key: str | None) -> Picture:
     Returns
     -------
     Picture
-        From ``(H, W)``, ``(pages, H, W)``, and for real data ``(H, W, 3)`` and ``(pages, H, W, 3)``, which
-        are taken for colour.
+        From ``(H, W)``, ``(H, W, 1)``, ``(pages, H, W)``, and for real data ``(H, W, 3)`` and ``(pages, H, W, 3)``,
+        which are taken for colour.
 
     Raises
     ------
@@ -191,6 +211,9 @@ def decode_array(path: Path, key: str | None) -> Picture:
             "Give the colours alone (a[..., :3]), complex values as a complex array "
             "(a[..., 0] + 1j * a[..., 1]), or move pages first (numpy.moveaxis(a, -1, 0))",
         )
+    if array.ndim == 3 and shape[-1] == 1 and min(shape[:-1]) > 4:
+        # a grey image whose colours come last, as other libraries have it, and no stack of images one pixel wide
+        return Picture(array, (), key=key)
     if array.ndim in (2, 3):
         return Picture(array[..., np.newaxis], shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None)
     raise UnfitData(
@@ -218,7 +241,8 @@ def encode_kspace(handle: BinaryIO, kspace: Array, mask: Array | None, path: Pat
     if path.suffix.lower() == ".npy":
         np.save(handle, kspace, allow_pickle=False)
         return
-    np.savez_compressed(handle, kspace=kspace, **({} if mask is None else {"mask": mask}))
+    arrays: dict[str, Any] = {"kspace": kspace} if mask is None else {"kspace": kspace, "mask": mask}
+    np.savez_compressed(handle, **arrays)
 
 
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contents import Picture, Scaling, Wanted
-from ..errors import UnfitData, WriteError
+from ..errors import UnfitData, UnreadableFile, WriteError
 from ..optional import DICOM
-from ..source import decoding
+from ..source import decoding, require_plausible, require_room
 
 __all__ = ["decode_dicom", "dicom_obstacle", "encode_dicom"]
 
@@ -44,10 +44,14 @@ class Source:
         All else.
     shape : tuple of int
         Frames (if it has an axis of them), rows, columns.
+    padding : ndarray of bool or None
+        Pixels that were not scanned, whose value says so.
     """
 
     dataset: Any
     shape: tuple[int, ...]
+    padding: NDArray[np.bool_] | None = None
+    facts = ("patient, study and place of the slices",)
 
 
 def decode_dicom(path: Path, key: str | None = None) -> Picture:
@@ -92,7 +96,20 @@ def decode_dicom(path: Path, key: str | None = None) -> Picture:
                 "MONOCHROME2 or MONOCHROME1",
                 "Export the original grey images rather than a screenshot or a colour map",
             )
+        bits = int(dataset.BitsAllocated)
+        if bits not in (8, 16, 32):
+            raise UnfitData(
+                path,
+                f"{bits} bit(s) a pixel, as segmentations have",
+                "a grey image of 8, 16 or 32",
+                "Give the image that was segmented",
+            )
+        _require_decoder(dataset, path)
         slope, intercept = _rescaling(dataset, path)
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        declared = frames * int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+        require_plausible(declared, path)
+        require_room(frames * int(dataset.Rows) * int(dataset.Columns), path)
         stored = np.asarray(dataset.pixel_array)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
@@ -101,7 +118,7 @@ def decode_dicom(path: Path, key: str | None = None) -> Picture:
         # low + high - stored, as one more slope and intercept
         slope, intercept = -slope, intercept + slope * (low + high)
     del dataset.PixelData
-    source = Source(dataset, stored.shape)
+    source = Source(dataset, stored.shape, _padding(dataset, stored))
     lead = stored.shape[:-2]
     return Picture(
         stored[..., np.newaxis],
@@ -135,6 +152,36 @@ def _rescaling(dataset: Any, path: Path) -> tuple[float, float]:
     if slope == 0 or not np.isfinite([slope, intercept]).all():
         raise UnfitData(path, f"a rescale slope of {slope:g}", "one that is not zero", "Export the image again")
     return slope, intercept
+
+
+def _require_decoder(dataset: Any, path: Path) -> None:
+    from pydicom.pixels import get_decoder  # type: ignore[attr-defined]  # public, but not in its __all__
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed or syntax.is_deflated:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise UnreadableFile(
+            path,
+            f"compressed as {syntax.name}, for which there is no decoder here",
+            "a decoder",
+            "Install those of the extra, pip install 'iasolve[dicom]', or export the image uncompressed",
+        )
+
+
+def _padding(dataset: Any, stored: Array) -> NDArray[np.bool_] | None:
+    """Pixels that hold the padding value, or a value between it and its limit."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit", value)
+    low, high = sorted((int(value), int(limit)))
+    padded: NDArray[np.bool_] = (stored >= low) & (stored <= high)
+    return padded if padded.any() else None
 
 
 def dicom_obstacle(wanted: Wanted) -> str | None:
@@ -174,6 +221,8 @@ def encode_dicom(handle: BinaryIO, picture: Picture, path: Path) -> None:
             f"{source.shape}, the frames, rows and columns whose positions the input describes",
             "Write it to .npy or .tif",
         )
+    if source.padding is not None:
+        stored = np.where(source.padding, stored.dtype.type(source.dataset.PixelPaddingValue), stored)
     dataset = copy.deepcopy(source.dataset)
     note = picture.note or "Processed with iasolve"
     pixels = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<")).tobytes()

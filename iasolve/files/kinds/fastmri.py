@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contents import Measured, Picture, Wanted
-from ..errors import FileError, UnfitData
-from ..source import decoding, require_kspace, require_plausible
+from ..errors import UnfitData
+from ..source import require_kspace
 from . import ismrmrd
+from .hdf5 import find, items, load, opened
 
 __all__ = ["decode_any", "decode_fastmri", "decode_kspace", "encode_fastmri", "fastmri_obstacle", "takes_results"]
 
@@ -43,31 +44,28 @@ def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured
     UnreadableFile, UnfitData
         No complete HDF5 file, or without such a dataset.
     """
-    import h5py
-
     if ismrmrd.is_ismrmrd(path, key):
         return ismrmrd.decode_ismrmrd(path, key, slices)
     key = key or "kspace"
     header = mask = None
-    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
+    with opened(path) as file:
         data = _dataset(
             file, key, path, f"Name the k-space, as in {path.name}:kspace; image-only files cannot be used as k-space"
         )
         require_kspace(data.shape or (), data.dtype, path, "slices, H, W", "slices, coils, H, W")
-        require_plausible(int(data.nbytes), path)
-        kspace = np.asarray(data[slices or slice(None)])
+        kspace = load(data, path, slices)
         attributes = {str(name): _python(value) for name, value in file.attrs.items()}
         if key == "kspace":
-            mask = np.asarray(file["mask"][()]) if "mask" in file else None
-            header = _python(file["ismrmrd_header"][()]) if "ismrmrd_header" in file else None
+            others = {name: find(file, name, path) for name in ("mask", "ismrmrd_header")}
+            mask, header = (None if item is None else item[()] for item in others.values())
     coiled = kspace.ndim == 4
     return Measured(
         kspace if coiled else kspace[:, np.newaxis],
         sliced=True,
         coiled=coiled,
-        mask=mask,
+        mask=None if mask is None else np.asarray(mask),
         attributes=attributes,
-        header=header if isinstance(header, str) else None,
+        header=_text(header),
         key=key,
         slice_axis="first axis",
     )
@@ -93,9 +91,7 @@ def decode_fastmri(path: Path, key: str | None) -> Picture:
     UnreadableFile, UnfitData
         No complete HDF5 file, or without such a dataset.
     """
-    import h5py
-
-    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
+    with opened(path) as file:
         key = key or next((name for name in IMAGES if name in file), IMAGES[0])
         data = _dataset(
             file, key, path, f"Name the images, as in {path.name}:image; k-space goes to 'iasolve reconstruct'"
@@ -103,10 +99,11 @@ def decode_fastmri(path: Path, key: str | None) -> Picture:
         shape = data.shape or ()
         if len(shape) not in (2, 3):
             raise UnfitData(path, f"{key!r} of shape {shape}", "(slices, H, W)", "Reshape it, or name another dataset")
-        require_plausible(int(data.nbytes), path)
-        samples = np.asarray(data[()])[..., np.newaxis]
+        samples = load(data, path)[..., np.newaxis]
+        about = find(file, "ismrmrd_header", path)
+        header = None if about is None else _text(about[()])
     samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-    return Picture(samples, shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None)
+    return Picture(samples, shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None, header=header)
 
 
 def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
@@ -130,28 +127,29 @@ def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
 
     if ismrmrd.is_ismrmrd(path, key):
         return ismrmrd.decode_ismrmrd(path, key, None).kspace
-    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
-        arrays = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+    with opened(path) as file:
+        arrays = [name for name, item in items(file, path) if isinstance(item, h5py.Dataset)]
         name = key or next((name for name in names if name in arrays), arrays[0] if len(arrays) == 1 else None)
-        if name is None or not isinstance(file.get(name), h5py.Dataset):
+        data = None if name is None else find(file, name, path)
+        if not isinstance(data, h5py.Dataset):
             found = f"no dataset named {key!r}" if key else f"{len(arrays)} datasets"
             listing = ", ".join(arrays) or "none"
             advice = f"Name one, as in {path.name}:{arrays[0] if arrays else names[0]}"
             raise UnfitData(path, f"{found} ({listing})", "one dataset, or its name", advice)
-        require_plausible(int(file[name].nbytes), path)
-        return np.asarray(file[name][()])
+        return load(data, path)
 
 
 def takes_results(path: Path, grey: bool) -> bool:
     """Whether the result of this file can go to one of its name: not to fastMRI's layout where it is no grey image.
 
-    Nor where the file holds acquisitions: those are no images. A file that cannot be read counts as fastMRI's, since
-    its reader will say what is wrong.
+    Nor where the file holds acquisitions: those are no images.
+
+    Raises
+    ------
+    UnreadableFile
+        If it is no HDF5 file.
     """
-    try:
-        return grey and not ismrmrd.is_ismrmrd(path, None)
-    except FileError:
-        return True
+    return grey and not ismrmrd.is_ismrmrd(path, None)
 
 
 def fastmri_obstacle(wanted: Wanted) -> str | None:
@@ -184,10 +182,16 @@ def encode_fastmri(handle: BinaryIO, picture: Picture, path: Path) -> None:
 def _dataset(file: Any, key: str, path: Path, advice: str) -> Any:
     import h5py
 
-    if key not in file or not isinstance(file[key], h5py.Dataset):
-        listing = ", ".join(f"{name} {getattr(item, 'shape', '(group)')}" for name, item in file.items())
+    data = find(file, key, path)
+    if not isinstance(data, h5py.Dataset):
+        listing = ", ".join(f"{name} {getattr(item, 'shape', '(group)')}" for name, item in items(file, path))
         raise UnfitData(path, f"no dataset named {key!r}", f"one of those it holds ({listing or 'none'})", advice)
-    return file[key]
+    return data
+
+
+def _text(value: Any) -> str | None:
+    plain = _python(value)
+    return plain if isinstance(plain, str) else None
 
 
 def _python(value: Any) -> Any:

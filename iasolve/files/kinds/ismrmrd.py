@@ -12,8 +12,9 @@ import numpy as np
 
 from ..contents import Measured
 from ..errors import UnfitData
-from ..source import decoding
+from ..source import require_room
 from .acquisitions import lines_of_images, sort_lines, without_oversampling
+from .hdf5 import find, opened
 from .ismrmrd_header import read_encoding
 
 __all__ = ["decode_ismrmrd", "is_ismrmrd"]
@@ -31,8 +32,8 @@ def is_ismrmrd(path: Path, key: str | None) -> bool:
     """
     import h5py
 
-    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
-        group = file.get(key or DEFAULT_GROUP)
+    with opened(path) as file:
+        group = find(file, key or DEFAULT_GROUP, path)
         return isinstance(group, h5py.Group) and "xml" in group and "data" in group
 
 
@@ -65,8 +66,8 @@ def decode_ismrmrd(path: Path, key: str | None, slices: slice | None) -> Measure
     """
     import h5py
 
-    with decoding(path, "a complete ISMRMRD file"), h5py.File(path, "r") as file:
-        group = file.get(key or DEFAULT_GROUP)
+    with opened(path, "a complete ISMRMRD file") as file:
+        group = find(file, key or DEFAULT_GROUP, path)
         if not isinstance(group, h5py.Group) or "xml" not in group or "data" not in group:
             raise UnfitData(
                 path,
@@ -74,12 +75,14 @@ def decode_ismrmrd(path: Path, key: str | None, slices: slice | None) -> Measure
                 "an ISMRMRD file",
                 f"Name the group, as in {path.name}:{next(iter(file), DEFAULT_GROUP)}",
             )
-        text = group["xml"][0] if group["xml"].shape else group["xml"][()]
+        xml, data = find(group, "xml", path), find(group, "data", path)
+        text = xml[0] if xml.shape else xml[()]
         header = text.decode("utf-8") if isinstance(text, bytes) else str(text)
+        require_room(path.stat().st_size // 4, path)
         encoding = read_encoding(header, path)
-        heads = np.atleast_1d(group["data"].fields("head")[()])
+        heads = np.atleast_1d(data.fields("head")[()])
         wanted, skipped = lines_of_images(heads, encoding, path)
-        readouts = np.atleast_1d(group["data"].fields("data")[()])[wanted]
+        readouts = np.atleast_1d(data.fields("data")[()])[wanted]
         kspace, measured, series = sort_lines(heads[wanted], readouts, encoding, path)
     axes = " x ".join(series)
     same = bool((measured == measured[:1]).all())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import UnfitData
 
-__all__ = ["Encoding", "read_encoding"]
+__all__ = ["Encoding", "read_encoding", "reconstructed_size"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,48 @@ class Encoding:
     separate_calibration: bool
 
 
+def _encodings(header: str) -> list[ElementTree.Element]:
+    root = ElementTree.fromstring(header)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]  # the namespace is not always declared
+    return root.findall("encoding")
+
+
+def reconstructed_size(header: str | None) -> tuple[int, int] | None:
+    """Size of the image that a scan was made for, which is less than that of its k-space where it was oversampled.
+
+    Parameters
+    ----------
+    header : str or None
+        XML.
+
+    Returns
+    -------
+    tuple of int, or None
+        Along the readout and the phase encoding, in pixels of the k-space's own size; None where the header does not
+        say so, or where images are interpolated.
+    """
+    try:
+        one = _encodings(header or "")[0]
+        sizes = [
+            [
+                float(one.findtext(f"{space}/{what}/{axis}") or "nan")
+                for space in ("encodedSpace", "reconSpace")
+                for what in ("fieldOfView_mm", "matrixSize")
+            ]
+            for axis in "xy"
+        ]
+    except (ElementTree.ParseError, IndexError, ValueError):
+        return None
+    found = []
+    for encoded, lines, shown, pixels in sizes:
+        pixel = encoded / lines if lines else math.nan
+        if not (pixels >= 1 and abs(pixel * pixels - shown) <= 0.02 * shown):
+            return None
+        found.append(int(pixels))
+    return found[0], found[1]
+
+
 def read_encoding(header: str, path: Path) -> Encoding:
     """Read the first encoding of a header.
 
@@ -56,10 +99,7 @@ def read_encoding(header: str, path: Path) -> Encoding:
     ValueError, xml.etree.ElementTree.ParseError
         For a header that is damaged.
     """
-    root = ElementTree.fromstring(header)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]  # the namespace is not always declared
-    encodings = root.findall("encoding")
+    encodings = _encodings(header)
     if not encodings:
         raise UnfitData(path, "a header without an encoding", "one", "Convert the scan again")
     one = encodings[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UnfitData, UnreadableFile
-from ..source import decoding, require_numeric, require_plausible
+from ..source import decoding, require_numeric
+from .hdf5 import find, items, load, opened
 
 __all__ = ["load_variable", "variable_shapes"]
 
@@ -135,10 +135,8 @@ def _load_5(path: Path, key: str) -> Array:
 
 
 def _shapes_hdf5(path: Path) -> Shapes:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return {name: tuple(reversed(item.shape)) for name, item in file.items() if _is_numeric(item)}
+    with opened(path) as file:
+        return {name: tuple(reversed(item.shape)) for name, item in items(file, path) if _is_numeric(item)}
 
 
 def _is_numeric(item: Any) -> bool:
@@ -153,12 +151,9 @@ def _is_numeric(item: Any) -> bool:
 
 
 def _load_hdf5(path: Path, key: str) -> Array:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        item = file[key]
-        require_plausible(math.prod(item.shape) * item.dtype.itemsize, path)
-        array = np.asarray(item[()])
+    with opened(path) as file:
+        item = find(file, key, path)
+        array = load(item, path)
         logical = item.attrs.get("MATLAB_class") in (b"logical", "logical")
     if array.dtype.names:
         real = array["real"]

@@ -8,6 +8,7 @@ it was read, with its affine.
 from __future__ import annotations
 
 import gzip
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from ..contents import Picture, Scaling, Wanted
 from ..errors import UnfitData, UnreadableFile, WriteError
 from ..optional import NIFTI
-from ..source import decoding, require_plausible
+from ..source import decoding, require_plausible, require_room
 
 __all__ = ["decode_nifti", "encode_nifti", "nifti_obstacle"]
 
@@ -28,6 +29,9 @@ Array = NDArray[Any]
 VOXEL_AXES = "xyz"
 BODY_AXES = ("right to left", "anterior to posterior", "superior to inferior")
 CIFTI = range(3000, 3100)  # intent codes of surfaces stored as NIfTI
+
+LONGEST_HEADER = 544  # of NIfTI-2, with the flag for extensions
+LARGEST_REST = 2**24  # what may follow the values, bytes: padding
 
 TYPES = (
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
@@ -55,6 +59,7 @@ class Volume:
     header: Any
     order: tuple[int, ...]
     flips: tuple[int, ...]
+    facts = ("the size and place of the voxels (affine)",)
 
 
 def decode_nifti(path: Path, key: str | None) -> Picture:
@@ -122,22 +127,30 @@ def decode_nifti(path: Path, key: str | None) -> Picture:
 
 
 def _open(nibabel: Any, path: Path) -> Any:
-    """Read the whole file, so that the checksum of a compressed one is compared."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    size = {int.from_bytes(content[:4], order) for order in ("little", "big")}
-    if 348 not in size and 540 not in size:
-        raise UnreadableFile(path, "no NIfTI header", "a NIfTI-1 or NIfTI-2 file", "Convert or export it again")
-    image = (nibabel.Nifti1Image if 348 in size else nibabel.Nifti2Image).from_bytes(content)
-    header = image.header
-    declared = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-    if declared > len(content):
+    """Read the header, look at what it declares, then the whole file, so that its checksum is compared."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        head = stream.read(LONGEST_HEADER)
+        size = {int.from_bytes(head[:4], order) for order in ("little", "big")}
+        if 348 not in size and 540 not in size:
+            raise UnreadableFile(path, "no NIfTI header", "a NIfTI-1 or NIfTI-2 file", "Convert or export it again")
+        kind = nibabel.Nifti1Image if 348 in size else nibabel.Nifti2Image
+        header = kind.header_class.from_fileobj(io.BytesIO(head), check=False)
+        values = math.prod(int(n) for n in header.get_data_shape())
+        declared = int(header.get_data_offset()) + values * header.get_data_dtype().itemsize
         require_plausible(declared, path)
+        require_room(values, path)
+        content = head + stream.read(max(0, declared - len(head)) + LARGEST_REST)
+        if stream.read(1):
+            raise UnreadableFile(
+                path, f"more than the {declared} bytes declared", "a complete NIfTI file", "Copy or export it again"
+            )
+    if declared > len(content):
         raise UnreadableFile(
             path, f"{len(content)} bytes, of {declared} declared", "a complete NIfTI file", "Copy or export it again"
         )
-    return image
+    return kind.from_bytes(content)
 
 
 def _as_seen(ndim: int, along: int, orientation: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:

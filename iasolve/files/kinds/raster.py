@@ -1,9 +1,12 @@
-"""PNG and JPEG, through Pillow."""
+"""PNG, JPEG, BMP and WebP, through Pillow."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,15 +20,19 @@ from ..source import decoding
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["decode_raster", "encode_raster", "raster_obstacle", "samples_of"]
+__all__ = ["decode_raster", "encode_raster", "limited_pixels", "raster_obstacle", "samples_of"]
 
 Array = NDArray[Any]
 
-JPEG_QUALITY = 95
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},
+}
 
 
 def decode_raster(path: Path, key: str | None = None) -> Picture:
-    """Decode a PNG or JPEG file.
+    """Decode a PNG, JPEG, BMP or WebP file.
 
     Palettes are looked up, 1-, 2- and 4-bit greys are spread over 0..255 as every viewer does, and the
     orientation that a camera noted is applied.
@@ -33,47 +40,59 @@ def decode_raster(path: Path, key: str | None = None) -> Picture:
     Parameters
     ----------
     path : Path
-        An existing file; its content, not its suffix, decides which of the two it is.
+        An existing file; its content, not its suffix, decides which of them it is.
     key : None
         Such files have none.
 
     Returns
     -------
     Picture
-        uint8, or uint16 for a 16-bit grey PNG; no page axes.
+        uint8, or uint16 for a 16-bit grey PNG; no page axes. A WebP, which has no greys, is grey where its colours are.
 
     Raises
     ------
     UnreadableFile
         Truncated, corrupt, of another kind, or above Pillow's limit on pixels.
     UnfitData
-        Animated PNG, 16-bit PNG with colour or transparency, CMYK JPEG.
+        Animated pictures, 16-bit PNG with colour or transparency, CMYK JPEG.
     """
     from PIL import Image
 
-    with decoding(path, "a complete PNG or JPEG image"):
+    with decoding(path, "a complete PNG, JPEG, BMP or WebP image"), limited_pixels():
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            is_png = image.format == "PNG"
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            kind = image.format
             frames = getattr(image, "n_frames", 1)
             # Pillow skips the checksums of the pixel data unless asked, and then cannot decode any more.
             image.verify()
-        if is_png:
-            _require_still(path, frames)
+        _require_still(path, frames)
+        if kind == "PNG":
             _require_depth(path, data)
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
             icc = image.info.get("icc_profile")
             _set_upright(image)
             samples, alpha = samples_of(image, path)
+        if kind == "WEBP" and bool((samples[..., :1] == samples[..., 1:3]).all()):
+            samples = samples[..., 2:]
         return Picture(samples, (), alpha, icc if isinstance(icc, bytes) else None)
+
+
+@contextmanager
+def limited_pixels() -> Iterator[None]:
+    """Refuse images above Pillow's limit, 89 million pixels: it warns only, and reads up to twice as many."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def _require_still(path: Path, frames: int) -> None:
     if frames > 1:
         raise UnfitData(
             path,
-            f"an animated PNG of {frames} frames",
+            f"an animated picture of {frames} frames",
             "one image",
             "Save the frames as the pages of a .tif file",
         )
@@ -146,24 +165,24 @@ def samples_of(image: Image.Image, path: Path) -> tuple[Array, bool]:
 
 
 def raster_obstacle(wanted: Wanted) -> str | None:
-    """Why a PNG or JPEG cannot hold what is wanted, or None if it can.
+    """Why a picture file cannot hold what is wanted, or None if it can.
 
     Parameters
     ----------
     wanted : Wanted
-        8 bits, or 16 as a grey PNG; one page; opacity in a PNG only.
+        8 bits, or 16 as a grey PNG; one page; opacity in PNG and WebP only.
 
     Returns
     -------
     str or None
         A clause for a message.
     """
-    suffix, name, jpeg = wanted.suffix, wanted.dtype.name, wanted.suffix != ".png"
-    if name != "uint8" and (jpeg or name != "uint16"):
+    suffix, name = wanted.suffix, wanted.dtype.name
+    if name != "uint8" and (suffix != ".png" or name != "uint16"):
         return f"a {suffix} file cannot hold {name} values"
     if wanted.pages > 1:
         return f"a {suffix} file cannot hold {wanted.pages} pages"
-    if jpeg and wanted.alpha:
+    if wanted.alpha and suffix not in (".png", ".webp"):
         return f"a {suffix} file cannot hold the transparency of the input"
     if name == "uint16" and (wanted.channels > 1 or wanted.alpha):
         return f"a {suffix} file with colour or transparency cannot be written in 16 bits"
@@ -171,16 +190,16 @@ def raster_obstacle(wanted: Wanted) -> str | None:
 
 
 def encode_raster(handle: BinaryIO, picture: Picture, path: Path) -> None:
-    """Write one image as PNG, or as JPEG at quality 95 without chroma subsampling.
+    """Write one image; as JPEG at quality 95 without chroma subsampling, the others without loss.
 
     Parameters
     ----------
     handle : BinaryIO
         Open for binary writing.
     picture : Picture
-        One page; uint8 with ``S`` in 1..4, or uint16 with ``S = 1``; JPEG takes uint8 with ``S`` 1 or 3.
+        One page; uint8 with ``S`` in 1..4, or uint16 with ``S = 1`` (PNG); JPEG and BMP take ``S`` 1 or 3.
     path : Path
-        Its suffix says which of the two.
+        Its suffix says which of them.
     """
     from PIL import Image
 
@@ -188,8 +207,8 @@ def encode_raster(handle: BinaryIO, picture: Picture, path: Path) -> None:
     if samples.shape[-1] == 1:
         samples = samples[..., 0]
     image = Image.fromarray(np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("=")))
-    profile: dict[str, Any] = {"icc_profile": picture.icc} if picture.icc else {}
-    if path.suffix.lower() == ".png":
-        image.save(handle, "PNG", **profile)
-    else:
-        image.save(handle, "JPEG", quality=JPEG_QUALITY, subsampling=0, **profile)
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), path.suffix[1:].upper())
+    options: dict[str, Any] = dict(OPTIONS.get(kind, {}))
+    if picture.icc and kind != "BMP":
+        options["icc_profile"] = picture.icc
+    image.save(handle, kind, **options)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ..contents import Picture, Wanted
 from ..errors import UnfitData, UnreadableFile
-from ..source import decoding, require_plausible
-from .raster import samples_of
+from ..source import decoding, require_plausible, require_room
+from .raster import limited_pixels, samples_of
+from .tiff_metadata import read_metadata, writing_options
 
 __all__ = ["decode_tiff", "encode_tiff", "tiff_obstacle"]
 
@@ -133,6 +134,7 @@ def _decode(path: Path) -> Picture | None:
             )
         page: Any = series[0].keyframe
         require_plausible(series[0].nbytes, path)
+        require_room(series[0].size, path)
         try:
             samples = np.asarray(series[0].asarray())
         except ValueError as error:
@@ -146,6 +148,7 @@ def _decode(path: Path) -> Picture | None:
         colormap = None if tif.is_imagej else page.colormap
         tag = page.tags.get(ORIENTATION_TAG)
         profile = page.tags.get(ICC_TAG)
+        header = read_metadata(tif, axes)
     samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
     samples, lead = _arrange(samples, axes, path)
     if photometric == PALETTE and colormap is not None:
@@ -154,7 +157,7 @@ def _decode(path: Path) -> Picture | None:
     alpha = _has_alpha(samples.shape[-1], photometric, extras, path)
     samples = _upright(samples, int(tag.value) if tag is not None else 1)
     icc = profile.value if profile is not None and isinstance(profile.value, bytes) else None
-    return Picture(samples, lead, alpha, icc, slice_axis="page" if lead else None)
+    return Picture(samples, lead, alpha, icc, slice_axis="page" if lead else None, header=header)
 
 
 def _arrange(samples: Array, axes: str, path: Path) -> tuple[Array, tuple[int, ...]]:
@@ -209,7 +212,7 @@ def _upright(samples: Array, orientation: int) -> Array:
 def _decode_with_pillow(path: Path) -> Picture:
     from PIL import Image, ImageOps, ImageSequence
 
-    with Image.open(path, formats=("TIFF",)) as image:
+    with limited_pixels(), Image.open(path, formats=("TIFF",)) as image:
         frames = [samples_of(ImageOps.exif_transpose(frame), path) for frame in ImageSequence.Iterator(image)]
         icc = image.info.get("icc_profile")
     alpha = frames[0][1]
@@ -227,7 +230,7 @@ def tiff_obstacle(wanted: Wanted) -> str | None:
 
 
 def encode_tiff(handle: BinaryIO, picture: Picture, path: Path) -> None:
-    """Write images as the pages of an uncompressed TIFF.
+    """Write images as the pages of an uncompressed TIFF, with the axes and pixel sizes of the one they come from.
 
     Parameters
     ----------
@@ -242,8 +245,6 @@ def encode_tiff(handle: BinaryIO, picture: Picture, path: Path) -> None:
 
     samples, icc = picture.samples, picture.icc
     count = samples.shape[-1]
-    # Named axes, since images of width 1 are otherwise read back lying down.
-    axes = "Q" * (samples.ndim - 3) + "YX" + ("S" if count > 1 else "")
     layout: dict[str, Any] = {"planarconfig": "contig"} if count > 1 else {}
     if picture.alpha:
         layout["extrasamples"] = ["unassalpha"]
@@ -252,6 +253,6 @@ def encode_tiff(handle: BinaryIO, picture: Picture, path: Path) -> None:
         np.ascontiguousarray(samples if count > 1 else samples[..., 0]),
         photometric="rgb" if count >= 3 else "minisblack",
         extratags=[(ICC_TAG, UNDEFINED_BYTES, len(icc), icc, True)] if icc else [],
-        metadata={"axes": axes},
+        **writing_options(picture.header, picture.lead, count > 1, samples.dtype),
         **layout,
     )
