@@ -14,7 +14,8 @@ from typer.main import get_command
 
 from iasolve import __version__
 from iasolve.cli.commands import COMMANDS, GROUPS
-from iasolve.cli.errors import describe
+from iasolve.cli.errors import INTERRUPTED, describe
+from iasolve.cli.interruption import termination_as_interrupt
 from iasolve.cli.options import expand
 from iasolve.plugins import PluginWarning
 
@@ -92,8 +93,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        with _plain_warnings():
+        with _plain_warnings(), termination_as_interrupt():
             code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
+    except KeyboardInterrupt:
+        print("Error: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
         if "--debug" in given:
             traceback.print_exception(error)

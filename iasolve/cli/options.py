@@ -44,6 +44,13 @@ class Running:
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images solved at a time.")] = 16
 
 
+def _trust(value: bool) -> bool:
+    from iasolve.files import trust_links
+
+    trust_links(value)
+    return value
+
+
 @dataclass(frozen=True)
 class Solving:
     """What every solving command lets the user choose."""
@@ -110,6 +117,12 @@ class Solving:
         int | None,
         typer.Option(metavar="PIXELS", min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]"),
     ] = None
+    trust_links: Annotated[
+        bool,
+        typer.Option(
+            "--trust-links", callback=_trust, help="Read HDF5 files (h5, mrd, mat) that take data from other files."
+        ),
+    ] = False
     std_out: Annotated[
         Path | None,
         typer.Option(

@@ -23,7 +23,7 @@ from iasolve.files import (
     takes_results,
 )
 
-__all__ = ["Outputs", "as_usage", "in_folder", "std_type"]
+__all__ = ["Outputs", "as_usage", "in_folder", "real_path", "std_type"]
 
 _CARRIES_ANYTHING = ".npy"
 
@@ -50,10 +50,16 @@ class Outputs:
         return self.image.with_name(self.image.name + ".json")
 
     @property
+    def roles(self) -> dict[str, Path]:
+        """Every file that will be written but the sidecar, by what it is."""
+        named = {"image": self.image, "std": self.std, "figure": self.figure}
+        files = {role: path for role, path in named.items() if path is not None}
+        return files | {f"{role}{p.suffix}": p for role, path in files.items() for p in companions(path)}
+
+    @property
     def all(self) -> list[Path]:
         """Every file that will be written."""
-        named = [p for p in (self.image, self.sidecar, self.std, self.figure) if p is not None]
-        return [*named, *(beside for path in named for beside in companions(path))]
+        return [*self.roles.values(), self.sidecar]
 
     def guard(self, inputs: Iterable[Path], overwrite: bool) -> None:
         """Refuse outputs that cannot be written, collide, or would replace something.
@@ -64,9 +70,9 @@ class Outputs:
         """
         if self.figure is not None and self.figure.suffix.lower() != ".png":
             raise UsageError(f"--figure {self.figure}: figures are PNG files; give a name that ends in .png")
-        taken = {path.resolve(): f"the input {path}" for path in inputs}
+        taken = {real_path(path): f"the input {path}" for path in inputs}
         for path in self.all:
-            real = path.resolve()
+            real = real_path(path)
             if real in taken:
                 raise UsageError(f"{path} is {taken[real]} already: give each file a name of its own")
             taken[real] = f"the output {path}"
@@ -83,6 +89,20 @@ class Outputs:
         if self.std is not None:
             std = self.std
             as_usage(lambda: require_carry(std, dtype=std_type(like), pages=like.pages, channels=like.channels))
+
+
+def real_path(path: Path) -> Path:
+    """Where a path leads.
+
+    Raises
+    ------
+    UsageError
+        For links that go round in a circle.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{path}: it leads nowhere ({error}): choose another name") from None
 
 
 def std_type(like: ImageFile) -> np.dtype[Any]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from iasolve.cli.errors import UnfitInput, UsageError, describe
 from iasolve.cli.folders import is_folder, list_folder
-from iasolve.files import IMAGE_SUFFIXES, read_image, stem_of
+from iasolve.files import IMAGE_SUFFIXES, ImageFile, read_image, reconstructed_size, stem_of
 from iasolve.metrics import evaluate
 
 __all__ = ["compare_files"]
+
+Array = NDArray[Any]
 
 
 def compare_files(
@@ -28,7 +33,7 @@ def compare_files(
     Returns
     -------
     found : dict
-        By name: ``mean`` scores over the pages, and ``pages``, a list of each page's.
+        By name: ``mean`` scores over the pages, ``pages``, a list of each page's, and ``warnings``.
     failures : list of dict
         Of a folder: ``name``, ``exit_code`` and ``error`` of the files that cannot be compared.
 
@@ -65,19 +70,50 @@ def _namesake(path: Path, references: list[Path], folder: Path) -> Path:
 
 def _compare(estimate: Path, reference: Path, data_range: float | None) -> dict[str, Any]:
     a, b = read_image(estimate), read_image(reference)
-    if a.pixels.shape != b.pixels.shape:
+    estimated, warnings = _cropped(a.pixels, b)
+    if estimated.shape != b.pixels.shape:
         raise UnfitInput(
             f"{estimate} is {_shape(a.pixels.shape)}, {reference} is {_shape(b.pixels.shape)}. Expected images of one "
-            "size"
+            "size. Crop the larger one, or make the estimate again: 'iasolve reconstruct' crops oversampled k-space"
         )
+    warnings += _other_range(estimated, b.pixels)
     pages = []
-    for number, (ours, truth) in enumerate(zip(a.pixels, b.pixels, strict=True)):
+    for number, (ours, truth) in enumerate(zip(estimated, b.pixels, strict=True)):
         try:
             pages.append(evaluate(ours, truth, data_range))
         except ValueError as error:
             page = f", page {number + 1}" if a.pages > 1 else ""
             raise UnfitInput(f"{estimate} against {reference}{page}: {error}") from None
-    return {"mean": {key: sum(page[key] for page in pages) / len(pages) for key in pages[0]}, "pages": pages}
+    mean = {key: sum(page[key] for page in pages) / len(pages) for key in pages[0]}
+    return {"mean": mean, "pages": pages, "warnings": warnings}
+
+
+def _cropped(estimate: Array, reference: ImageFile) -> tuple[Array, list[str]]:
+    """The middle of an estimate that has the oversampling of its k-space, where the reference's header tells of it."""
+    size = estimate.shape[-2:]
+    header = reference.header if isinstance(reference.header, str) else None
+    target = reference.pixels.shape[-2:]
+    if size == target or reconstructed_size(header) != target or size[0] < target[0] or size[1] < target[1]:
+        return estimate, []
+    rows, columns = (slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(size, target, strict=True))
+    text = (
+        f"the estimate was cropped from {size[0]} x {size[1]} to {target[0]} x {target[1]}, as the reference's header"
+    )
+    return estimate[..., rows, columns], [f"{text} says"]
+
+
+_OTHER_RANGE = 4.0
+
+
+def _other_range(estimate: Array, reference: Array) -> list[str]:
+    """A warning where one is many times the other: scores take values as they are."""
+    ours, theirs = (float(np.sqrt((np.abs(values) ** 2).mean())) for values in (estimate, reference))
+    if min(ours, theirs) == 0 or max(ours / theirs, theirs / ours) < _OTHER_RANGE:
+        return []
+    return [
+        f"values of the estimate are {ours / theirs:.3g} times those of the reference (root mean square): scores take "
+        "them as they are. If one is in 8 bits and the other in 16, or from 0 to 1, bring both to one range first"
+    ]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 import iasolve
 from iasolve.cli.blurs import Blur
 from iasolve.cli.errors import UnfitInput, UsageError
-from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing, uninterrupted
+from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.cli.interruption import uninterrupted
 from iasolve.cli.options import Printing
-from iasolve.cli.outputs import Outputs, as_usage
+from iasolve.cli.outputs import Outputs, as_usage, real_path
 from iasolve.cli.reporter import Reporter, plain
 from iasolve.files import (
     IMAGE_SUFFIXES,
@@ -36,6 +37,7 @@ from iasolve.files import (
     write_image,
     write_json,
     write_kspace,
+    write_together,
 )
 
 __all__ = ["Simulation", "simulate_files"]
@@ -156,7 +158,7 @@ def _folder(
     simulation: Simulation, blur: Blur | None, source: Path, out: Path, overwrite: bool, reporter: Reporter
 ) -> None:
     sources = list_folder(source, IMAGE_SUFFIXES)
-    if out.resolve() == source.resolve() or out.is_file():
+    if real_path(out) == real_path(source) or out.is_file():
         raise UsageError(f"OUT {out}: IN is a folder, so this must name another folder")
     stems = Counter(stem_of(path) for path in sources)
     targets = {}
@@ -172,6 +174,7 @@ def _folder(
     each_file(sources, work, reporter, "simulate", rest="--overwrite makes all of them, these the same again")
 
 
+@write_together()
 def _one(
     simulation: Simulation, blur: Blur | None, image: ImageFile, outputs: Outputs, mask_out: Path | None
 ) -> dict[str, Any]:
@@ -213,9 +216,9 @@ def _one(
     y = GaussianNoise(simulation.sigma).sample(operator(x), generator)
     warnings = [] if blur is None else list(blur.notes)
     if mask is not None:
-        kspace = (y * torch.from_numpy(mask)).numpy().astype(np.complex64)
+        data = (y * torch.from_numpy(mask)).numpy().astype(np.complex64)
         # one page without a page axis is (H, W); otherwise slices come first and there is one coil
-        write_kspace(outputs.image, kspace if image.paged else kspace[0, 0], mask)
+        write_kspace(outputs.image, data if image.paged else data[0, 0], mask)
         if mask_out is not None:
             plane = mask[np.newaxis, np.newaxis]
             whole = can_carry(suffix_of(mask_out), np.bool_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 import iasolve
 from iasolve.cli.errors import DeviceError, UnfitInput, UsageError
 from iasolve.cli.outputs import Outputs, std_type
+from iasolve.cli.priors import open_prior
+from iasolve.cli.provenance import hash_of_card, hashes_of_files, hashes_of_outputs, input_hash
 from iasolve.cli.reporter import plain, spread
 from iasolve.cli.settings import Settings
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
-from iasolve.files import write_image, write_json
+from iasolve.files import suffix_of, write_image, write_json, write_together
 from iasolve.inference import Result, UnlikePriorWarning
 from iasolve.inference.reconstruction import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
@@ -72,6 +75,10 @@ def _unit(y: Array) -> float:
     return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
 
 
+_LARGEST_NOISE = 1e9
+"""Times the largest value; beyond it squares leave single precision."""
+
+
 class Solver:
     """A prior on a device, ready for measurements.
 
@@ -89,7 +96,7 @@ class Solver:
     def __init__(self, task: Task, settings: Settings) -> None:
         self.task, self.settings = task, settings
         self.device = choose_device(settings.device)
-        prior: HVAEPrior = iasolve.load_prior(settings.prior)
+        prior = open_prior(settings.prior)
         size = prior.spectrum.size
         settings.recipe.check_scales(prior.spectrum.scales)
         if settings.tile not in (None, size):
@@ -112,8 +119,14 @@ class Solver:
                 "fit": s.fit,
                 "overlap": s.overlap,
             },
+            "files": self._files,
             "seed": s.seed,
         }
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        # once for all inputs, when the first is solved: a user's operator is imported by then
+        return {"--prior (card)": hash_of_card(self.prior.card), **hashes_of_files(self.task.files())}
 
     def solve(self, source: Source, progress: Callable[[int, int], None] | None = None) -> Answer:
         """Solve one measurement.
@@ -130,6 +143,7 @@ class Solver:
         """
         y, notes = self._batch(source)
         unit = _unit(y)
+        self._require_plausible_sigma(y, source)
         y = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
         settings = self.settings
         solve = self.task.solve or self._with_operator
@@ -151,14 +165,29 @@ class Solver:
                 )
             except ValueError as error:
                 raise UnfitInput(f"{source.like.path}: {error}") from error
+            except (OverflowError, RuntimeError) as error:
+                if isinstance(error, OverflowError) or "without overflow" in str(error):
+                    raise UsageError(
+                        f"a number of the options or the recipe is too large ({error}): choose one within reason"
+                    ) from error
+                raise
         notes += [str(w.message) for w in caught] + self._phase(result)
         report = self._report(source, result, unit, source.notes + notes)
 
         def whole(values: Array) -> Array:
-            values = values.reshape(source.like.pixels.shape)
+            pages, channels = source.like.pixels.shape[:2]
+            values = values.reshape(pages, channels, *values.shape[-2:])[..., *source.crop]
             return values if unit == 1.0 else values.astype(np.result_type(values, np.float64)) * unit
 
         return Answer(whole(result.image), None if result.std is None else whole(result.std), report)
+
+    def _require_plausible_sigma(self, y: Array, source: Source) -> None:
+        sigma, largest = self.settings.sigma, float(np.abs(y).max())
+        if sigma is not None and largest > 0 and sigma > _LARGEST_NOISE * largest:
+            raise UsageError(
+                f"--sigma {sigma:g}: {source.like.path.name} has values up to {largest:.4g}. Expected the noise level "
+                "in the file's units; nothing can be told of an image below so much noise"
+            )
 
     def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result:
         assert self.task.operator is not None
@@ -209,6 +238,7 @@ class Solver:
             **self.identity,
             "input": {
                 "name": like.path.name,
+                "sha256": input_hash(like.path),
                 "type": str(like.dtype if self.task.solve is None else source.y.dtype),
                 "slice_axis": like.slice_axis,
             },
@@ -257,21 +287,24 @@ class Solver:
             f"iasolve {iasolve.__version__} {self.task.command}, prior {self.prior.name}, recipe "
             f"{answer.report['recipe']['name']}, seed {self.settings.seed}; not for clinical use"
         )
-        write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None, note=note)
-        if outputs.std is not None:
-            assert answer.std is not None
-            write_image(outputs.std, answer.std, like, dtype=std_type(like))
-        if outputs.figure is not None:
-            from iasolve.cli.figures import draw_result
+        with write_together():
+            write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None, note=note)
+            if outputs.std is not None:
+                assert answer.std is not None
+                write_image(outputs.std, answer.std, like, dtype=std_type(like))
+            if outputs.figure is not None:
+                from iasolve.cli.figures import draw_result
 
-            estimated = " (estimated)" if answer.report["sigma_estimated"] else ""
-            title = f"{self.task.command} {like.path.name}: sigma {spread(answer.report['sigma'])}{estimated}"
-            draw_result(outputs.figure, like.pixels, answer.image, answer.std, title)
-        report = {
-            **answer.report,
-            "output": outputs.image.name,
-            "std": None if outputs.std is None else outputs.std.name,
-            "figure": None if outputs.figure is None else outputs.figure.name,
-        }
-        write_json(outputs.sidecar, report)
+                estimated = " (estimated)" if answer.report["sigma_estimated"] else ""
+                title = f"{self.task.command} {like.path.name}: sigma {spread(answer.report['sigma'])}{estimated}"
+                draw_result(outputs.figure, like.pixels, answer.image, answer.std, title)
+            report = {
+                **answer.report,
+                "output": outputs.image.name,
+                "std": None if outputs.std is None else outputs.std.name,
+                "figure": None if outputs.figure is None else outputs.figure.name,
+                "not_kept": like.lost_in(suffix_of(outputs.image)),
+                "sha256": hashes_of_outputs(outputs),
+            }
+            write_json(outputs.sidecar, report)
         return report

@@ -36,6 +36,8 @@ class Source:
         For the user.
     mask : ndarray of bool or None, shape ``(H, W)``
         K-space only; None where its slices were sampled differently.
+    crop : tuple of slice
+        Rows and columns of the solution that are the result; all by default.
     maps : ndarray or None, shape ``(coils, H, W)`` or ``(pages, coils, H, W)``
         Sensitivities, where the user gives them.
     """
@@ -46,6 +48,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     mask: NDArray[np.bool_] | None = None
     maps: Array | None = None
+    crop: tuple[slice, slice] = (slice(None), slice(None))
 
 
 def image_source(path: Path) -> Source:
@@ -59,7 +62,7 @@ def image_source(path: Path) -> Source:
     return Source(image.pixels, image)
 
 
-def kspace_source(path: Path, mask: str, maps: str = "auto") -> Source:
+def kspace_source(path: Path, mask: str, maps: str = "auto", keep_oversampling: bool = False) -> Source:
     """Read k-space and find out what of it was measured.
 
     Parameters
@@ -69,6 +72,9 @@ def kspace_source(path: Path, mask: str, maps: str = "auto") -> Source:
         A mask's file, or ``auto``: the mask that comes with the k-space, else the entries that are not zero.
     maps : str
         A file of sensitivity maps, or ``auto``: to be estimated.
+
+    keep_oversampling : bool
+        Whether the result is the whole field of view of the k-space, not only what the scan was made for.
 
     Raises
     ------
@@ -106,26 +112,35 @@ def kspace_source(path: Path, mask: str, maps: str = "auto") -> Source:
     # root sum of squares over the coils
     zero_filled = np.sqrt((np.abs(centred_ifft2(y)) ** 2).sum(axis=1, keepdims=True, dtype=np.float64))
     real = np.dtype(np.float64 if file.dtype == np.complex128 else np.float32)
+    whole = file.kspace.shape[-2:]
+    kept = whole if keep_oversampling else file.field_of_view
+    rows, columns = (slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(whole, kept, strict=True))
     like = ImageFile(
         file.path,
         ".npy",
-        zero_filled,
+        zero_filled[..., rows, columns],
         real,
         lead=(file.slices,) if file.sliced else (),
         slice_axis=file.slice_axis,
     )
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "k-space mask" if file.coils == 1 else "sensitivity encoding",
         "mask": origin,
         "acceleration": measured.size / int(measured.sum()),
     }
+    if kept != whole:
+        facts["cropped"] = list(kept)
+        notes.append(
+            f"cropped from {whole[0]} x {whole[1]} to {kept[0]} x {kept[1]}, without the oversampling that the header "
+            "tells of; --keep-oversampling leaves it"
+        )
     if file.coils == 1:
         # of a real image, each frequency also tells its mirror image
         facts["acceleration_if_real"] = measured.size / int(sum((one | _mirrored(one)).sum() for one in measured))
     sensitivities = None if maps == "auto" else _read_maps(maps, file)
     # slices that were sampled differently have their masks found again, each its own
     shared = np.ascontiguousarray(measured[0]) if len(measured) == 1 else None
-    return Source(y, like, facts, notes, shared, sensitivities)
+    return Source(y, like, facts, notes, shared, sensitivities, (rows, columns))
 
 
 def _read_maps(path: str, file: KSpaceFile) -> Array:

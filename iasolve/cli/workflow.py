@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from iasolve.cli.errors import INTERRUPTED, UsageError
-from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing, uninterrupted
+from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.cli.interruption import uninterrupted
 from iasolve.cli.options import Printing, Running, Solving, Writing
-from iasolve.cli.outputs import Outputs, in_folder
-from iasolve.cli.reporter import Reporter, plain, spread
+from iasolve.cli.outputs import Outputs, in_folder, real_path
+from iasolve.cli.provenance import reason_to_redo
+from iasolve.cli.reporter import Reporter, spread
 from iasolve.cli.settings import Settings, resolve
 from iasolve.cli.task import Task
-from iasolve.files import IMAGE_SUFFIXES, KSPACE_SUFFIXES, split_key, suffix_of
+from iasolve.files import IMAGE_SUFFIXES, KSPACE_SUFFIXES, prepare_to_read, split_key, suffix_of, sweep_leftovers
 
 if TYPE_CHECKING:
     from iasolve.cli.solver import Solver
@@ -57,6 +59,7 @@ def _solve_file(
     if writing.resume:
         raise UsageError("--resume is for a folder of inputs; a single result is replaced with --overwrite")
     outputs.guard([split_key(path)[0]], writing.overwrite)
+    sweep_leftovers(target.parent for target in outputs.all)
     source = task.read(path)
     outputs.require_carry(source.like)
     try:
@@ -80,7 +83,11 @@ def _solve_file(
 
 def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     before, after = (
-        [sum(values) for values in zip(*(row[key] for row in report["scales"]), strict=True)]
+        # JSON has null for what is not finite
+        [
+            sum(math.nan if v is None else v for v in vs)
+            for vs in zip(*(row[key] for row in report["scales"]), strict=True)
+        ]
         for key in ("before", "after")
     )
     steps = _steps(report["scales"])
@@ -103,6 +110,8 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"  residual  {spread(misfits, 3)} of what is expected"
         + (", scale by scale" if len(set(misfits)) > count else " in the whole image"),
     ]
+    if report["not_kept"]:
+        lines.append(f"  not kept  {', '.join(report['not_kept'])}: such files have no place for it")
     if outputs.std is not None:
         lines.append(f"  error bar {outputs.std}")
     if outputs.figure is not None:
@@ -149,6 +158,7 @@ def _solve_folder(
     reporter: Reporter,
 ) -> None:
     sources = list_folder(folder, task.suffixes)
+    prepare_to_read(sources)
     from iasolve.cli.solver import Solver
 
     solver = Solver(task, settings)
@@ -159,7 +169,7 @@ def _solve_folder(
             _check_folder(option, target, folder)
     if not writing.resume:
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
-    todo = [path for path in sources if not (writing.resume and _is_done(names[path], solver, writing))]
+    todo = _undone(names, solver, reporter) if writing.resume else sources
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
 
     def work(path: Path) -> Callable[[], dict[str, Any]]:
@@ -171,50 +181,24 @@ def _solve_folder(
     each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))
 
 
+def _undone(names: Mapping[Path, Outputs], solver: Solver, reporter: Reporter) -> list[Path]:
+    """Inputs whose result is missing, cut, or made from something else than now; what is done again is said."""
+    todo = []
+    for path, outputs in names.items():
+        why = reason_to_redo(path, outputs, solver.identity)
+        if why is not None:
+            todo.append(path)
+        if why:
+            reporter.warn(f"{path.name} is done again: {why}")
+    return todo
+
+
 def _check_folder(option: str, target: Path, source: Path) -> None:
     if target.is_file() or (target.suffix and not target.is_dir() and suffix_of(target) in _FILE_SUFFIXES):
         raise UsageError(f"{option} {target}: IN is a folder, so this must name a folder too, not a file")
-    if target.resolve() == source.resolve():
+    if real_path(target) == real_path(source):
         raise UsageError(f"{option} {target}: this is the input folder; results go to a folder of their own")
 
 
-_ADVICE = "--resume does only what is missing, --overwrite replaces them"
+_ADVICE = "--resume does what is missing or has changed, --overwrite replaces all"
 _FILE_SUFFIXES = {*IMAGE_SUFFIXES, *KSPACE_SUFFIXES}
-
-
-def _is_done(outputs: Outputs, solver: Solver, writing: Writing) -> bool:
-    """Whether an earlier run finished this file with the same settings.
-
-    Raises
-    ------
-    UsageError
-        When it finished it with others: a folder of mixed results would look like one of equal ones.
-    """
-    if not all(p.is_file() for p in outputs.all):
-        return False
-    try:
-        found = json.loads(outputs.sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    wanted = plain(solver.identity, 7)
-    differing = _differences(found if isinstance(found, dict) else {}, wanted)
-    if not differing:
-        return True
-    if writing.overwrite:
-        return False
-    raise UsageError(
-        f"{outputs.image} was made with other settings than asked for now ({', '.join(differing)}): choose another "
-        "OUT, or add --overwrite to do such files again"
-    )
-
-
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What differs, with both values; of tables, which entries."""
-    out = []
-    for key, now in wanted.items():
-        then = found.get(key)
-        if isinstance(now, Mapping) and isinstance(then, Mapping):
-            out += _differences(then, now)
-        elif then != now:
-            out.append(f"{key} {then} then, {now} now")
-    return out

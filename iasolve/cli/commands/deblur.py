@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,28 +16,35 @@ if TYPE_CHECKING:
 __all__ = ["deblur"]
 
 
-def deblur(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Blurred image, or a folder of them.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Result, or a folder for the results.")],
-    *,
+@dataclass(frozen=True)
+class Blurring:
+    """What blurred the images."""
+
     gaussian: Annotated[
         float | None,
         typer.Option(metavar="PIXELS", help="Gaussian blur of this standard deviation."),
-    ] = None,
+    ] = None
     kernel: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Blur kernel (npy, npz, png, tif), centre at index size // 2; scaled to sum to 1.",
         ),
-    ] = None,
+    ] = None
     cutoff: Annotated[
         float | None,
         typer.Option(
             metavar="SCALE",
             help="Low-pass: only frequencies up to SCALE / 2 cycles per image were kept.",
         ),
-    ] = None,
+    ] = None
+
+
+def deblur(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Blurred image, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Result, or a folder for the results.")],
+    *,
+    blurring: Blurring,
     solving: Solving,
     running: Running,
     writing: Writing,
@@ -53,9 +61,9 @@ def deblur(
     from iasolve.cli.sources import image_source
     from iasolve.cli.task import Task
     from iasolve.cli.workflow import run
-    from iasolve.files import IMAGE_SUFFIXES
+    from iasolve.files import IMAGE_SUFFIXES, split_key
 
-    blur = Blur(gaussian, kernel, cutoff)
+    blur = Blur(blurring.gaussian, blurring.kernel, blurring.cutoff)
 
     def read(path: Path) -> Source:
         found = image_source(path)
@@ -66,5 +74,7 @@ def deblur(
     def operator(_: Source, shape: Any, dtype: Any) -> Any:
         return blur.operator(shape, dtype)
 
-    task = Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, blur.facts)
+    kernel = blurring.kernel
+    files = {} if kernel is None else {"--kernel": split_key(kernel)[0]}
+    task = Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, blur.facts, files=lambda: files)
     run(task, source, out, solving, running, writing, printing)

@@ -23,9 +23,9 @@ def denoise(
 ) -> None:
     """Remove white Gaussian noise from images.
 
-    Reads png, jpg, tif, npy, npz, mat, fastMRI's h5, BART's cfl, and with the extras nifti and dicom also nii, nii.gz
-    and dcm. What comes out has the input's type and range; slices, pages and colours are kept. OUT.json beside it says
-    what was done.
+    Reads png, jpg, bmp, webp, tif, npy, npz, mat, fastMRI's h5, BART's cfl, and with the extras nifti and dicom also
+    nii, nii.gz and dcm. What comes out has the input's type and range; slices, pages and colours are kept. OUT.json
+    beside it says what was done.
     """
     from iasolve.cli.sources import image_source
     from iasolve.cli.task import Task

@@ -40,6 +40,9 @@ def evaluate(
     reporter = Reporter(printing)
     files, failures = compare_files(estimate, reference, data_range)
     names = list(files)
+    for name in names:
+        for text in files[name]["warnings"]:
+            reporter.warn(f"{name}: {text}")
     rows = [["", "PSNR dB", "SSIM", "NMSE", "foreground: PSNR dB", "SSIM", "NMSE"]]
     rows += [[name, *_cells(files[name]["mean"])] for name in names]
     if len(names) > 1:

@@ -18,6 +18,8 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="A prior's name, or t
 
 def list_(printing: Printing) -> None:
     """List the priors that come with iasolve, and those that other installed packages bring."""
+    from iasolve.cli.errors import DamagedPrior
+    from iasolve.cli.priors import blamed_on_prior
     from iasolve.cli.reporter import Reporter, columns
     from iasolve.priors import PriorError, find_prior, list_priors, read_card
     from iasolve.priors.registry import origin_of
@@ -28,12 +30,14 @@ def list_(printing: Printing) -> None:
     for name in list_priors():
         origin = origin_of(name)
         try:
-            card = read_card(find_prior(name))
-            rows.append([name, *_cells(card), origin])
-        except (PriorError, LookupError, TypeError) as error:
+            with blamed_on_prior(name):
+                card = read_card(find_prior(name))
+                rows.append([name, *_cells(card), origin])
+        except (PriorError, DamagedPrior) as error:
             if origin == "iasolve":
                 raise
-            what = str(error) if isinstance(error, PriorError) else f"its card lacks {error}"
+            lacks = error.__cause__ if isinstance(error.__cause__, LookupError) else None
+            what = str(error) if lacks is None else f"its card lacks {lacks}"
             reporter.warn(f"the prior {name!r} of package {origin!r} is left out: {what}")
             continue
         found.append({**card, "name": name, "from": origin})
@@ -43,24 +47,27 @@ def list_(printing: Printing) -> None:
 
 def show(name: _Name, printing: Printing) -> None:
     """Print what is known about a prior: architecture, data and licence, training, validation, latents, rings."""
+    from iasolve.cli.priors import blamed_on_prior
     from iasolve.cli.reporter import Reporter
     from iasolve.priors import find_prior, read_card
 
     reporter = Reporter(printing)
     path = find_prior(name)
-    card = read_card(path)
-    reporter.say(_readable(card, str(path)))
+    with blamed_on_prior(name):
+        card = read_card(path)
+        reporter.say(_readable(card, str(path)))
     reporter.result(card)
 
 
 def verify(name: _Name, printing: Printing) -> None:
     """Check a prior's weights against the SHA-256 in its card, and that they load."""
+    from iasolve.cli.priors import open_prior
     from iasolve.cli.reporter import Reporter
-    from iasolve.priors import find_prior, load_prior
+    from iasolve.priors import find_prior
 
     reporter = Reporter(printing)
     path = find_prior(name)
-    prior = load_prior(path)
+    prior = open_prior(str(path))
     reporter.say(f"{path}: intact, sha256 {prior.card['sha256']}")
     reporter.result({"name": prior.name, "path": str(path), "sha256": prior.card["sha256"], "intact": True})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,31 +16,28 @@ if TYPE_CHECKING:
 __all__ = ["reconstruct"]
 
 
-def reconstruct(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="K-space, or a folder of such files.")],
-    out: Annotated[
-        Path,
-        typer.Argument(metavar="OUT", help="Image (npy, npz, tif, h5, mat, cfl, nii), or a folder for the images."),
-    ],
-    *,
+@dataclass(frozen=True)
+class Sampling:
+    """How the k-space was measured, and what is made of it."""
+
     mask: Annotated[
         str,
         typer.Option(
             metavar="FILE|auto",
             help="Sampling mask (H, W) or (W,); auto: the one in the file, else the entries that are not zero.",
         ),
-    ] = "auto",
+    ] = "auto"
     maps: Annotated[
         str,
         typer.Option(
             metavar="FILE|auto",
             help="Sensitivity maps, complex, of the k-space's shape; auto: estimated from the sampled centre.",
         ),
-    ] = "auto",
+    ] = "auto"
     coils: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Compress to N coils.  [default: 12, if there are more]"),
-    ] = None,
+    ] = None
     phase: Annotated[
         str,
         typer.Option(
@@ -47,7 +45,24 @@ def reconstruct(
             help="With a prior over real images: estimate the image's smooth phase and take it out, or take the image "
             "for real. auto: always for several coils, for one where it matters.",
         ),
-    ] = "auto",
+    ] = "auto"
+    keep_oversampling: Annotated[
+        bool,
+        typer.Option(
+            "--keep-oversampling",
+            help="Leave the whole field of view of the k-space; by default fastMRI's is cropped as its header says.",
+        ),
+    ] = False
+
+
+def reconstruct(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="K-space, or a folder of such files.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="Image (npy, npz, tif, h5, mat, cfl, nii), or a folder for the images."),
+    ],
+    *,
+    sampling: Sampling,
     solving: Solving,
     running: Running,
     writing: Writing,
@@ -63,8 +78,9 @@ def reconstruct(
     from iasolve.cli.sources import kspace_source
     from iasolve.cli.task import Task
     from iasolve.cli.workflow import run
-    from iasolve.files import KSPACE_SUFFIXES
+    from iasolve.files import KSPACE_SUFFIXES, split_key
 
+    mask, maps, coils, phase = sampling.mask, sampling.maps, sampling.coils, sampling.phase
     if phase not in ("auto", "none"):
         raise UsageError(f"--phase {phase}: expected auto or none")
 
@@ -73,13 +89,15 @@ def reconstruct(
 
         return iasolve.reconstruct(y, prior, maps=source.maps, mask=source.mask, coils=coils, phase=phase, **options)
 
+    files = {name: split_key(value)[0] for name, value in (("--mask", mask), ("--maps", maps)) if value != "auto"}
     task = Task(
         "reconstruct",
         "compressed-sensing",
         KSPACE_SUFFIXES,
-        lambda path: kspace_source(path, mask, maps),
+        lambda path: kspace_source(path, mask, maps, sampling.keep_oversampling),
         None,
-        {"mask": mask, "maps": maps, "coils": coils, "phase": phase},
+        asdict(sampling),
         solve,
+        lambda: files,
     )
     run(task, source, out, solving, running, writing, printing)

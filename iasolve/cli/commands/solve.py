@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from iasolve.operators import LinearOperator
 
 __all__ = ["solve"]
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the operator is made."""
+
+    operator_args: Annotated[
+        Path | None, typer.Option("--operator-args", metavar="FILE.toml", help="The factory's keyword arguments.")
+    ] = None
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Check the operator first, and refuse a wrong one.")
+    ] = True
 
 
 def solve(
@@ -32,12 +45,7 @@ def solve(
             show_default=False,
         ),
     ],
-    operator_args: Annotated[
-        Path | None, typer.Option("--operator-args", metavar="FILE.toml", help="The factory's keyword arguments.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Check the operator first, and refuse a wrong one.")
-    ] = True,
+    making: Making,
     solving: Solving,
     running: Running,
     writing: Writing,
@@ -52,16 +60,16 @@ def solve(
     from iasolve.cli.folders import is_folder
     from iasolve.cli.task import Task
     from iasolve.cli.user_measurement import measured
-    from iasolve.cli.user_operator import UserOperator, aside
+    from iasolve.cli.user_operator import UserOperator
     from iasolve.cli.workflow import run
     from iasolve.files import MEASUREMENT_SUFFIXES, read_measurement
 
-    named = UserOperator(operator, operator_args)
+    named = UserOperator(operator, making.operator_args)
 
     @cache
     def built() -> LinearOperator:
         made = named.build()
-        if check:
+        if making.check:
             named.require_right(made)
         return made
 
@@ -69,8 +77,8 @@ def solve(
         # the file first: what is wrong with it shows without importing anything
         file = read_measurement(path)
         made = built()
-        with aside():
-            return measured(file, made, operator)
+        with named.solving(making.check):
+            return measured(file, made, named.name)
 
     if is_folder(source):
         built()  # or each of its files would report what is wrong with the operator
@@ -78,9 +86,10 @@ def solve(
     def work(_: Source, y: Any, prior: Any, **options: Any) -> Any:
         import iasolve
 
-        with aside():
-            return iasolve.solve(y, built(), prior, **options)
+        operator = built()
+        with named.solving(making.check):
+            return iasolve.solve(y, operator, prior, **options)
 
     asked = {"operator": operator, "arguments": named.arguments}
-    task = Task("solve", "compressed-sensing", MEASUREMENT_SUFFIXES, read, None, asked, work)
+    task = Task("solve", "compressed-sensing", MEASUREMENT_SUFFIXES, read, None, asked, work, named.files)
     run(task, source, out, solving, running, writing, printing)

@@ -43,7 +43,7 @@ def train(
     import os
     from dataclasses import replace
 
-    from iasolve.cli.errors import INTERRUPTED, UnfitInput, UsageError
+    from iasolve.cli.errors import INTERRUPTED, UnfitInput, UsageError, blamed_on
     from iasolve.cli.reporter import Reporter
 
     if resume and init is not None:
@@ -64,6 +64,11 @@ def train(
     except (ValueError, OSError) as error:
         named = str(error) if str(config) in str(error) else f"{config}: {error}"
         raise UnfitInput(f"{named}. See the bundled configurations for examples") from None
+    except (TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        raise UnfitInput(
+            f"{config}: a value of the wrong type or out of range ({type(error).__name__}: {error}). See the bundled "
+            "configurations for examples; --debug shows where"
+        ) from error
     usual = settings.name if part == "hierarchy" else f"{settings.name}-{part}"
     folder = out if out is not None else Path("runs") / usual
     if folder.exists() and not folder.is_dir():
@@ -89,17 +94,26 @@ def train(
 
     reporter.say(f"training {settings.name} on {chosen}, in {folder}")
     try:
-        path = run(
-            settings, folder, resume=resume, init=first, minutes=minutes, device=chosen, part=part, report=report
-        )
+        with blamed_on(UnfitInput, f"{config}: training with it failed", "Check the types and ranges of its values"):
+            try:
+                path = run(
+                    settings,
+                    folder,
+                    resume=resume,
+                    init=first,
+                    minutes=minutes,
+                    device=chosen,
+                    part=part,
+                    report=report,
+                )
+            except (ValueError, FileNotFoundError) as error:
+                raise UnfitInput(f"{config}: {error}") from error
     except KeyboardInterrupt:
         kept = "the last checkpoint is intact; the same command with --resume continues from it"
         reporter.error(
             f"interrupted: {kept if checkpoint.is_file() else 'before the first checkpoint, nothing is kept'}"
         )
         raise typer.Exit(INTERRUPTED) from None
-    except (ValueError, FileNotFoundError) as error:
-        raise UnfitInput(f"{config}: {error}") from error
     reporter.say(f"prior written to {path}; use it with --prior {path}")
     reporter.result({"command": "train", "prior": str(path), "folder": str(folder), "log": rows})
 
