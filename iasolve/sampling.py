@@ -32,9 +32,10 @@ def measured_positions(nonzero: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], s
     kind : str
         What the mask of the first slice that is not blank consists of: ``"columns"``, ``"rows"`` or ``"entries"``.
     """
-    masks, kinds = zip(*(_lines(plane) for plane in nonzero), strict=True)
-    stack = np.stack(masks)
-    together = stack.any(axis=0, keepdims=True)
+    found = [_lines(plane) for plane in nonzero]
+    kinds = [kind for _, kind in found]
+    stack: NDArray[np.bool_] = np.stack([mask for mask, _ in found])
+    together: NDArray[np.bool_] = np.asarray(stack.any(axis=0, keepdims=True))
     # a slice of zeros tells nothing of how it was sampled
     telling = stack.any(axis=(1, 2))
     kind = kinds[int(telling.argmax())]
