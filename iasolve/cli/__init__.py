@@ -23,6 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         Always, with the exit code (see :mod:`iasolve.cli.errors`).
     """
+    import contextlib
+    import sys
+
     from iasolve.cli.app import run
+
+    if arguments is None:
+        with contextlib.suppress(AttributeError):  # names of files may hold bytes that are no text
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
     raise SystemExit(run(arguments))

@@ -13,21 +13,10 @@ import typer
 from typer.main import get_command
 
 from iasolve import __version__
-from iasolve.cli import (
-    check_operator,
-    deblur,
-    demo,
-    denoise,
-    evaluate,
-    prior,
-    recipe,
-    reconstruct,
-    simulate,
-    solve,
-    train,
-)
-from iasolve.cli.common import expand
-from iasolve.cli.errors import describe
+from iasolve.cli.commands import COMMANDS, GROUPS
+from iasolve.cli.errors import INTERRUPTED, describe
+from iasolve.cli.interruption import termination_as_interrupt
+from iasolve.cli.options import expand
 from iasolve.plugins import PluginWarning
 
 __all__ = ["app", "run"]
@@ -60,20 +49,10 @@ def _root(
     pass
 
 
-for _name, _function in (
-    ("denoise", denoise.denoise),
-    ("deblur", deblur.deblur),
-    ("reconstruct", reconstruct.reconstruct),
-    ("solve", solve.solve),
-    ("check-operator", check_operator.check_operator),
-    ("simulate", simulate.simulate),
-    ("evaluate", evaluate.evaluate),
-    ("train", train.train),
-):
-    app.command(_name)(expand(_function))
-app.add_typer(prior.app, name="prior")
-app.add_typer(recipe.app, name="recipe")
-app.command("demo")(expand(demo.demo))
+for _name, _command in COMMANDS.items():
+    app.command(_name)(expand(_command))
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
 
 
 @contextmanager
@@ -114,8 +93,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        with _plain_warnings():
+        with _plain_warnings(), termination_as_interrupt():
             code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
+    except KeyboardInterrupt:
+        print("Error: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
         if "--debug" in given:
             traceback.print_exception(error)

@@ -16,14 +16,14 @@ from torch import Tensor
 
 import iasolve
 from iasolve.classical import total_variation
-from iasolve.cli.common import Printing, Running
 from iasolve.cli.errors import INTERRUPTED, UsageError
 from iasolve.cli.figures import Panel, draw_panels
 from iasolve.cli.folders import make_folders
-from iasolve.cli.reporting import Reporter, columns, plain
-from iasolve.cli.solving import choose_device
+from iasolve.cli.options import Printing, Running
+from iasolve.cli.reporter import Reporter, columns, plain
+from iasolve.cli.solver import choose_device
 from iasolve.evidence import fold
-from iasolve.files import atomic_write, write_json
+from iasolve.files import atomic_write, write_json, write_together
 from iasolve.metrics import psnr, ssim
 from iasolve.operators import (
     CircularBlur,
@@ -131,10 +131,11 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
     )
     table = _table(results)
     names = [out / f"iasolve-demo.{suffix}" for suffix in ("png", "md", "json")]
-    draw_panels(names[0], rows, [f"{p.name}\n{p.notes}" for p in problems])
-    with atomic_write(names[1]) as handle:
-        handle.write(_markdown(report, problems, table).encode())
-    write_json(names[2], report)
+    with write_together():
+        draw_panels(names[0], rows, [f"{p.name}\n{p.notes}" for p in problems])
+        with atomic_write(names[1]) as handle:
+            handle.write(_markdown(report, problems, table).encode())
+        write_json(names[2], report)
     reporter.say(columns(table))
     reporter.say(
         f"mean PSNR in dB and SSIM of {len(truth)} images; {report['seconds']:.0f} s on {device}; prior {loaded.name}"

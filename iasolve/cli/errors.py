@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "DAMAGED_PRIOR",
@@ -15,9 +17,11 @@ __all__ = [
     "UNFIT",
     "USAGE",
     "CommandError",
+    "DamagedPrior",
     "DeviceError",
     "UnfitInput",
     "UsageError",
+    "blamed_on",
     "describe",
 ]
 
@@ -49,6 +53,39 @@ class DeviceError(CommandError):
     code = DEVICE
 
 
+class DamagedPrior(CommandError):  # noqa: N818 - says what the prior is
+    """The prior cannot be used, in a way that its own checks did not see."""
+
+    code = DAMAGED_PRIOR
+
+
+@contextmanager
+def blamed_on(kind: type[CommandError], subject: str, advice: str) -> Iterator[None]:
+    """Give what nobody foresaw in the body a code and words: it came of this subject.
+
+    Parameters
+    ----------
+    kind : type
+        Of the error, in place of one that :func:`describe` does not know.
+    subject : str
+        What is to blame, and what is wrong with it.
+    advice : str
+        What to do.
+
+    Raises
+    ------
+    CommandError
+        Of that kind. Errors with a code of their own pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        if describe(error)[0] != UNEXPECTED:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise kind(f"{subject} ({type(error).__name__}: {reason}). {advice}; --debug shows where") from error
+
+
 def describe(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an exception.
 
@@ -66,6 +103,8 @@ def describe(error: BaseException) -> tuple[int, str]:
     if getattr(error, "exit_code", None) == USAGE and hasattr(error, "format_message"):
         # by its shape: typer brings its own copy of click, or uses click, depending on its version
         return USAGE, str(error.format_message())
+    if type(error).__name__ == "Abort":  # what click makes of KeyboardInterrupt
+        return INTERRUPTED, "interrupted"
     return _known(error) or (UNEXPECTED, f"unexpected {type(error).__name__}: {error} (--debug shows where)")
 
 

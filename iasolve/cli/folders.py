@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from iasolve.cli.errors import INTERRUPTED, SOME_FAILED, UnfitInput, UsageError, describe
-from iasolve.cli.reporting import Reporter, spread
-from iasolve.files import list_inputs, split_key
+from iasolve.cli.interruption import uninterrupted
+from iasolve.cli.reporter import Reporter, spread
+from iasolve.files import list_inputs, split_key, sweep_leftovers
 
 __all__ = [
     "each_file",
@@ -24,7 +22,6 @@ __all__ = [
     "list_folder",
     "make_folders",
     "refuse_existing",
-    "uninterrupted",
 ]
 
 
@@ -61,7 +58,7 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool, advice: str = "--ove
 
 
 def make_folders(folders: Iterable[Path]) -> None:
-    """Create folders where they are missing.
+    """Create folders where they are missing; sweep what killed runs left in the others.
 
     Raises
     ------
@@ -72,6 +69,7 @@ def make_folders(folders: Iterable[Path]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{folder}: cannot create this folder ({error.strerror})") from None
+        sweep_leftovers([folder])
 
 
 def each_file(
@@ -145,28 +143,6 @@ def list_failures(failures: Sequence[dict[str, Any]], count: int, reporter: Repo
     for failure in failures:
         named = failure["name"] in failure["error"]
         reporter.line(f"  {failure['error']}" if named else f"  {failure['name']}: {failure['error']}")
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C until the body is done, so that a result and its report are written both or neither."""
-    held = False
-
-    def hold(*_: object) -> None:
-        nonlocal held
-        held = True
-
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if threading.current_thread() is not threading.main_thread() or not usual:  # nothing that could be held back
-        yield
-        return
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            raise KeyboardInterrupt
 
 
 def _brief(report: Mapping[str, Any]) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from iasolve.cli.errors import UnfitInput
-from iasolve.files import read_measurement
+from iasolve.files import read_measurement, split_key
 
-__all__ = ["fill", "read_arguments"]
+__all__ = ["arrays_in", "fill", "read_arguments"]
 
 
 def read_arguments(path: Path | None) -> dict[str, Any]:
@@ -64,6 +64,17 @@ def fill(value: Any, folder: Path) -> Any:
     if set(value) == {"dtype"} and isinstance(value["dtype"], str):
         return _dtype(value["dtype"])
     return {key: fill(item, folder) for key, item in value.items()}
+
+
+def arrays_in(value: Any) -> list[str]:
+    """Names of the files that :func:`fill` reads arrays from."""
+    if isinstance(value, list):
+        return [name for item in value for name in arrays_in(item)]
+    if not isinstance(value, dict):
+        return []
+    if set(value) == {"array"} and isinstance(value["array"], str):
+        return [str(split_key(value["array"])[0])]
+    return [name for item in value.values() for name in arrays_in(item)]
 
 
 def _dtype(name: str) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 
 from iasolve.cli.errors import UsageError
 from iasolve.files import (
-    FileError,
     ImageFile,
     WriteError,
     can_carry,
@@ -21,13 +20,12 @@ from iasolve.files import (
     require_carry,
     stem_of,
     suffix_of,
+    takes_results,
 )
-from iasolve.files.ismrmrd import is_ismrmrd
 
-__all__ = ["Outputs", "as_usage", "in_folder", "std_type"]
+__all__ = ["Outputs", "as_usage", "in_folder", "real_path", "std_type"]
 
 _CARRIES_ANYTHING = ".npy"
-_HDF5 = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,16 @@ class Outputs:
         return self.image.with_name(self.image.name + ".json")
 
     @property
+    def roles(self) -> dict[str, Path]:
+        """Every file that will be written but the sidecar, by what it is."""
+        named = {"image": self.image, "std": self.std, "figure": self.figure}
+        files = {role: path for role, path in named.items() if path is not None}
+        return files | {f"{role}{p.suffix}": p for role, path in files.items() for p in companions(path)}
+
+    @property
     def all(self) -> list[Path]:
         """Every file that will be written."""
-        named = [p for p in (self.image, self.sidecar, self.std, self.figure) if p is not None]
-        return [*named, *(beside for path in named for beside in companions(path))]
+        return [*self.roles.values(), self.sidecar]
 
     def guard(self, inputs: Iterable[Path], overwrite: bool) -> None:
         """Refuse outputs that cannot be written, collide, or would replace something.
@@ -66,9 +70,9 @@ class Outputs:
         """
         if self.figure is not None and self.figure.suffix.lower() != ".png":
             raise UsageError(f"--figure {self.figure}: figures are PNG files; give a name that ends in .png")
-        taken = {path.resolve(): f"the input {path}" for path in inputs}
+        taken = {real_path(path): f"the input {path}" for path in inputs}
         for path in self.all:
-            real = path.resolve()
+            real = real_path(path)
             if real in taken:
                 raise UsageError(f"{path} is {taken[real]} already: give each file a name of its own")
             taken[real] = f"the output {path}"
@@ -85,6 +89,20 @@ class Outputs:
         if self.std is not None:
             std = self.std
             as_usage(lambda: require_carry(std, dtype=std_type(like), pages=like.pages, channels=like.channels))
+
+
+def real_path(path: Path) -> Path:
+    """Where a path leads.
+
+    Raises
+    ------
+    UsageError
+        For links that go round in a circle.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{path}: it leads nowhere ({error}): choose another name") from None
 
 
 def std_type(like: ImageFile) -> np.dtype[Any]:
@@ -113,7 +131,7 @@ def in_folder(
     out, std, figure : Path or None
         Folders.
     grey : bool
-        Whether results are real, with one channel: fastMRI's layout holds no others.
+        Whether results are real, with one channel.
 
     Returns
     -------
@@ -130,9 +148,9 @@ def in_folder(
         # a.png and a.tif side by side: keep both names whole
         base = stem_of(path) if stems[stem_of(path)] == 1 else path.name
         suffix = suffix_of(path)
-        to_array = _to_array(path, suffix, grey)
-        name = path.name if not to_array else base + _CARRIES_ANYTHING
-        keeps = can_carry(suffix, np.float32) and not to_array
+        same = takes_results(path, grey)
+        name = path.name if same else base + _CARRIES_ANYTHING
+        keeps = same and can_carry(suffix, np.float32)
         outputs[path] = Outputs(
             out / name,
             None if std is None else std / (path.name if keeps else base + _CARRIES_ANYTHING),
@@ -145,13 +163,3 @@ def in_folder(
                 raise UsageError(f"{path.name} and {seen[target].name} would both be written to {target}: rename one")
             seen[target] = path
     return outputs
-
-
-def _to_array(path: Path, suffix: str, grey: bool) -> bool:
-    """Whether a result is written as an array: acquisitions are no images."""
-    if suffix in _HDF5:
-        try:
-            return not grey or is_ismrmrd(path, None)
-        except FileError:  # told when it is read
-            return False
-    return suffix == ".mrd"

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from iasolve.cli.common import Running, Solving
 from iasolve.cli.errors import UsageError
+from iasolve.cli.options import Running, Solving
 from iasolve.recipe import Recipe, load_recipe
 
 __all__ = ["Settings", "parse_sigma", "resolve"]

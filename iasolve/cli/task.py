@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iasolve.cli.inputs import Source
+from iasolve.cli.sources import Source
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,8 @@ class Task:
         From a source, the image's shape ``(C, H, W)`` and dtype to the operator. None where ``solve`` finds it.
     asked : mapping
         The command's own options, for the report and for ``--resume``.
+    files : callable
+        Files that those options name, by option; asked for once the measurement's operator is there.
     solve : callable or None
         Where the measurement itself tells part of its operator, slice by slice: from a source, its values, the prior
         and the keyword arguments of :func:`iasolve.solve` to a result. None: ``operator`` and :func:`iasolve.solve`.
@@ -49,3 +51,4 @@ class Task:
     operator: Callable[[Source, Shape, torch.dtype], LinearOperator] | None
     asked: Mapping[str, Any] = field(default_factory=dict)
     solve: Callable[..., Result] | None = None
+    files: Callable[[], Mapping[str, Path]] = dict

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from iasolve.cli.errors import UnfitInput, UsageError
-from iasolve.cli.operator_args import fill, read_arguments
+from iasolve.cli.errors import UNEXPECTED, UnfitInput, UsageError, describe
+from iasolve.cli.operator_args import arrays_in, fill, read_arguments
 
 if TYPE_CHECKING:
     from iasolve.operators import LinearOperator, OperatorReport
@@ -85,12 +85,57 @@ class UserOperator:
             )
         return made
 
+    def files(self) -> dict[str, Path]:
+        """The files that the operator is made of, by what names them; complete once it is built.
+
+        The factory's own source, what it imported from the same folder, the arguments, and the arrays they name.
+        Libraries are not among them.
+        """
+        found = {} if self._file is None else {"--operator-args": self._file}
+        folder = Path() if self._file is None else self._file.parent
+        found |= {f"--operator-args, array {name!r}": folder / name for name in arrays_in(self.arguments)}
+        root = (Path(self._module).parent if self._module.endswith(".py") else Path()).resolve()
+        for name, module in list(sys.modules.items()):
+            source = Path(getattr(module, "__file__", None) or "")
+            if source.suffix != ".py":
+                continue
+            installed = "site-packages" in source.parts or any(
+                source.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)
+            )
+            # a checkout of this package is no user's code: its version stands in the report
+            own = source.is_relative_to(root) and not installed and name.partition(".")[0] != "iasolve"
+            if name == self._module or own:
+                place = source.relative_to(root) if own else source.name
+                found[f"--operator, {place}"] = source
+        return found
+
     def check(self, operator: LinearOperator, seed: int, tolerance: float | None = None) -> OperatorReport:
         """:func:`iasolve.operators.check_operator`, with what the operator prints kept off stdout."""
         from iasolve.operators import check_operator
 
         with aside():
             return check_operator(operator, seed, tolerance=tolerance)
+
+    @contextmanager
+    def solving(self, checked: bool) -> Iterator[None]:
+        """What the operator raises, or what comes of results that nobody checked, as an error that says where.
+
+        Raises
+        ------
+        UnfitInput
+        """
+        try:
+            with aside():
+                yield
+        except (UnfitInput, MemoryError):
+            raise
+        except Exception as error:
+            own = {str(path) for path in self.files().values()}
+            its = any(frame.f_code.co_filename in own for frame, _ in traceback.walk_tb(error.__traceback__))
+            if its or not (checked or describe(error)[0] != UNEXPECTED):
+                hint = "" if checked else "; 'iasolve check-operator' tells what is wrong with it"
+                raise UnfitInput(self._raised("solving with it", error) + hint) from error
+            raise
 
     def require_right(self, operator: LinearOperator) -> None:
         """Refuse an operator that fails the check.
@@ -161,11 +206,14 @@ class UserOperator:
         except (UnfitInput, MemoryError):
             raise
         except (Exception, SystemExit) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UnfitInput(
-                f"{self.name}: {what} raised {type(error).__name__}: {reason}{_place(error)}. Correct it; --debug "
-                "shows where it comes from"
-            ) from error
+            raise UnfitInput(self._raised(what, error)) from error
+
+    def _raised(self, what: str, error: BaseException) -> str:
+        reason = " ".join(str(error).split())[:300]
+        return (
+            f"{self.name}: {what} raised {type(error).__name__}: {reason}{_place(error)}. Correct it; --debug shows "
+            "where it comes from"
+        )
 
 
 def _place(error: BaseException) -> str:
@@ -209,6 +257,7 @@ def _from_file(path: Path) -> ModuleType:
     assert spec is not None, "the suffix is .py"
     assert spec.loader is not None
     module = module_from_spec(spec)
+    module.__file__ = str(path.resolve())
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

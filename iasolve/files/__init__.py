@@ -1,24 +1,38 @@
 """Files in and out: images, k-space, masks and kernels, with errors a person can act on.
 
 Nothing here rescales or normalises: what a file holds is what the caller gets, and a result is written back
-with the input's own type, range and layout. Every error is a :class:`FileError`. The formats are registered in
-``formats.py``, each with a module of its own.
+with the input's own type, range and layout. Every error is a :class:`FileError`. A format is a module in ``kinds/``
+and a row in the table of ``formats.py``.
 """
 
-from .atomic import atomic_write, write_json
+from .atomic import atomic_write, sha256_of, sweep_leftovers, write_json, write_together
 from .errors import FileError, UnfitData, UnreadableFile, WriteError
 from .folders import guard_output, list_inputs
-from .formats import IMAGE_SUFFIXES, KSPACE_SUFFIXES, companions, stem_of, suffix_of
+from .formats import (
+    IMAGE_SUFFIXES,
+    KSPACE_OUT_SUFFIXES,
+    KSPACE_SUFFIXES,
+    MEASUREMENT_SUFFIXES,
+    PLANE_SUFFIXES,
+    companions,
+    prepare_to_read,
+    stem_of,
+    suffix_of,
+    takes_results,
+)
 from .images import ImageFile, read_image
+from .kinds.ismrmrd_header import reconstructed_size
 from .kspace import KSpaceFile, read_kspace
+from .links import trust_links
 from .locating import split_key
-from .measurements import MEASUREMENT_SUFFIXES, MeasurementFile, read_measurement
-from .planes import PLANE_SUFFIXES, read_kernel, read_mask
+from .measurements import MeasurementFile, read_measurement
+from .planes import read_kernel, read_mask
 from .source import require_finite
-from .writing import can_carry, require_carry, suffixes_for, write_image
+from .writing import can_carry, require_carry, suffixes_for, write_image, write_kspace
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "KSPACE_OUT_SUFFIXES",
     "KSPACE_SUFFIXES",
     "MEASUREMENT_SUFFIXES",
     "PLANE_SUFFIXES",
@@ -34,17 +48,25 @@ __all__ = [
     "companions",
     "guard_output",
     "list_inputs",
+    "prepare_to_read",
     "read_image",
     "read_kernel",
     "read_kspace",
     "read_mask",
     "read_measurement",
+    "reconstructed_size",
     "require_carry",
     "require_finite",
+    "sha256_of",
     "split_key",
     "stem_of",
     "suffix_of",
     "suffixes_for",
+    "sweep_leftovers",
+    "takes_results",
+    "trust_links",
     "write_image",
     "write_json",
+    "write_kspace",
+    "write_together",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .contents import Scaling
 from .errors import PathInput, UnfitData
-from .formats import IMAGE_READERS, IMAGE_SUFFIXES, format_of
+from .formats import IMAGE_SUFFIXES, format_of, read_picture
 from .locating import locate
 from .source import require_finite, require_numeric
 
@@ -93,6 +93,11 @@ class ImageFile:
         """Whether files with this suffix are of the format of this file."""
         return format_of(suffix) is not None and format_of(suffix) is format_of(self.kind)
 
+    def lost_in(self, suffix: str) -> list[str]:
+        """What this file says besides its pixels that files with this suffix have no place for."""
+        facts: list[str] = list(getattr(self.header, "facts", ()))
+        return [] if self.same_format(suffix) else facts
+
     def type_in(self, suffix: str) -> np.dtype[Any]:
         """Type in which a result like this is written to files with this suffix.
 
@@ -106,8 +111,8 @@ class ImageFile:
 def read_image(path: PathInput, key: str | None = None) -> ImageFile:
     """Read an image file.
 
-    PNG, JPEG, TIFF (pages, 8- to 64-bit integers, floats, complex), ``.npy`` and ``.npz``; NIfTI and DICOM (with
-    their extras), MATLAB's ``.mat``, BART's ``.cfl`` and fastMRI's ``.h5``. Arrays are ``(H, W)`` or
+    PNG, JPEG, BMP, WebP, TIFF (pages, 8- to 64-bit integers, floats, complex), ``.npy`` and ``.npz``; NIfTI and DICOM
+    (with their extras), MATLAB's ``.mat``, BART's ``.cfl`` and fastMRI's ``.h5``. Arrays are ``(H, W)`` or
     ``(pages, H, W)``, real or complex, or ``(..., H, W, 3)`` for colour. What a viewer applies is applied: palettes,
     orientation, 1-bit images as 0 and 255, slopes and intercepts. Nothing else is rescaled.
 
@@ -133,7 +138,7 @@ def read_image(path: PathInput, key: str | None = None) -> ImageFile:
         integers that float64 cannot hold exactly.
     """
     source, kind, key = locate(path, IMAGE_SUFFIXES, key)
-    picture = IMAGE_READERS[kind](source, key)
+    picture = read_picture(source, kind, key)
     samples = picture.samples
     require_numeric(samples, source)
     _require_exact(samples, source)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PathInput, UnfitData
-from .formats import KSPACE_READERS, KSPACE_SUFFIXES
+from .formats import KSPACE_SUFFIXES, read_kspace_of
+from .kinds.ismrmrd_header import reconstructed_size
 from .locating import locate
 from .planes import mask_from
 from .source import require_finite, require_numeric
@@ -69,6 +70,13 @@ class KSpaceFile:
         return int(self.kspace.shape[0])
 
     @property
+    def field_of_view(self) -> tuple[int, int]:
+        """Size of the image that the scan was made for: less than ``(H, W)`` where the header tells of oversampling."""
+        height, width = self.kspace.shape[-2:]
+        size = reconstructed_size(self.header) or (height, width)
+        return min(size[0], height), min(size[1], width)
+
+    @property
     def coils(self) -> int:
         """Number of coils."""
         return int(self.kspace.shape[1])
@@ -105,7 +113,7 @@ def read_kspace(path: PathInput, key: str | None = None, *, slices: slice | None
         does not fit.
     """
     source, kind, key = locate(path, KSPACE_SUFFIXES, key)
-    found = KSPACE_READERS[kind](source, key, slices)
+    found = read_kspace_of(source, kind, key, slices)
     kspace = _native(found.kspace, source)
     return KSpaceFile(
         path=source,

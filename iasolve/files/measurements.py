@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import ismrmrd
-from .arrays import load_array
-from .errors import PathInput, UnfitData
-from .formats import IMAGE_SUFFIXES, KSPACE_SUFFIXES
+from .errors import PathInput
+from .formats import IMAGE_SUFFIXES, MEASUREMENT_SUFFIXES, read_array
 from .images import read_image
 from .kspace import read_kspace
 from .locating import locate
-from .matlab_variables import load_variable
-from .source import decoding, require_finite, require_numeric, require_plausible
+from .source import require_finite, require_numeric
 
-__all__ = ["MEASUREMENT_SUFFIXES", "MeasurementFile", "read_measurement"]
+__all__ = ["MeasurementFile", "read_measurement"]
 
 Array = NDArray[Any]
 
-MEASUREMENT_SUFFIXES = tuple(dict.fromkeys((*IMAGE_SUFFIXES, *KSPACE_SUFFIXES)))
 # Names to look for in a file of several arrays.
 NAMES = ("measurement", "kspace")
 
@@ -74,41 +69,14 @@ def read_measurement(path: PathInput, key: str | None = None) -> MeasurementFile
         No numbers, NaN or infinite, empty, or ambiguous.
     """
     source, kind, key = locate(path, MEASUREMENT_SUFFIXES, key)
-    values = _READERS.get(kind, _picture)(source, key)
+    array = read_array(source, kind, key, NAMES)
+    if array is not None:
+        values = array
+    else:
+        values = _picture(source, key) if kind in IMAGE_SUFFIXES else read_kspace(source, key).kspace
     require_numeric(values, source)
     require_finite(values, source)
     return MeasurementFile(source, kind, np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")))
-
-
-def _numpy(path: Path, key: str | None) -> Array:
-    return load_array(path, key, NAMES)[0]
-
-
-def _matlab(path: Path, key: str | None) -> Array:
-    array = load_variable(path, key, NAMES, vectors=True)[0]
-    # MATLAB has no vectors, only single columns and rows
-    return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
-
-
-def _hdf5(path: Path, key: str | None) -> Array:
-    import h5py
-
-    if ismrmrd.is_ismrmrd(path, key):
-        return _acquisitions(path, key)
-    with decoding(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
-        arrays = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-        name = key or next((name for name in NAMES if name in arrays), arrays[0] if len(arrays) == 1 else None)
-        if name is None or not isinstance(file.get(name), h5py.Dataset):
-            found = f"no dataset named {key!r}" if key else f"{len(arrays)} datasets"
-            listing = ", ".join(arrays) or "none"
-            advice = f"Name one, as in {path.name}:{arrays[0] if arrays else NAMES[0]}"
-            raise UnfitData(path, f"{found} ({listing})", "one dataset, or its name", advice)
-        require_plausible(int(file[name].nbytes), path)
-        return np.asarray(file[name][()])
-
-
-def _acquisitions(path: Path, key: str | None) -> Array:
-    return read_kspace(path, key).kspace
 
 
 def _picture(path: Path, key: str | None) -> Array:
@@ -117,13 +85,3 @@ def _picture(path: Path, key: str | None) -> Array:
     # small integers are exact in single precision, in which the solver works
     values = image.pixels.astype(np.result_type(image.dtype, np.float32), copy=False)
     return values.reshape(*image.lead, *colours, *values.shape[-2:])
-
-
-_READERS: dict[str, Callable[[Path, str | None], Array]] = {
-    ".npy": _numpy,
-    ".npz": _numpy,
-    ".mat": _matlab,
-    ".h5": _hdf5,
-    ".hdf5": _hdf5,
-    ".mrd": _acquisitions,
-}

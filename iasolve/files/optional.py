@@ -40,6 +40,17 @@ class Extra:
         except ImportError as error:
             raise UnreadableFile(path, *self._message()) from error
 
+    def require_to_read(self, path: PathInput) -> None:
+        """Check, without importing it, that the module is there to read ``path`` with.
+
+        Raises
+        ------
+        UnreadableFile
+            With the command that installs it.
+        """
+        if importlib.util.find_spec(self.module) is None:
+            raise UnreadableFile(path, *self._message())
+
     def require(self, path: PathInput) -> None:
         """Check, without importing it, that the module is there to write ``path`` with.
 

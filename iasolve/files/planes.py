@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import load_array
 from .errors import PathInput, UnfitData
-from .formats import IMAGE_READERS
+from .formats import PLANE_SUFFIXES, read_array, read_picture
 from .locating import locate
 from .source import require_finite
 
-__all__ = ["PLANE_SUFFIXES", "mask_from", "read_kernel", "read_mask"]
+__all__ = ["mask_from", "read_kernel", "read_mask"]
 
 Array = NDArray[Any]
-
-# No JPEG: its losses turn a mask's two values into many, and a kernel's zeros into ripples.
-PLANE_SUFFIXES = (".npy", ".npz", ".png", ".tif", ".tiff")
 
 
 def read_mask(path: PathInput, key: str | None = None) -> NDArray[np.bool_]:
@@ -128,9 +124,10 @@ def read_kernel(path: PathInput, key: str | None = None) -> NDArray[np.float64]:
 
 def _read_plane(path: PathInput, key: str | None, name: str) -> tuple[Path, Array]:
     source, kind, key = locate(path, PLANE_SUFFIXES, key)
-    if kind in (".npy", ".npz"):
-        return source, load_array(source, key, prefer=(name,))[0]
-    picture = IMAGE_READERS[kind](source, None)
+    array = read_array(source, kind, key, (name,))
+    if array is not None:
+        return source, array
+    picture = read_picture(source, kind, key)
     samples = picture.samples
     if picture.alpha:
         opacity, samples = samples[..., -1], samples[..., :-1]

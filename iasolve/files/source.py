@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import FileError, PathInput, UnfitData, UnreadableFile
 
-__all__ = ["decoding", "require_finite", "require_kspace", "require_numeric", "require_plausible"]
+__all__ = ["decoding", "require_finite", "require_kspace", "require_numeric", "require_plausible", "require_room"]
 
 Array = NDArray[Any]
 
@@ -85,6 +85,41 @@ def require_plausible(nbytes: int, path: Path) -> None:
             "a complete file",
             "It is truncated, corrupt or was never filled; copy or export it again",
         )
+
+
+def require_room(values: int, path: Path) -> None:
+    """Refuse data that the machine has no memory for, before any is taken.
+
+    Parameters
+    ----------
+    values : int
+        How many numbers the file declares. Each takes 8 bytes here, and as many again on the way.
+    path : Path
+        The file.
+
+    Raises
+    ------
+    UnreadableFile
+        If that is more than is free.
+    """
+    needed, free = 16 * values, free_memory()
+    if free is not None and needed > free:
+        raise UnreadableFile(
+            path,
+            f"it declares {values} values, which take {needed / 2**30:.1f} GB here, and {free / 2**30:.1f} GB of "
+            "memory are free",
+            "data that fit in memory",
+            "If it is not corrupt, save its slices as several files",
+        )
+
+
+def free_memory() -> int | None:
+    """Memory that processes can still take, bytes; None where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+        return 1024 * int(text.split("MemAvailable:")[1].split()[0])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def require_numeric(array: Array, path: PathInput) -> None:

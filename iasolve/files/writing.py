@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .atomic import atomic_write
+from .atomic import atomic_write, write_together
 from .contents import Picture, Scaling, Wanted
 from .errors import FileError, PathInput, WriteError
-from .formats import FORMATS, format_of, suffix_of
+from .formats import KSPACE_OUT_SUFFIXES, WRITABLE_SUFFIXES, format_of, suffix_of
 from .images import ImageFile
 
-__all__ = ["can_carry", "require_carry", "suffixes_for", "write_image"]
+__all__ = ["can_carry", "require_carry", "suffixes_for", "write_image", "write_kspace"]
 
 Array = NDArray[Any]
-
-WRITABLE = tuple(suffix for entry in FORMATS if entry.write for suffix in entry.suffixes)
 
 
 def can_carry(suffix: str, dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: bool = False) -> bool:
@@ -59,7 +57,9 @@ def suffixes_for(dtype: DTypeLike, *, pages: int = 1, channels: int = 1, alpha: 
     tuple of str
         With their dots.
     """
-    return tuple(suffix for suffix in WRITABLE if can_carry(suffix, dtype, pages=pages, channels=channels, alpha=alpha))
+    return tuple(
+        suffix for suffix in WRITABLE_SUFFIXES if can_carry(suffix, dtype, pages=pages, channels=channels, alpha=alpha)
+    )
 
 
 def require_carry(
@@ -96,9 +96,9 @@ def require_carry(
     obstacle = _obstacle(Wanted(suffix, target, pages, channels, alpha, own))
     if obstacle is not None:
         fitting = suffixes_for(target, pages=pages, channels=channels, alpha=alpha)
-        hint = ""
-        if suffix in (".png", ".jpg", ".jpeg") and target.kind == "f":
-            hint = ", or scale the image to 0..255 and save it as uint8 first"
+        eight_bits = can_carry(suffix, np.uint8, pages=pages, channels=channels) and not can_carry(suffix, np.float32)
+        scale = target.kind == "f" and eight_bits
+        hint = ", or scale the image to 0..255 and save it as uint8 first" if scale else ""
         raise WriteError(path, obstacle, f"one of {', '.join(fitting)}", f"Change the suffix of the output{hint}")
     entry = format_of(suffix)
     if entry is not None and entry.extra is not None:
@@ -183,11 +183,42 @@ def write_image(
         header=like.header if like is not None and own else None,
         note=note,
     )
-    with _encoding(path), ExitStack() as stack:
-        # all are written before the first takes its name, and the main file, entered last, takes it first
+    with _encoding(path), write_together():
         for other, content in entry.beside.items():
-            stack.enter_context(atomic_write(Path(path).with_suffix(other))).write(content(picture))
-        entry.write(stack.enter_context(atomic_write(path)), picture, Path(path))
+            with atomic_write(Path(path).with_suffix(other)) as handle:
+                handle.write(content(picture))
+        with atomic_write(path) as handle:
+            entry.write(handle, picture, Path(path))
+
+
+def write_kspace(path: PathInput, kspace: Array, mask: NDArray[np.bool_] | None = None) -> None:
+    """Write k-space, and its mask where the kind of file has a place for it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike[str]
+        With one of :data:`~iasolve.files.KSPACE_OUT_SUFFIXES`.
+    kspace : ndarray
+        Complex, with the axes that it is to have in the file.
+    mask : ndarray of bool, shape ``(H, W)``, optional
+        What was measured.
+
+    Raises
+    ------
+    WriteError
+        For another kind of file, or if writing fails.
+    """
+    suffix = suffix_of(path)
+    entry = format_of(suffix)
+    if entry is None or entry.write_kspace is None:
+        raise WriteError(
+            path,
+            f"k-space is not written to {suffix!r} files" if suffix else "the name has no suffix",
+            f"one of {', '.join(KSPACE_OUT_SUFFIXES)}",
+            "Change the suffix of the output",
+        )
+    with atomic_write(path) as handle:
+        entry.write_kspace(handle, kspace, mask, Path(path))
 
 
 @contextmanager
@@ -213,8 +244,9 @@ def _layout(values: Array, like: ImageFile | None, suffix: str) -> dict[str, Any
     """Samples with the page axes of the input, and its opacity where there is a place for it."""
     samples = np.moveaxis(values, 1, -1)
     pages = len(samples)
+    entry = format_of(suffix)
     # arrays hold values only and go without
-    alpha = suffix in (".png", ".tif", ".tiff") and like is not None and _keeps_alpha(like, values.dtype, pages)
+    alpha = entry is not None and entry.opacity and like is not None and _keeps_alpha(like, values.dtype, pages)
     if alpha and like is not None and like.alpha is not None:
         opacity = np.moveaxis(_resample(like.alpha, values.shape[2:]), 1, -1)
         samples = np.concatenate([samples, opacity], axis=-1)

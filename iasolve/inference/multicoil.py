@@ -46,6 +46,7 @@ from iasolve.operators.espirit import estimate_maps
 from iasolve.operators.masks import acceleration
 from iasolve.operators.noise import GaussianNoise
 from iasolve.operators.phase import estimate_phase
+from iasolve.sampling import measured_positions
 from iasolve.spectrum import radius
 
 __all__ = ["CoilProblem", "SliceFacts", "cg_sense", "image_phase", "pose_coils", "sampled_positions"]
@@ -273,6 +274,8 @@ def pose_coils(
 def sampled_positions(kspace: Tensor, mask: Array | None = None) -> Tensor:
     """Mask ``(H, W)``, boolean: the given one, or where any coil of ``(..., coils, H, W)`` is not 0.
 
+    Lines that are not 0 but for a few entries count as whole lines.
+
     Raises
     ------
     ValueError
@@ -280,7 +283,8 @@ def sampled_positions(kspace: Tensor, mask: Array | None = None) -> Tensor:
     """
     grid = tuple(kspace.shape[-2:])
     if mask is None:
-        found = (kspace != 0).flatten(0, -3).any(0)
+        nonzero = (kspace != 0).flatten(0, -3).any(0, keepdim=True)
+        found = torch.from_numpy(np.array(measured_positions(nonzero.cpu().numpy())[0][0])).to(kspace.device)
     else:
         values = as_tensor(mask).to(kspace.device)
         try:

@@ -223,15 +223,15 @@ def test_trouble_on_the_way(error, code, word, image, tiny, tmp_path, monkeypatc
 
 
 def test_ctrl_c_between_a_result_and_its_report_waits_for_both(image, tiny, tmp_path, monkeypatch):
-    from iasolve.cli import solving
+    from iasolve.cli import solver
 
-    write = solving.write_json
+    write = solver.write_json
 
     def press(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
         return write(*arguments, **options)
 
-    monkeypatch.setattr(solving, "write_json", press)
+    monkeypatch.setattr(solver, "write_json", press)
     # a program that was started in the background ignores it
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

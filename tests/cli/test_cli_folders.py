@@ -124,14 +124,13 @@ def test_resume_does_what_is_missing_or_incomplete_and_nothing_else(folder, tiny
     assert json.loads((out / "c.npy.json").read_text())["output"] == "c.npy"
 
 
-def test_resume_does_not_mix_settings(folder, tiny, tmp_path):
+def test_resume_does_again_what_was_made_with_other_settings(folder, tiny, tmp_path):
     out = tmp_path / "out"
     assert cli("denoise", folder, out, *quick(tiny)).code == 0
-    other = ("--sigma", 25, "--prior", tiny, "--recipe", "fast")
-    done = cli("denoise", folder, out, *other, "--resume")
-    assert done.code == 2
-    assert "sigma 20.0 then, 25.0 now" in done.err
-    assert cli("denoise", folder, out, *other, "--resume", "--overwrite").code == 0
+    done = cli("denoise", folder, out, "--sigma", 25, "--prior", tiny, "--recipe", "fast", "--resume", "--json")
+    assert done.code == 0, done
+    assert len(done.report["files"]) == 3
+    assert "a.npy is done again: sigma 20.0 then, 25.0 now" in done.err
     assert json.loads((out / "a.npy.json").read_text())["sigma"] == [25]
 
 

@@ -1,5 +1,6 @@
 """The commands on the files of scanners and other toolboxes: what comes out is of the kind that went in."""
 
+import hashlib
 import json
 
 import h5py
@@ -41,6 +42,7 @@ def test_a_volume_and_its_error_bars(heads, tiny, tmp_path):
     assert np.sqrt(((result.get_fdata().transpose(2, 1, 0) - heads) ** 2).mean()) < 20
     assert sidecar(out)["input"] == {
         "name": "a.nii.gz",
+        "sha256": hashlib.sha256((tmp_path / "a.nii.gz").read_bytes()).hexdigest(),
         "type": "int16",
         "slice_axis": "z (inferior to superior)",
     }

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from cli_fixtures import SIZE, cli, heads, tiny
 
-from iasolve.cli.inputs import centred_ifft2
+from iasolve.cli.sources import centred_ifft2
 from iasolve.metrics import psnr
 from iasolve.operators import birdcage_maps
 from iasolve.samples import load_kspace

@@ -1,5 +1,6 @@
 """One's own operator on the command line: ``check-operator`` and ``solve``."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -278,7 +279,8 @@ def test_a_batch_of_measurements_becomes_a_batch_of_images(binned, heads, tiny, 
     assert report["asked"]["arguments"] == {"in_shape": [1, SIZE, SIZE]}
     assert report["operator"]["out_shape"] == [1, 16, 16]
     assert report["shape"] == [4, 1, SIZE, SIZE]
-    assert report["input"] == {"name": "y.npy", "type": "float32", "slice_axis": "first axis"}
+    digest = hashlib.sha256((lab / "y.npy").read_bytes()).hexdigest()
+    assert report["input"] == {"name": "y.npy", "sha256": digest, "type": "float32", "slice_axis": "first axis"}
     with Image.open("figure.png") as figure:
         assert figure.width > 2 * figure.height
 
@@ -375,6 +377,8 @@ def test_a_folder_is_solved_file_by_file_and_resumed(binned, tiny, lab):
     (lab / "in" / "d.npy").unlink()
     assert cli(*given, "--resume", "--json").report["skipped"] == 3
     (lab / "shape.toml").write_text(f"in_shape = [1, {SIZE}, {SIZE}]\nfactor = 2\n")
-    refused(cli(*given, "--resume"), 2, "factor")
+    done = cli(*given, "--resume", "--json")
+    assert len(done.report["files"]) == 3
+    assert "a.npy is done again: factor None then, 2 now, the file of --operator-args has changed" in done.err
     refused(cli("solve", "in", "new", "--operator", "lab:off", *BINNING[2:], *QUICK, "--prior", tiny), 3, "lab:off")
     assert not (lab / "new").exists()

@@ -124,7 +124,7 @@ def test_the_pair_is_written_whole_or_not_at_all(tmp_path, rng, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("iasolve.files.bart._shape", lambda picture: (9, 7, *(1,) * 14))
+    monkeypatch.setattr("iasolve.files.kinds.bart._shape", lambda picture: (9, 7, *(1,) * 14))
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(WriteError, match="no space left"):
         files.write_image(tmp_path / "b.cfl", image.pixels, image)

@@ -1,0 +1,53 @@
+"""``iasolve recipe list|show``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from iasolve.cli.options import Printing, expand
+
+__all__ = ["app", "list_", "show"]
+
+app = typer.Typer(help="Ready recipes: how a problem is solved.")
+
+
+def list_(printing: Printing) -> None:
+    """List the recipes that come with iasolve."""
+    from iasolve.cli.reporter import Reporter, columns
+    from iasolve.recipe import list_recipes, load_recipe, recipe_text
+
+    reporter = Reporter(printing)
+    rows = [["recipe", "views", "passes", "steps", "when to use it"]]
+    reports = []
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        about = [line.lstrip("# ") for line in recipe_text(name).splitlines() if line.startswith("#")]
+        counts = [str(n) for n in (recipe.views, recipe.passes.count, recipe.steps.count)]
+        rows.append([name, *counts, about[0] if about else ""])
+        reports.append({**recipe.to_dict(), "about": " ".join(about)})
+    # the last column is text, so it goes left
+    widest = max(len(row[4]) for row in rows)
+    reporter.say(columns([[*row[:4], row[4].ljust(widest)] for row in rows]))
+    reporter.result({"recipes": reports})
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A ready recipe, or a .toml file.")], printing: Printing
+) -> None:
+    """Print a recipe with its comments: a start for one's own."""
+    from pathlib import Path
+
+    from iasolve.cli.reporter import Reporter
+    from iasolve.recipe import load_recipe, recipe_text
+
+    reporter = Reporter(printing)
+    recipe = load_recipe(name)
+    text = Path(name).read_text(encoding="utf-8") if name.endswith(".toml") else recipe_text(name)
+    reporter.say(text.rstrip())
+    reporter.result(recipe.to_dict())
+
+
+app.command("list")(expand(list_))
+app.command("show")(expand(show))

@@ -1,0 +1,187 @@
+"""Options that several commands share, written once and spliced into each command's signature."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+__all__ = ["Overwrite", "Printing", "Running", "Solving", "Writing", "expand"]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What is printed."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What may be written over."""
+
+    overwrite: Overwrite = False
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="In a folder: skip what an earlier run finished."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where and in what portions the work is done."""
+
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto"
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images solved at a time.")] = 16
+
+
+def _trust(value: bool) -> bool:
+    from iasolve.files import trust_links
+
+    trust_links(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Solving:
+    """What every solving command lets the user choose."""
+
+    sigma: Annotated[
+        str,
+        typer.Option(
+            metavar="S|auto",
+            help="Noise level: root mean square of a noise value, in the file's units (an 8-bit image has units of "
+            "grey levels, so 25 means 25 of 255). auto: estimated from the data, and reported.",
+        ),
+    ] = "auto"
+    prior: Annotated[
+        str,
+        typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file."),
+    ] = "mri-t1-128"
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Ready recipe or .toml file; by default the one made for this command.",
+        ),
+    ] = None
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar='N|"8=10,16=25"',
+            help="Refinement steps, of every scale or scale by scale.",
+        ),
+    ] = None
+    passes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Further readings of the measurement by the encoder."),
+    ] = None
+    guess_stop: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends."),
+    ] = None
+    beta: Annotated[
+        str | None,
+        typer.Option(
+            metavar='B|"8=1,16=2"',
+            help="Guidance strength: weight of the data, 1 being the exact one.",
+        ),
+    ] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=0, help="Posterior samples, for error bars."),
+    ] = None
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of all random draws.")] = 0
+    fit: Annotated[
+        str,
+        typer.Option(
+            metavar="canvas|field-of-view",
+            help="Images of another size than the prior's: overlapping tiles at their own resolution, or one tile "
+            "that shows the whole field of view.",
+        ),
+    ] = "canvas"
+    tile: Annotated[
+        str,
+        typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one."),
+    ] = "auto"
+    overlap: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]"),
+    ] = None
+    trust_links: Annotated[
+        bool,
+        typer.Option(
+            "--trust-links", callback=_trust, help="Read HDF5 files (h5, mrd, mat) that take data from other files."
+        ),
+    ] = False
+    std_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each pixel's standard deviation (npy, npz, tif, nii, ..); 8 samples unless --samples says "
+            "otherwise. With a folder as input, a folder.",
+        ),
+    ] = None
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw input, estimate and error bar. With a folder as input, a folder.",
+        ),
+    ] = None
+
+
+def expand(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace parameters that are one of the dataclasses above by the fields of the dataclass.
+
+    Parameters
+    ----------
+    command : callable
+        A command; its parameters annotated with a dataclass become options.
+
+    Returns
+    -------
+    callable
+        With a signature that typer reads, calling ``command`` with the dataclasses filled in.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type[Any], list[str]]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        types = get_type_hints(kind, include_extras=True)
+        groups[name] = (kind, [field.name for field in fields(kind)])
+        for field in fields(kind):
+            assert field.default is not MISSING, "an option of a group needs a default"
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=types[field.name],
+                )
+            )
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        for name, (kind, members) in groups.items():
+            values[name] = kind(**{member: values.pop(member) for member in members})
+        command(**values)
+
+    # both, since versions of typer read one or the other
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    del wrapper.__wrapped__  # type: ignore[attr-defined]  # or get_type_hints would look through
+    return wrapper

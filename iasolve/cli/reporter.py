@@ -1,0 +1,123 @@
+"""What is printed: results on stdout, warnings, errors and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from iasolve.cli.options import Printing
+
+__all__ = ["Reporter", "columns", "plain", "spread"]
+
+
+class Reporter:
+    """Prints what the options ask for.
+
+    Parameters
+    ----------
+    printing : Printing
+        ``--json``: nothing but one JSON document on stdout. ``--quiet``: nothing on stdout.
+    """
+
+    def __init__(self, printing: Printing) -> None:
+        self._talks = not (printing.quiet or printing.as_json)
+        self._bars = not printing.quiet and sys.stderr.isatty()
+        self._as_json = printing.as_json
+        self.debug = printing.debug
+        self._print: Callable[[str], object] = lambda text: print(text, file=sys.stderr)
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if self._talks:
+            print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A warning."""
+        self.line(f"Warning: {text}")
+
+    def error(self, text: str) -> None:
+        """What went wrong."""
+        self.line(f"Error: {text}")
+
+    def line(self, text: str) -> None:
+        """A line on stderr."""
+        self._print(text)
+
+    def result(self, report: Mapping[str, Any]) -> None:
+        """The report, if it is wanted as JSON."""
+        if self._as_json:
+            print(json.dumps(plain(report), indent=2, allow_nan=False))
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """A progress bar, on a terminal only.
+
+        Yields
+        ------
+        callable
+            ``(done, label)``.
+        """
+        if not self._bars:
+            yield lambda done, label: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # or what is piped elsewhere would land on the terminal
+        )
+        before = self._print
+        with bar:
+            # through the bar's console, or the two would draw over each other; file names may hold brackets
+            self._print = lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            task = bar.add_task(what, total=total)
+            try:
+                yield lambda done, label: bar.update(task, completed=done, description=label or what)
+            finally:
+                self._print = before
+
+
+def plain(value: Any, digits: int = 17) -> Any:
+    """Lists, mappings, text and numbers for JSON; NaN and infinities become null."""
+    if hasattr(value, "tolist"):  # an array, or a scalar of one
+        value = value.tolist()
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, digits) for item in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """``a`` or ``a .. b``: all values in one phrase."""
+    found = [v for v in values if v is not None and math.isfinite(v)]
+    if not found:
+        return "unknown"
+    low, high = f"{min(found):.{digits}g}", f"{max(found):.{digits}g}"
+    return low if low == high else f"{low} .. {high}"
+
+
+def columns(rows: Sequence[Sequence[str]], *, header: bool = True) -> str:
+    """Aligned text table: first column left, the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    if header:
+        lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(lines)

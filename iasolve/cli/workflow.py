@@ -1,0 +1,204 @@
+"""From arguments to files: one input, or a folder of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from iasolve.cli.errors import INTERRUPTED, UsageError
+from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.cli.interruption import uninterrupted
+from iasolve.cli.options import Printing, Running, Solving, Writing
+from iasolve.cli.outputs import Outputs, in_folder, real_path
+from iasolve.cli.provenance import reason_to_redo
+from iasolve.cli.reporter import Reporter, spread
+from iasolve.cli.settings import Settings, resolve
+from iasolve.cli.task import Task
+from iasolve.files import IMAGE_SUFFIXES, KSPACE_SUFFIXES, prepare_to_read, split_key, suffix_of, sweep_leftovers
+
+if TYPE_CHECKING:
+    from iasolve.cli.solver import Solver
+
+__all__ = ["run"]
+
+
+def run(
+    task: Task,
+    source: Path,
+    out: Path,
+    solving: Solving,
+    running: Running,
+    writing: Writing,
+    printing: Printing,
+) -> None:
+    """Solve a file or a folder of files.
+
+    Parameters
+    ----------
+    task : Task
+    source, out : Path
+        IN and OUT.
+    solving, running, writing, printing
+        The shared options.
+    """
+    reporter = Reporter(printing)
+    settings = resolve(solving, running, task.recipe)
+    if is_folder(source):
+        _solve_folder(task, settings, source, out, solving, writing, reporter)
+    else:
+        _solve_file(task, settings, source, Outputs(out, solving.std_out, solving.figure), writing, reporter)
+
+
+def _solve_file(
+    task: Task, settings: Settings, path: Path, outputs: Outputs, writing: Writing, reporter: Reporter
+) -> None:
+    if writing.resume:
+        raise UsageError("--resume is for a folder of inputs; a single result is replaced with --overwrite")
+    outputs.guard([split_key(path)[0]], writing.overwrite)
+    sweep_leftovers(target.parent for target in outputs.all)
+    source = task.read(path)
+    outputs.require_carry(source.like)
+    try:
+        from iasolve.cli.solver import Solver
+
+        solver = Solver(task, settings)
+        count = len(source.y)
+        with reporter.progress(f"{task.command} {path.name}", count) as advance:
+            answer = solver.solve(source, lambda done, total: advance(done * count // total, ""))
+        with uninterrupted():
+            report = solver.write(answer, source, outputs)
+    except KeyboardInterrupt:
+        done = outputs.sidecar.is_file() and outputs.image.is_file()
+        reporter.error("interrupted; the result is written" if done else "interrupted before the result was complete")
+        raise typer.Exit(INTERRUPTED) from None
+    for text in report["warnings"]:
+        reporter.warn(text)
+    reporter.say(_summary(path, outputs, report))
+    reporter.result(report)
+
+
+def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
+    before, after = (
+        # JSON has null for what is not finite
+        [
+            sum(math.nan if v is None else v for v in vs)
+            for vs in zip(*(row[key] for row in report["scales"]), strict=True)
+        ]
+        for key in ("before", "after")
+    )
+    steps = _steps(report["scales"])
+    misfits = [value for row in report["scales"] for value in row["misfit"]]
+    better, count = sum(report["improved"]), len(report["improved"])
+    lines = [
+        f"{path} -> {outputs.image}",
+        f"  sigma     {spread(report['sigma'])} ({'estimated' if report['sigma_estimated'] else 'given'})",
+    ]
+    if "acceleration" in report["operator"]:
+        lines += _sampling(report["operator"])
+    passes = report["recipe"]["passes"]["count"]
+    refined = f"{passes} passes, {steps or 'no steps'}, objective {spread(before, 6)} -> {spread(after, 6)} nats"
+    worked = bool(steps or passes)
+    lines += [
+        f"  solved    prior {report['prior']['name']}, recipe {report['recipe']['name']}, {report['device']}, "
+        f"{report['seconds']:.1f} s",
+        f"  refined   {refined if worked else 'no (the amortized guess alone)'}"
+        + (f"; better than the guess for {better} of {count}" if worked and better < count else ""),
+        f"  residual  {spread(misfits, 3)} of what is expected"
+        + (", scale by scale" if len(set(misfits)) > count else " in the whole image"),
+    ]
+    if report["not_kept"]:
+        lines.append(f"  not kept  {', '.join(report['not_kept'])}: such files have no place for it")
+    if outputs.std is not None:
+        lines.append(f"  error bar {outputs.std}")
+    if outputs.figure is not None:
+        lines.append(f"  figure    {outputs.figure}")
+    return "\n".join(lines)
+
+
+def _steps(scales: Sequence[Mapping[str, Any]]) -> str:
+    """The steps that were taken: scales that move together, or one after the other, take as many each."""
+    counts = {row["scale"]: row["steps"] for row in scales}
+    if not any(counts.values()):
+        return ""
+    if len(set(counts.values())) == 1:
+        return f"{counts.popitem()[1]} steps of every scale"
+    return "steps " + ", ".join(f"{scale}={count}" for scale, count in counts.items() if count)
+
+
+def _sampling(found: Mapping[str, Any]) -> list[str]:
+    effect = found.get("acceleration_if_real")
+    real = f" ({effect:.3g}x in effect for a real image)" if effect else ""
+    lines = [f"  sampling  {found['acceleration']:.3g}x{real}, from {found['mask']}"]
+    first = found["slices"][0]
+    if first["coils"] > 1:
+        used = f", {first['coils_used']} after compression" if first["coils_used"] != first["coils"] else ""
+        centre = " x ".join(map(str, first.get("calibration", [])))
+        maps = " and ".join(sorted({one["maps"] for one in found["slices"]}))
+        lines.append(
+            f"  coils     {first['coils']}{used}; maps: {maps}" + (f", from the central {centre}" if centre else "")
+        )
+    if first["phase"] != "none":
+        size = first["phase_size"]
+        smooth = f"smoothed to the central {size} x {size}" if size else "not smoothed"
+        lines.append(f"  phase     estimated: {first['phase']}, {smooth}")
+    return lines
+
+
+def _solve_folder(
+    task: Task,
+    settings: Settings,
+    folder: Path,
+    out: Path,
+    solving: Solving,
+    writing: Writing,
+    reporter: Reporter,
+) -> None:
+    sources = list_folder(folder, task.suffixes)
+    prepare_to_read(sources)
+    from iasolve.cli.solver import Solver
+
+    solver = Solver(task, settings)
+    grey = solver.prior.channels == 1 and not solver.prior.spectrum.is_complex
+    names = in_folder(sources, out, solving.std_out, solving.figure, grey=grey)
+    for option, target in (("OUT", out), ("--std-out", solving.std_out), ("--figure", solving.figure)):
+        if target is not None:
+            _check_folder(option, target, folder)
+    if not writing.resume:
+        refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
+    todo = _undone(names, solver, reporter) if writing.resume else sources
+    make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
+
+    def work(path: Path) -> Callable[[], dict[str, Any]]:
+        source = task.read(path)
+        names[path].require_carry(source.like)
+        answer = solver.solve(source)
+        return lambda: solver.write(answer, source, names[path])
+
+    each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))
+
+
+def _undone(names: Mapping[Path, Outputs], solver: Solver, reporter: Reporter) -> list[Path]:
+    """Inputs whose result is missing, cut, or made from something else than now; what is done again is said."""
+    todo = []
+    for path, outputs in names.items():
+        why = reason_to_redo(path, outputs, solver.identity)
+        if why is not None:
+            todo.append(path)
+        if why:
+            reporter.warn(f"{path.name} is done again: {why}")
+    return todo
+
+
+def _check_folder(option: str, target: Path, source: Path) -> None:
+    if target.is_file() or (target.suffix and not target.is_dir() and suffix_of(target) in _FILE_SUFFIXES):
+        raise UsageError(f"{option} {target}: IN is a folder, so this must name a folder too, not a file")
+    if real_path(target) == real_path(source):
+        raise UsageError(f"{option} {target}: this is the input folder; results go to a folder of their own")
+
+
+_ADVICE = "--resume does what is missing or has changed, --overwrite replaces all"
+_FILE_SUFFIXES = {*IMAGE_SUFFIXES, *KSPACE_SUFFIXES}

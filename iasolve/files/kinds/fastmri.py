@@ -1,0 +1,206 @@
+"""fastMRI's HDF5 files: k-space and images in, reconstructions out; ISMRMRD files of the same suffix are passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contents import Measured, Picture, Wanted
+from ..errors import UnfitData
+from ..source import require_kspace
+from . import ismrmrd
+from .hdf5 import find, items, load, opened
+
+__all__ = ["decode_any", "decode_fastmri", "decode_kspace", "encode_fastmri", "fastmri_obstacle", "takes_results"]
+
+Array = NDArray[Any]
+
+# What fastMRI calls results and, in its training files, targets.
+IMAGES = ("reconstruction", "reconstruction_rss", "reconstruction_esc")
+
+
+def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:
+    """Read k-space from an HDF5 file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file; one with ``dataset/xml`` and ``dataset/data`` is an ISMRMRD file.
+    key : str or None
+        Name of the dataset, ``kspace`` by default; the mask that stands beside goes with that name only.
+    slices : slice or None
+        Only these are loaded.
+
+    Returns
+    -------
+    Measured
+        From ``(slices, H, W)`` or ``(slices, coils, H, W)``.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        No complete HDF5 file, or without such a dataset.
+    """
+    if ismrmrd.is_ismrmrd(path, key):
+        return ismrmrd.decode_ismrmrd(path, key, slices)
+    key = key or "kspace"
+    header = mask = None
+    with opened(path) as file:
+        data = _dataset(
+            file, key, path, f"Name the k-space, as in {path.name}:kspace; image-only files cannot be used as k-space"
+        )
+        require_kspace(data.shape or (), data.dtype, path, "slices, H, W", "slices, coils, H, W")
+        kspace = load(data, path, slices)
+        attributes = {str(name): _python(value) for name, value in file.attrs.items()}
+        if key == "kspace":
+            others = {name: find(file, name, path) for name in ("mask", "ismrmrd_header")}
+            mask, header = (None if item is None else item[()] for item in others.values())
+    coiled = kspace.ndim == 4
+    return Measured(
+        kspace if coiled else kspace[:, np.newaxis],
+        sliced=True,
+        coiled=coiled,
+        mask=None if mask is None else np.asarray(mask),
+        attributes=attributes,
+        header=_text(header),
+        key=key,
+        slice_axis="first axis",
+    )
+
+
+def decode_fastmri(path: Path, key: str | None) -> Picture:
+    """Read the images of an HDF5 file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    key : str or None
+        Name of the dataset; by default the first there is of :data:`IMAGES`.
+
+    Returns
+    -------
+    Picture
+        From ``(slices, H, W)``.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        No complete HDF5 file, or without such a dataset.
+    """
+    with opened(path) as file:
+        key = key or next((name for name in IMAGES if name in file), IMAGES[0])
+        data = _dataset(
+            file, key, path, f"Name the images, as in {path.name}:image; k-space goes to 'iasolve reconstruct'"
+        )
+        shape = data.shape or ()
+        if len(shape) not in (2, 3):
+            raise UnfitData(path, f"{key!r} of shape {shape}", "(slices, H, W)", "Reshape it, or name another dataset")
+        samples = load(data, path)[..., np.newaxis]
+        about = find(file, "ismrmrd_header", path)
+        header = None if about is None else _text(about[()])
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    return Picture(samples, shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None, header=header)
+
+
+def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
+    """Read a dataset of any shape; the k-space of an ISMRMRD file.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    key : str or None
+        Name of the dataset; by default the first there is of ``names``, or the only one.
+    names : tuple of str
+        See ``key``.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        No complete HDF5 file, or without such a dataset.
+    """
+    import h5py
+
+    if ismrmrd.is_ismrmrd(path, key):
+        return ismrmrd.decode_ismrmrd(path, key, None).kspace
+    with opened(path) as file:
+        arrays = [name for name, item in items(file, path) if isinstance(item, h5py.Dataset)]
+        name = key or next((name for name in names if name in arrays), arrays[0] if len(arrays) == 1 else None)
+        data = None if name is None else find(file, name, path)
+        if not isinstance(data, h5py.Dataset):
+            found = f"no dataset named {key!r}" if key else f"{len(arrays)} datasets"
+            listing = ", ".join(arrays) or "none"
+            advice = f"Name one, as in {path.name}:{arrays[0] if arrays else names[0]}"
+            raise UnfitData(path, f"{found} ({listing})", "one dataset, or its name", advice)
+        return load(data, path)
+
+
+def takes_results(path: Path, grey: bool) -> bool:
+    """Whether the result of this file can go to one of its name: not to fastMRI's layout where it is no grey image.
+
+    Nor where the file holds acquisitions: those are no images.
+
+    Raises
+    ------
+    UnreadableFile
+        If it is no HDF5 file.
+    """
+    return grey and not ismrmrd.is_ismrmrd(path, None)
+
+
+def fastmri_obstacle(wanted: Wanted) -> str | None:
+    """Why fastMRI's layout cannot hold what is wanted, or None if it can: grey values in single precision.
+
+    float64 is rounded to it, as it is all that fastMRI's tools and the solver work in.
+    """
+    return wanted.coloured or wanted.lacking("float32", "float64")
+
+
+def encode_fastmri(handle: BinaryIO, picture: Picture, path: Path) -> None:
+    """Write images as ``fastmri.evaluate`` reads them: dataset ``reconstruction``, ``(slices, H, W)``, float32.
+
+    Parameters
+    ----------
+    handle : BinaryIO
+        Open for binary reading and writing, seekable.
+    picture : Picture
+        Grey.
+    path : Path
+        Its name.
+    """
+    import h5py
+
+    slices = picture.samples.reshape(-1, *picture.samples.shape[-3:-1])
+    with h5py.File(handle, "w") as file:
+        file.create_dataset("reconstruction", data=slices.astype(np.float32))
+
+
+def _dataset(file: Any, key: str, path: Path, advice: str) -> Any:
+    import h5py
+
+    data = find(file, key, path)
+    if not isinstance(data, h5py.Dataset):
+        listing = ", ".join(f"{name} {getattr(item, 'shape', '(group)')}" for name, item in items(file, path))
+        raise UnfitData(path, f"no dataset named {key!r}", f"one of those it holds ({listing or 'none'})", advice)
+    return data
+
+
+def _text(value: Any) -> str | None:
+    plain = _python(value)
+    return plain if isinstance(plain, str) else None
+
+
+def _python(value: Any) -> Any:
+    """Plain Python values for what HDF5 stores: numpy scalars and arrays, byte strings, empty attributes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray | np.generic):
+        plain = value.tolist()
+        return [_python(item) for item in plain] if isinstance(plain, list) else _python(plain)
+    if value is None or isinstance(value, str | bool | int | float | complex | list | tuple):
+        return value
+    return None if type(value).__name__ == "Empty" else str(value)

@@ -1,0 +1,185 @@
+"""What used to end with 1, "unexpected": cards, numbers, operators and configurations that are beyond reason."""
+
+import json
+import math
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from cli_fixtures import SIZE, cli, heads, tiny
+from test_cli_failures import CONFIG, clean_failure
+
+__all__ = ["heads", "tiny"]  # fixtures
+
+
+@pytest.fixture
+def image(tmp_path, heads):
+    np.save(tmp_path / "x.npy", heads[0])
+    return tmp_path / "x.npy"
+
+
+@pytest.fixture
+def copied(tiny, tmp_path):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(tiny.with_suffix(suffix), tmp_path / f"prior{suffix}")
+    return tmp_path / "prior.safetensors"
+
+
+def quick(prior):
+    return ("--sigma", 20, "--prior", prior, "--recipe", "fast")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"validation": [1, 2]},
+        {"validation": "good"},
+        {"validation": {"elbo_lowest": "low"}},
+        {"validation": {"coarse_rings": {"mean": [1]}}},
+        {"shift": [1]},
+        {"shift": "x"},
+        {"shift": math.inf},
+        {"architecture": {"widths": [math.inf] * 6}},
+        {"architecture": [1]},
+    ],
+)
+def test_cards_that_say_nonsense(change, copied, image, tmp_path):
+    card = json.loads(copied.with_suffix(".json").read_text())
+    if isinstance(change.get("architecture"), dict):
+        change = {"architecture": card["architecture"] | change["architecture"]}
+    copied.with_suffix(".json").write_text(json.dumps(card | change))
+    clean_failure(cli("denoise", image, tmp_path / "o.npy", *quick(copied)), 4, "prior")
+    assert not (tmp_path / "o.npy").exists()
+
+
+def test_a_card_nested_deeper_than_python_reads(copied, image, tmp_path):
+    copied.with_suffix(".json").write_text("[" * 100_000)
+    for arguments in (("denoise", image, tmp_path / "o.npy", *quick(copied)), ("prior", "show", copied)):
+        clean_failure(cli(*arguments), 4, "prior")
+
+
+def test_more_noise_than_anything_can_be_told_through(image, tiny, tmp_path):
+    options = ("--prior", tiny, "--recipe", "fast", "--sigma", "1e308")
+    clean_failure(cli("denoise", image, tmp_path / "o.npy", *options), 2, "--sigma 1e+308", "units")
+
+
+def test_an_objective_that_is_not_finite_is_told(image, tiny, tmp_path):
+    done = cli("denoise", image, tmp_path / "o.npy", *quick(tiny)[:4], "--steps", 1, "--beta", "1e299")
+    assert done.code in (0, 2, 6), done
+    assert done.code == 0 or not (tmp_path / "o.npy").exists()
+
+
+def test_links_that_go_round_in_a_circle(image, tiny, tmp_path):
+    loop = tmp_path / "loop.npy"
+    loop.symlink_to(loop)
+    clean_failure(cli("denoise", image, loop, *quick(tiny), "--overwrite"), 2, "loop.npy")
+
+
+LATE = """
+from iasolve.operators import LinearOperator
+calls = 0
+
+def forward(x):
+    global calls
+    calls += 1
+    if calls > {after}:
+        raise KeyError("late")
+    return {result}
+
+def factory():
+    return LinearOperator.from_functions(forward, lambda y: y, in_shape=(1, 32, 32))
+"""
+
+
+def test_an_operator_that_fails_late_is_blamed_by_file_and_line(image, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "late.py").write_text(LATE.format(after=40, result="x"))
+    done = cli("solve", image, tmp_path / "o.npy", "--operator", "late.py:factory", *quick(tiny))
+    clean_failure(done, 3, "late.py:factory: solving with it raised KeyError", "late.py, line 9")
+
+
+def test_results_of_another_type_from_an_operator_that_was_not_checked(image, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text(LATE.format(after=10**9, result="x.to(int)"))
+    done = cli("solve", image, tmp_path / "o.npy", "--operator", "odd.py:factory", "--no-check", *quick(tiny))
+    clean_failure(done, 3, "odd.py:factory")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        'learning_rate = "fast"',
+        'batch = "many"',
+        'images = "all"',
+        "validate_every = 0",
+        "warmup = 0",
+    ],
+)
+def test_configurations_that_say_nonsense(change, heads, tmp_path):
+    np.savez(tmp_path / "heads.npz", images=heads.astype(np.float32))
+    key = change.split()[0]
+    text = "\n".join(line for line in CONFIG.splitlines() if not line.startswith(f"{key} ="))
+    (tmp_path / "small.toml").write_text(f"{text}\n{change}\n")
+    done = cli("train", tmp_path / "small.toml", "--out", tmp_path / "run")
+    if change == "warmup = 0":  # which is no nonsense: no warm-up
+        assert done.code in (0, 3)
+        return
+    clean_failure(done, 3, "small.toml")
+
+
+# --- evaluate, and what the headers of fastMRI's files say ------------------------------------------------------------
+
+HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
+<encodedSpace><matrixSize><x>{x}</x><y>{y}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>{fx}</x><y>{fy}</y><z>5</z></fieldOfView_mm></encodedSpace>
+<reconSpace><matrixSize><x>32</x><y>32</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>160</x><y>160</y><z>5</z></fieldOfView_mm></reconSpace>
+<trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"""
+
+
+@pytest.fixture
+def oversampled(heads, tmp_path):
+    """A slice of 32 x 32 in a field of view of 64 x 40, with the target as fastMRI has it."""
+    wide = np.zeros((64, 40))
+    wide[16:48, 4:36] = heads[0]
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wide), norm="ortho"))
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        file["kspace"] = kspace[None].astype(np.complex64)
+        file["reconstruction_rss"] = heads[:1].astype(np.float32)
+        file["ismrmrd_header"] = HEADER.format(x=64, y=40, fx=320, fy=200)
+    return tmp_path / "file.h5"
+
+
+def test_oversampling_is_cropped_as_the_header_says(oversampled, tiny, tmp_path):
+    options = ("--prior", tiny, "--recipe", "fast", "--sigma", 1)
+    out, whole = tmp_path / "o.h5", tmp_path / "whole.h5"
+    done = cli("reconstruct", oversampled, out, *options, "--std-out", tmp_path / "std.npy", "--samples", 2, "--json")
+    assert done.code == 0, done
+    assert done.report["shape"] == [1, 1, SIZE, SIZE]
+    assert done.report["operator"]["cropped"] == [SIZE, SIZE]
+    assert "--keep-oversampling" in done.err
+    assert np.load(tmp_path / "std.npy").shape == (1, SIZE, SIZE)
+    assert cli("reconstruct", oversampled, whole, *options, "--keep-oversampling").code == 0
+    with h5py.File(out) as a, h5py.File(whole) as b:
+        assert b["reconstruction"].shape == (1, 64, 40)
+        np.testing.assert_array_equal(a["reconstruction"], b["reconstruction"][:, 16:48, 4:36])
+    scores = [cli("evaluate", path, f"{oversampled}:reconstruction_rss", "--json") for path in (out, whole)]
+    assert all(done.code == 0 for done in scores), scores
+    assert scores[0].report["files"][0]["mean"] == scores[1].report["files"][0]["mean"]
+    assert "cropped from 64 x 40" in scores[1].err
+
+
+def test_ranges_that_differ_are_warned_about(heads, tmp_path):
+    from PIL import Image
+
+    eight = heads[0].astype(np.uint8)
+    Image.fromarray(eight).save(tmp_path / "8.png")
+    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    np.save(tmp_path / "unit.npy", eight / 255)
+    for a, b, words in (("8", "16", "0.00389 times"), ("16", "8", "257 times")):
+        done = cli("evaluate", tmp_path / f"{a}.png", tmp_path / f"{b}.png")
+        assert done.code == 0
+        assert words in done.err
+    assert "times" in cli("evaluate", tmp_path / "unit.npy", tmp_path / "8.png").err
+    assert cli("evaluate", tmp_path / "8.png", tmp_path / "8.png").err == ""
