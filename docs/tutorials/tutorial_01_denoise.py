@@ -27,8 +27,8 @@ noisy = clean + np.random.default_rng(0).normal(0, sigma, clean.shape).astype(np
 # Solve
 # -----
 #
-# Three things define a problem: the measurement, the operator and the noise. Here the operator is the identity, because
-# nothing but noise happened to the image. Images have a channel axis, so ``noisy`` becomes ``(1, 128, 128)``.
+# Three things define a problem: the measurement, the operator and the noise. Here the operator is the identity,
+# because nothing but noise happened to the image. Images have a channel axis, so ``noisy`` becomes ``(1, 128, 128)``.
 #
 # ``prior`` is the trained network. It knows what such images look like.
 
@@ -61,9 +61,9 @@ for axis, (title, values) in zip(axes, panels, strict=True):
 plt.show()
 
 # %%
-# The error bar is large where the image has detail that the noise hid, and small in the air around the head. It is no map of
-# the error. It says how large the error tends to be. For an honest error bar, the error is smaller than the bar in at least
-# two of three pixels (68 %).
+# The error bar is large where the image has detail that the noise hid, and small in the air around the head. It is no
+# map of the error. It says how large the error tends to be. For an honest error bar, the error is smaller than the
+# bar in at least two of three pixels (68 %).
 
 inside = clean > 0.1 * clean.max()
 share = (error < result.std[0])[inside].mean()
@@ -86,8 +86,8 @@ print(f"true noise level {sigma:.1f}, estimated {float(guessed.sigma):.1f}")
 # What can go wrong
 # -----------------
 #
-# **The image is unlike the training data.** This prior has seen brain MRI only. A photograph is something else, and the program
-# says so:
+# **The image is unlike the training data.** This prior has seen brain MRI only. A photograph is something else, and
+# the program says so:
 
 import warnings
 
@@ -104,11 +104,11 @@ print(f"noisy {psnr(noisy_photograph, photograph):.1f} dB, denoised {psnr(wrong.
 print("\n".join(str(warning.message) for warning in caught))
 
 # %%
-# The noise is gone, and so is some detail that a photograph has and a brain has not. Choose a prior that was trained on images
-# like yours; ``iasolve prior list`` names them.
+# The noise is gone, and so is some detail that a photograph has and a brain has not. Choose a prior that was trained
+# on images like yours; ``iasolve prior list`` names them.
 #
-# **The noise level is wrong.** If you give a level that is too low, noise stays. If it is too high, detail goes. When you are not
-# sure, let it be estimated and compare.
+# **The noise level is wrong.** If you give a level that is too low, noise stays. If it is too high, detail goes. When
+# you are not sure, let it be estimated and compare.
 #
-# **The noise is not white.** JPEG artefacts, stripes and smoothed noise are no white Gaussian noise. The estimate of the noise level
-# then fails first.
+# **The noise is not white.** JPEG artefacts, stripes and smoothed noise are no white Gaussian noise. The estimate of
+# the noise level then fails first.

@@ -9,8 +9,8 @@ The camera moved, or the lens was out of focus. If we know the blur, we can undo
 # A blurred image
 # ---------------
 #
-# A blur is described by its *kernel*: the picture that a single bright point would make. We take a motion of nine pixels at an
-# angle of 30 degrees, and a little noise.
+# A blur is described by its *kernel*: the picture that a single bright point would make. We take a motion of nine
+# pixels at an angle of 30 degrees, and a little noise.
 
 import math
 
@@ -22,15 +22,16 @@ from iasolve.metrics import psnr
 from iasolve.operators import Convolution, GaussianNoise, gaussian_kernel, motion_kernel
 from iasolve.samples import load_samples
 
-clean = torch.from_numpy(load_samples().images[3].astype(np.float32))[None]
+clean = torch.from_numpy(load_samples().images[3].astype("float32"))[None]
 kernel = motion_kernel(9, math.radians(30))
 blur = Convolution(kernel, (1, 128, 128), boundary="reflect")
 noise = GaussianNoise(0.02 * float(clean.std()))
 blurred = noise.sample(blur(clean), torch.Generator().manual_seed(0))
 
 # %%
-# ``boundary="reflect"`` says what lies beyond the edge of the picture: its mirror image. A real scene simply goes on, and nobody
-# knows what is there. ``boundary="valid"`` is for that case: it describes a scene that is larger than the picture.
+# ``boundary="reflect"`` says what lies beyond the edge of the picture: its mirror image. A real scene simply goes on,
+# and nobody knows what is there. ``boundary="valid"`` is for that case: it describes a scene that is larger than the
+# picture.
 #
 # Solve
 # -----
@@ -56,8 +57,8 @@ plt.show()
 # What can go wrong
 # -----------------
 #
-# **The kernel is wrong.** This is the most common failure, and no warning tells you. Let us sharpen the same image with a kernel
-# that is too long and one that has the wrong shape. The recipe ``fast`` is enough to see it.
+# **The kernel is wrong.** This is the most common failure, and no warning tells you. Let us sharpen the same image
+# with a kernel that is too long and one that has the wrong shape. The recipe ``fast`` is enough to see it.
 
 trials = {"right kernel": kernel, "too long": motion_kernel(13, math.radians(30)), "wrong shape": gaussian_kernel(2.5)}
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
@@ -70,9 +71,11 @@ for axis, (title, trial) in zip(axes, trials.items(), strict=True):
 plt.show()
 
 # %%
-# Rings and double edges are the sign of a wrong kernel. Then measure the kernel (photograph a bright point) or try a shorter one.
+# Rings and double edges are the sign of a wrong kernel. Then measure the kernel (photograph a bright point) or try a
+# shorter one.
 #
-# **The boundary is wrong.** ``iasolve deblur`` at the command line assumes that the picture wraps around. If something bright touches
-# an edge, a ghost of it appears at the opposite edge.
+# **The boundary is wrong.** ``iasolve deblur`` at the command line assumes that the picture wraps around. If
+# something bright touches an edge, a ghost of it appears at the opposite edge.
 #
-# **The noise level is too low.** Noise is then sharpened as if it were detail. ``result.sigma`` says which level was used.
+# **The noise level is too low.** Noise is then sharpened as if it were detail. ``result.sigma`` says which level was
+# used.

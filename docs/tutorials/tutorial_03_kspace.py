@@ -2,16 +2,16 @@
 Reconstruct 4x undersampled k-space of one coil
 ===============================================
 
-An MRI scanner measures k-space, the Fourier transform of the image, line by line. Measuring a quarter of the lines takes a
-quarter of the time. This tutorial makes such a measurement from a bundled image and reconstructs it.
+An MRI scanner measures k-space, the Fourier transform of the image, line by line. Measuring a quarter of the lines
+takes a quarter of the time. This tutorial makes such a measurement from a bundled image and reconstructs it.
 """
 
 # %%
 # Make a measurement
 # ------------------
 #
-# ``line_mask`` chooses lines at random, and all of those near the centre, as the fastMRI challenge does. A mask that was asked for 4x
-# may come out a little different.
+# ``line_mask`` chooses lines at random, and all of those near the centre, as the fastMRI challenge does. A mask that
+# was asked for 4x may come out a little different.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,8 +33,8 @@ print(f"acceleration {acceleration(mask):.2f}; y is {tuple(y.shape)}, {y.dtype}"
 # Two reconstructions
 # -------------------
 #
-# *Zero-filled* is what a scanner without any prior knowledge shows: missing lines are taken for 0. It folds the image over itself.
-# The recipe ``compressed-sensing`` is made for missing data.
+# *Zero-filled* is what a scanner without any prior knowledge shows: missing lines are taken for 0. It folds the image
+# over itself. The recipe ``compressed-sensing`` is made for missing data.
 
 prior = iasolve.load_prior("mri-t1-128")
 zero_filled = scanner.adjoint(y)
@@ -60,8 +60,8 @@ plt.show()
 # What the result says about itself
 # ---------------------------------
 #
-# ``misfit`` compares what the image leaves unexplained with what noise and decoder should leave. A value of 1 or less is right. A value
-# far above 1 means that the operator or the noise level is wrong.
+# ``misfit`` compares what the image leaves unexplained with what noise and decoder should leave. A value of 1 or less
+# is right. A value far above 1 means that the operator or the noise level is wrong.
 
 for row in result.scales:
     print(f"scale {row['scale']:4d}: misfit {float(row['misfit']):.2f}")
@@ -76,11 +76,11 @@ print(f"noise level {noise.sigma:.2f}, left over in the measured lines {float(le
 # What can go wrong
 # -----------------
 #
-# **Numbers look better than a scanner will.** This image has no phase, so its k-space is symmetric: one half determines the other.
-# "4x" is about 2.6x in effect. A real scan has a phase; see the next tutorial.
+# **Numbers look better than a scanner will.** This image has no phase, so its k-space is symmetric: one half
+# determines the other. "4x" is about 2.6x in effect. A real scan has a phase; see the next tutorial.
 #
-# **Fine structure is invented or lost.** No method knows what was not measured. Look at the error bar, and at several samples,
-# before you believe a small structure:
+# **Fine structure is invented or lost.** No method knows what was not measured. Look at the error bar, and at several
+# samples, before you believe a small structure:
 
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="constrained")
 for axis, sample in zip(axes, result.samples, strict=False):
@@ -90,8 +90,8 @@ figure.suptitle("Four samples of the skull base: where they differ, the measurem
 plt.show()
 
 # %%
-# **K-space is not centred.** iasolve expects the zero frequency at ``(H // 2, W // 2)`` and an orthonormal transform. An image that is
-# shifted by half its size, or a checkerboard over it, is the sign of another convention.
+# **K-space is not centred.** iasolve expects the zero frequency at ``(H // 2, W // 2)`` and an orthonormal transform.
+# An image that is shifted by half its size, or a checkerboard over it, is the sign of another convention.
 #
 # At the command line::
 #

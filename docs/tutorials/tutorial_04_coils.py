@@ -2,8 +2,9 @@
 Reconstruct real k-space of eight coils
 =======================================
 
-Modern scanners receive with many coils. Each sees the head with its own sensitivity, and together they replace part of the missing
-data. The measurement in this tutorial is real: a slice of a head, eight coils, an eighth of k-space sampled at random.
+Modern scanners receive with many coils. Each sees the head with its own sensitivity, and together they replace part
+of the missing data. The measurement in this tutorial is real: a slice of a head, eight coils, an eighth of k-space
+sampled at random.
 """
 
 # %%
@@ -28,9 +29,9 @@ print(sample.attribution)
 # One line
 # --------
 #
-# ``reconstruct`` estimates what it needs from the measurement: the mask, the coils' sensitivities, the phase of the image and the noise
-# level. The recipe ``fast`` takes the first guess of the network; on this slice further passes and steps gain nothing
-# (:doc:`../explanation/measurements`).
+# ``reconstruct`` estimates what it needs from the measurement: the mask, the coils' sensitivities, the phase of the
+# image and the noise level. The recipe ``fast`` takes the first guess of the network; on this slice further passes
+# and steps gain nothing (:doc:`../explanation/measurements`).
 
 prior = iasolve.load_prior("mri-t1-128")
 result = iasolve.reconstruct(kspace, prior, recipe="fast", samples=4)
@@ -84,14 +85,14 @@ print(f"relative error of {hidden.sum()} hidden positions: {float(error):.2f}; a
 # What can go wrong
 # -----------------
 #
-# **The head is larger than its field of view.** It then folds over itself, and one set of sensitivities cannot describe that. The error
-# is at the fold.
+# **The head is larger than its field of view.** It then folds over itself, and one set of sensitivities cannot
+# describe that. The error is at the fold.
 #
-# **The centre is too small.** Sensitivities and phase come from the fully sampled centre. With fewer than five lines the maps are only
-# smoothed coil images. Bring your own maps then: ``maps=``.
+# **The centre is too small.** Sensitivities and phase come from the fully sampled centre. With fewer than five lines
+# the maps are only smoothed coil images. Bring your own maps then: ``maps=``.
 #
-# **The scan is unlike the training data.** This slice has another contrast and resolution than the prior's images. Total variation does
-# slightly better on it, as the page on measurements says.
+# **The scan is unlike the training data.** This slice has another contrast and resolution than the prior's images.
+# Total variation does slightly better on it, as the page on measurements says.
 #
 # At the command line::
 #

@@ -2,16 +2,16 @@
 Your own operator, checked
 ==========================
 
-iasolve solves any linear problem that you can write down as a function. We build a small CT scanner, let it be checked, and
-reconstruct with it. No network is trained for it.
+iasolve solves any linear problem that you can write down as a function. We build a small CT scanner, let it be
+checked, and reconstruct with it. No network is trained for it.
 """
 
 # %%
 # Write a function
 # ----------------
 #
-# A CT scanner measures sums along lines. Here is one that looks from the left and from above only, and along both diagonals: four
-# views of all lines.
+# A CT scanner measures sums along lines. Here is one that looks from the left and from above only, and along both
+# diagonals: four views of all lines.
 
 import matplotlib.pyplot as plt
 import torch
@@ -47,8 +47,8 @@ print(check_operator(operator))
 # What a check finds
 # ------------------
 #
-# An adjoint that is wrong by a factor is the most common mistake. Solvers then converge to a wrong image, or do not converge at all. The
-# check says it in a sentence:
+# An adjoint that is wrong by a factor is the most common mistake. Solvers then converge to a wrong image, or do not
+# converge at all. The check says it in a sentence:
 
 wrong = LinearOperator.from_functions(four_views, adjoint=lambda y: 2 * operator.adjoint(y), in_shape=(1, 128, 128))
 report = check_operator(wrong)
@@ -89,20 +89,21 @@ for axis, (title, values) in zip(axes, panels, strict=True):
 plt.show()
 
 # %%
-# With four views the image looks like a head, because the prior knows heads. It is not *this* head: the error bar is large everywhere,
-# and that is the honest answer.
+# With four views the image looks like a head, because the prior knows heads. It is not *this* head: the error bar is
+# large everywhere, and that is the honest answer.
 #
 # What can go wrong
 # -----------------
 #
-# **The operator passes the check and is still wrong.** The check proves that your function is linear and that the adjoint belongs to
-# it. It cannot know what your scanner does. Test the function on a simple object: a single bright pixel, a disc.
+# **The operator passes the check and is still wrong.** The check proves that your function is linear and that the
+# adjoint belongs to it. It cannot know what your scanner does. Test the function on a simple object: a single bright
+# pixel, a disc.
 #
-# **The operator is slow.** Every solve applies it a few hundred times. Write ``A^H A`` as one function if that is cheaper, see
-# :doc:`../how-to/own-operator`.
+# **The operator is slow.** Every solve applies it a few hundred times. Write ``A^H A`` as one function if that is
+# cheaper, see :doc:`../how-to/own-operator`.
 #
-# **The noise level is unknown.** It is estimated, which works well if the operator measures more than the image needs. Four views measure
-# less. Give the level there.
+# **The noise level is unknown.** It is estimated, which works well if the operator measures more than the image
+# needs. Four views measure less. Give the level there.
 #
 # At the command line::
 #

@@ -2,15 +2,16 @@
 A volume in NIfTI, from the command line
 ========================================
 
-Many images come as volumes: a stack of slices in one file. This tutorial denoises one without writing Python. You need the extra
-``nifti``: ``pip install '.[nifti]'``.
+Many images come as volumes: a stack of slices in one file. This tutorial denoises one without writing Python. You
+need the extra ``nifti``: ``pip install '.[nifti]'``.
 """
 
 # %%
 # A volume to play with
 # ---------------------
 #
-# We stack the bundled slices into a volume, add noise and write it with nibabel. Skip this if you have a file of your own.
+# We stack the bundled slices into a volume, add noise and write it with nibabel. Skip this if you have a file of your
+# own.
 
 import json
 import subprocess
@@ -85,13 +86,14 @@ plt.show()
 # Slices along another axis
 # -------------------------
 #
-# Slices run along z unless you say otherwise: ``scan.nii.gz:x`` takes sagittal slices. Every slice is solved for itself; neighbouring
-# slices know nothing of each other.
+# Slices run along z unless you say otherwise: ``scan.nii.gz:x`` takes sagittal slices. Every slice is solved for
+# itself; neighbouring slices know nothing of each other.
 #
 # What can go wrong
 # -----------------
 #
-# **The output exists.** Nothing is overwritten unless you say ``--overwrite``. The exit code is 2, and a script can see it:
+# **The output exists.** Nothing is overwritten unless you say ``--overwrite``. The exit code is 2, and a script can
+# see it:
 
 print("exit code", run("iasolve denoise scan.nii.gz clean.nii.gz"))
 
@@ -102,5 +104,5 @@ print("exit code", run("iasolve denoise scan.nii.gz clean.nii.gz"))
 print("exit code", run("iasolve denoise broken.nii.gz clean2.nii.gz"))
 
 # %%
-# **The slices look rotated.** iasolve turns slices by the affine, as a radiologist would see them. If the affine is wrong, the slices reach
-# the prior upside down, and the result is worse than it could be.
+# **The slices look rotated.** iasolve turns slices by the affine, as a radiologist would see them. If the affine is
+# wrong, the slices reach the prior upside down, and the result is worse than it could be.

@@ -2,8 +2,8 @@
 How sure is it? Samples, intervals, coverage
 ============================================
 
-A single image hides what the measurement did not say. This tutorial draws several images that all fit the measurement, makes an
-interval of them, and tests whether the interval tells the truth.
+A single image hides what the measurement did not say. This tutorial draws several images that all fit the
+measurement, makes an interval of them, and tests whether the interval tells the truth.
 """
 
 # %%
@@ -29,8 +29,8 @@ result = iasolve.solve(y, scanner, prior, noise=noise, recipe="compressed-sensin
 print("samples, images, channels, height, width:", tuple(result.samples.shape))
 
 # %%
-# Each sample is an image that fits the measurement and that the prior finds plausible. Their mean is close to the estimate; a single
-# sample has more detail, and more error.
+# Each sample is an image that fits the measurement and that the prior finds plausible. Their mean is close to the
+# estimate; a single sample has more detail, and more error.
 
 figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained")
 panels = [
@@ -49,8 +49,8 @@ plt.show()
 # An interval for every pixel
 # ---------------------------
 #
-# An interval of the estimate plus and minus 1.64 standard deviations should contain the truth in 90 % of all pixels, if errors are roughly
-# Gaussian.
+# An interval of the estimate plus and minus 1.64 standard deviations should contain the truth in 90 % of all pixels,
+# if errors are roughly Gaussian.
 
 low, high = result.image - 1.645 * result.std, result.image + 1.645 * result.std
 row = 64
@@ -66,8 +66,8 @@ plt.show()
 # Is the interval honest?
 # -----------------------
 #
-# *Coverage* is the share of pixels whose true value lies in the interval. It can only be measured where the truth is known, as here. We
-# count pixels of the head, for several intervals.
+# *Coverage* is the share of pixels whose true value lies in the interval. It can only be measured where the truth is
+# known, as here. We count pixels of the head, for several intervals.
 
 head = clean > 0.1 * clean.amax((-2, -1), keepdim=True)
 levels = np.array([0.5, 0.68, 0.8, 0.9, 0.95])
@@ -100,17 +100,20 @@ axis.legend()
 plt.show()
 
 # %%
-# Below the dashed line the program is too sure; above it, it is too careful. The benchmark's figures, over 64 slices, are on the page
-# :doc:`../explanation/measurements`.
+# Below the dashed line the program is too sure; above it, it is too careful. The benchmark's figures, over 64 slices,
+# are on the page :doc:`../explanation/measurements`.
 #
 # What can go wrong
 # -----------------
 #
-# **Too few samples.** With 8 samples the standard deviation itself is uncertain by a quarter. Take 32 for intervals.
+# **Too few samples.** With 8 samples the standard deviation itself is uncertain by a quarter. This page takes 16 to be
+# quick; take 32 or more for intervals.
 #
-# **The operator or the noise level is wrong.** The error bar knows nothing of it. It answers "what if everything I was told is true?".
+# **The operator or the noise level is wrong.** The error bar knows nothing of it. It answers "what if everything I
+# was told is true?".
 #
-# **The image is unlike the training data.** Then the prior's opinion is worth less, and so is the error bar. Heed the warning.
+# **The image is unlike the training data.** Then the prior's opinion is worth less, and so is the error bar. Heed the
+# warning.
 #
-# **Pixels are not independent.** The 90 % holds for single pixels. The chance that a whole structure lies inside its interval is smaller.
-# Compare samples instead: is the structure in all of them?
+# **Pixels are not independent.** The 90 % holds for single pixels. The chance that a whole structure lies inside its
+# interval is smaller. Compare samples instead: is the structure in all of them?

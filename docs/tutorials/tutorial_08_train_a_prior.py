@@ -2,16 +2,16 @@
 Train a prior on your own images
 ================================
 
-A prior is a network that has seen images like yours. This tutorial trains a very small one, for a minute, on pieces of a photograph
-of gravel. A real one takes hours; the steps are the same.
+A prior is a network that has seen images like yours. This tutorial trains a very small one, for a minute, on pieces
+of a photograph of gravel. A real one takes hours; the steps are the same.
 """
 
 # %%
 # Collect images
 # --------------
 #
-# Training reads an array of images, a folder, or one of two known data sets. We cut one photograph that comes with scikit-image into pieces
-# of 32 x 32 pixels. The left three quarters are for training, the rest is for the test.
+# Training reads an array of images, a folder, or one of two known data sets. We cut one photograph that comes with
+# scikit-image into pieces of 32 x 32 pixels. The left three quarters are for training, the rest is for the test.
 
 import subprocess
 import sys
@@ -36,8 +36,8 @@ print(f"{len(pieces)} pieces for training")
 # Write a configuration
 # ---------------------
 #
-# The configuration says which network, which images, and what the encoder should learn to read: here images in noise of 0.05 to 1 times
-# their root mean square.
+# The configuration says which network, which images, and what the encoder should learn to read: here images in noise
+# of 0.05 to 1 times their root mean square.
 
 (folder / "gravel.toml").write_text("""
 name = "gravel"
@@ -76,7 +76,8 @@ validate_every = 2000
 # Train
 # -----
 #
-# On a terminal you would type ``iasolve train gravel.toml --minutes 1``. The learning rate falls at the end, so the minute is used well.
+# On a terminal you would type ``iasolve train gravel.toml --minutes 1``. The learning rate falls at the end, so the
+# minute is used well.
 
 done = subprocess.run(
     [sys.executable, "-m", "iasolve", "train", "gravel.toml", "--minutes", "0.8", "--device", "cpu"],
@@ -117,17 +118,18 @@ for axis, name in zip(axes[:, 0], ("clean", "noisy", "denoised"), strict=True):
 plt.show()
 
 # %%
-# A minute of training makes a prior that is better than nothing, and no more. ``iasolve prior show FILE`` prints its card; the validation
-# bound (ELBO) in ``log.jsonl`` says whether more training would still help.
+# A minute of training makes a prior that is better than nothing, and no more. ``iasolve prior show FILE`` prints its
+# card; the validation bound (ELBO) in ``log.jsonl`` says whether more training would still help.
 #
 # What can go wrong
 # -----------------
 #
-# **Test images were in the training set.** Then the figures are too good. Keep whole photographs, or whole patients, apart.
+# **Test images were in the training set.** Then the figures are too good. Keep whole photographs, or whole patients,
+# apart.
 #
 # **Too few steps.** Count steps, not images: a batch that is eight times larger needs nearly as many steps.
 #
-# **The images are alike in a way you did not want.** If all stand in the same place, the network learns the place. Use shifts and flips
-# in ``[augmentation]``.
+# **The images are alike in a way you did not want.** If all stand in the same place, the network learns the place.
+# Use shifts and flips in ``[augmentation]``.
 #
 # **The training was interrupted.** Go on with ``iasolve train gravel.toml --resume``.

@@ -2,17 +2,17 @@
 Compare with total variation and BM3D
 =====================================
 
-A new method should be compared with good old ones, on the same data and with their best settings. This tutorial does it for denoising, and
-shows a case where iasolve is not ahead.
+A new method should be compared with good old ones, on the same data and with their best settings. This tutorial does
+it for denoising, and shows a case where iasolve is not ahead.
 """
 
 # %%
 # The methods
 # -----------
 #
-# *Total variation* looks for an image with little variation that fits the measurement. We give it an advantage: of seven weights we take
-# the one that is best for these very images. *BM3D* groups similar patches and filters them together. It needs no training. It comes from the package ``bm3d``, whose licence
-# allows non-commercial use only.
+# *Total variation* looks for an image with little variation that fits the measurement. We give it an advantage: of
+# seven weights we take the one that is best for these very images. *BM3D* groups similar patches and filters them
+# together. It needs no training. It comes from the package ``bm3d``, whose licence allows non-commercial use only.
 
 import time
 
@@ -61,7 +61,8 @@ def mean(score, images):
 # The figures
 # -----------
 #
-# Four slices, noise of 0.1, 0.3 and 1 standard deviations of the image. Four images are few: differences of 0.1 dB mean nothing here.
+# Four slices, noise of 0.1, 0.3 and 1 standard deviations of the image. Four images are few: differences of 0.1 dB
+# mean nothing here.
 
 pictures = {}
 print(f"{'noise':>6} {'method':>16} {'PSNR':>7} {'SSIM':>6} {'s/image':>8}")
@@ -108,12 +109,13 @@ for name, image in {"input": noisy, "BM3D": block_matching(noisy, 0.3), "iasolve
 # What can go wrong
 # -----------------
 #
-# **The other method was not tuned.** Any method loses if its weight is left at a default. Tune the opponent, on other images than the test's.
+# **The other method was not tuned.** Any method loses if its weight is left at a default. Tune the opponent, on other
+# images than the test's.
 #
 # **The test images were seen in training.** The bundled slices are of a class of tumours that training did not see.
 #
-# **PSNR alone.** A mean of many plausible images has the best PSNR and looks smooth. Look at the pictures, at SSIM, and at the task that the
-# image is for.
+# **PSNR alone.** A mean of many plausible images has the best PSNR and looks smooth. Look at the pictures, at SSIM,
+# and at the task that the image is for.
 #
-# **The comparison is on the wrong images.** On images like its training data a learned method wins easily. Test on a different scanner
-# as well: :doc:`../explanation/measurements` does.
+# **The comparison is on the wrong images.** On images like its training data a learned method wins easily. Test on a
+# different scanner as well: :doc:`../explanation/measurements` does.

@@ -25,7 +25,7 @@ class Entry:
     image : ndarray
         The result: ``(H, W)``, or ``(H, W, 3)`` in colour. Complex values are shown as magnitudes.
     before : ndarray, optional
-        What the measurement looks like as an image, of ``image``'s height and width: the noisy image, the zero-filled one.
+        The measurement as an image of ``image``'s height and width: the noisy one, the zero-filled one.
     std : ndarray, optional
         Error bar ``(H, W)``, or ``(H, W, 3)``, in ``image``'s units.
     residual : ndarray, optional

@@ -191,5 +191,6 @@ def _template() -> Any:
 def _figure(value: Any, digits: int = 4) -> str:
     """A number for people; a dash for none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    return f"{float(value):.{digits}g}"
+        return "\N{EN DASH}"
+    number = float(value)
+    return f"{number:.0f}" if 10**digits <= abs(number) < 1e9 else f"{number:.{digits}g}"
