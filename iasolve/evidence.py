@@ -20,9 +20,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.spectrum import Spectrum, ifft2, reflect
+from iasolve.spectrum import Spectrum, ifft2, power_at, reflect, rings_at
 
-__all__ = ["Evidence", "Folded", "evidence", "fold", "profile", "wiener"]
+__all__ = [
+    "Evidence",
+    "Folded",
+    "WienerPosterior",
+    "evidence",
+    "fold",
+    "profile",
+    "profile_at",
+    "wiener",
+    "wiener_posterior",
+]
 
 # Below this fraction of the largest |D|, dividing by D returns rounding errors, not data.
 _UNMEASURED = 1e-6
@@ -42,6 +52,19 @@ class Evidence(NamedTuple):
     """What the encoder is given: ``image`` ``(..., C, N, N)`` and ``profile`` ``(..., 2, S)``."""
 
     image: Tensor
+    profile: Tensor
+
+
+class WienerPosterior(NamedTuple):
+    """What a stationary Gaussian prior makes of a measurement: the reader's input, at any image size.
+
+    ``mean`` ``(B, C, H, W)``: the Wiener estimate, real or complex as the image is. ``rho`` ``(B, C, H, W)``: weight
+    of the data at each frequency, 1 where it was measured exactly, 0 where it was not measured; the variance left is
+    ``P (1 - rho)``. ``profile`` ``(B, 2, S)``: see :func:`profile_at`.
+    """
+
+    mean: Tensor
+    rho: Tensor
     profile: Tensor
 
 
@@ -111,3 +134,35 @@ def evidence(folded: Folded, power: Tensor, spectrum: Spectrum) -> Evidence:
     estimate, rho = wiener(folded, power)
     image = ifft2(estimate)
     return Evidence(image if spectrum.is_complex else image.real, profile(rho, spectrum))
+
+
+def profile_at(rho: Tensor, size: int) -> Tensor:
+    """Evidence profile ``(B, 2, S)`` of weights ``(B, C, H, W)`` on the full grid of an image of any shape.
+
+    The rings are those of images of ``size`` pixels. A ring that has no bins on this grid, as the coarse ones of a
+    small image, takes the values of the next finer ring that has.
+    """
+    ring, count = (t.to(rho.device) for t in rings_at((rho.shape[-2], rho.shape[-1]), size))
+    flat = torch.stack([rho, rho.square()], dim=1).mean(2).flatten(-2)
+    sums = flat.new_zeros((*flat.shape[:-1], len(count))).index_add(-1, ring.flatten(), flat)
+    held = torch.nonzero(count).flatten()
+    source = held[torch.searchsorted(held, torch.arange(len(count), device=rho.device)).clamp_max(len(held) - 1)]
+    return (sums / count.clamp_min(1).to(sums))[..., source]
+
+
+def wiener_posterior(folded: Folded, power: Tensor, *, is_complex: bool) -> WienerPosterior:
+    """Posterior of a stationary Gaussian image of power ``P`` given a folded measurement ``(B, C, H, W)``.
+
+    Parameters
+    ----------
+    folded : Folded
+        On the full grid, in the units of ``power``.
+    power : Tensor
+        ``(C, N, N)``, of the prior's own size; brought to the measurement's by :func:`power_at`.
+    is_complex : bool
+        Whether the image is complex.
+    """
+    here = power_at(power, (folded.value.shape[-2], folded.value.shape[-1]))
+    estimate, rho = wiener(folded, here)
+    mean = ifft2(estimate) if is_complex else ifft2(estimate).real
+    return WienerPosterior(mean, rho, profile_at(rho, power.shape[-1]))

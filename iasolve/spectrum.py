@@ -23,9 +23,11 @@ __all__ = [
     "fft2",
     "frequencies",
     "ifft2",
+    "power_at",
     "radius",
     "reflect",
     "ring_index",
+    "rings_at",
     "scales_of",
 ]
 
@@ -77,6 +79,55 @@ def ring_index(size: int) -> Tensor:
         if s > 1:
             index[(r > s / 4) & (r <= s / 2)] = i
     return index
+
+
+@lru_cache(maxsize=64)
+def rings_at(shape: tuple[int, int], size: int) -> tuple[Tensor, Tensor]:
+    """The rings of images of ``size`` pixels on the frequency grid of an image of any shape, by cycles per pixel.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the image.
+    size : int
+        ``N`` of the rings, a power of two.
+
+    Returns
+    -------
+    ring : Tensor
+        ``(H, W)`` int64, unshifted: position in :func:`scales_of` of the ring that owns each bin; as
+        :func:`ring_index` for an image of ``N`` x ``N``.
+    count : Tensor
+        ``(S,)`` float32: bins of each ring. An image of fewer than ``N`` pixels has no bins in some coarse rings.
+    """
+    fy, fx = (frequencies(n).abs() * (size / n) for n in shape)
+    r = torch.maximum(fy[:, None].expand(shape), fx[None, :].expand(shape))
+    ring = torch.zeros(shape, dtype=torch.int64)
+    for i, s in enumerate(scales_of(size)):
+        if s > 1:
+            ring[(r > max(s / 4, 0.5)) & (r <= s / 2)] = i
+    return ring, torch.bincount(ring.flatten(), minlength=len(scales_of(size))).float()
+
+
+def power_at(power: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Power of each frequency ``(C, N, N)`` at the frequencies of an image of another shape, ``(C, H, W)``.
+
+    Bilinear interpolation at equal cycles per pixel: with an orthonormal transform, the power of a texture does not
+    depend on the size of the image.
+    """
+    n = power.shape[-1]
+    if shape == (n, n):
+        return power
+
+    def place(length: int) -> tuple[Tensor, Tensor, Tensor]:
+        f = frequencies(length).double() * (n / length)
+        low = torch.floor(f)
+        return (low.long() % n).to(power.device), ((low.long() + 1) % n).to(power.device), (f - low).to(power)
+
+    y0, y1, fy = place(shape[0])
+    x0, x1, fx = place(shape[1])
+    rows = power[:, y0] * (1 - fy)[:, None] + power[:, y1] * fy[:, None]
+    return rows[:, :, x0] * (1 - fx) + rows[:, :, x1] * fx
 
 
 class Spectrum:

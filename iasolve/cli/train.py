@@ -29,10 +29,14 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in a folder that holds a run.")] = False,
+    part: Annotated[
+        str, typer.Option(metavar="hierarchy|reader", help="Which part of the prior: the IA-HVAE, or its reader.")
+    ] = "hierarchy",
 ) -> None:
     """Train a prior on one's own images.
 
-    It is exported as NAME.safetensors with its card, NAME.json.
+    The hierarchy is exported as NAME.safetensors with its card NAME.json, the reader as NAME.reader.safetensors. A
+    prior is both, side by side. Train the hierarchy first: --init gives the reader the power of its images.
 
     On several GPUs: torchrun --nproc-per-node=N --no-python iasolve train CONFIG.toml
     """
@@ -52,12 +56,16 @@ def train(
         settings = load_config(config)
         if images is not None:
             settings = replace(settings, optimisation=replace(settings.optimisation, images=images))
+            if settings.reader is not None:
+                own = replace(settings.reader.optimisation, images=images)
+                settings = replace(settings, reader=replace(settings.reader, optimisation=own))
     except FileNotFoundError:
         raise UnfitInput(f"{config}: no such file. Expected a training configuration. Check the path") from None
     except (ValueError, OSError) as error:
         named = str(error) if str(config) in str(error) else f"{config}: {error}"
         raise UnfitInput(f"{named}. See the bundled configurations for examples") from None
-    folder = out if out is not None else Path("runs") / settings.name
+    usual = settings.name if part == "hierarchy" else f"{settings.name}-{part}"
+    folder = out if out is not None else Path("runs") / usual
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder}: this is a file. Expected a folder")
     checkpoint = folder / "checkpoint.safetensors"
@@ -81,7 +89,9 @@ def train(
 
     reporter.say(f"training {settings.name} on {chosen}, in {folder}")
     try:
-        path = run(settings, folder, resume=resume, init=first, minutes=minutes, device=chosen, report=report)
+        path = run(
+            settings, folder, resume=resume, init=first, minutes=minutes, device=chosen, part=part, report=report
+        )
     except KeyboardInterrupt:
         kept = "the last checkpoint is intact; the same command with --resume continues from it"
         reporter.error(
@@ -99,9 +109,11 @@ _SHOWN = {
     "seconds": "seconds",
     "elbo": "ELBO",
     "kl": "KL",
+    "error": "error",
     "mse": "MSE",
     "val_elbo": "val ELBO",
     "val_mse": "val MSE",
+    "val_error": "val error",
     "norm": "gradient",
     "skipped": "skipped",
 }

@@ -2,5 +2,16 @@
 
 from iasolve.networks.config import NetworkConfig
 from iasolve.networks.hvae import HVAE, Gaussian, LatentLayer, Stage, kl_divergence
+from iasolve.networks.reader import Reader, ReaderConfig, Reading
 
-__all__ = ["HVAE", "Gaussian", "LatentLayer", "NetworkConfig", "Stage", "kl_divergence"]
+__all__ = [
+    "HVAE",
+    "Gaussian",
+    "LatentLayer",
+    "NetworkConfig",
+    "Reader",
+    "ReaderConfig",
+    "Reading",
+    "Stage",
+    "kl_divergence",
+]

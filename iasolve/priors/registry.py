@@ -29,7 +29,7 @@ def _folder() -> Path:
 
 
 def _bundled() -> tuple[str, ...]:
-    return tuple(sorted(p.stem for p in _folder().glob("*.safetensors")))
+    return tuple(sorted(p.stem for p in _folder().glob("*.safetensors") if not p.stem.endswith(".reader")))
 
 
 def list_priors() -> tuple[str, ...]:

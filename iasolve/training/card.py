@@ -11,17 +11,18 @@ from iasolve.networks import HVAE
 from iasolve.priors.activity import latent_activity
 from iasolve.priors.likeness import ring_statistics
 from iasolve.priors.prior import HVAEPrior
-from iasolve.training.config import TrainingConfig
-from iasolve.training.data import Split, normalise
+from iasolve.training.augmentation import normalise
+from iasolve.training.config import OptimisationConfig, TrainingConfig
 from iasolve.training.progress import Progress
+from iasolve.training.source import ImageSource
 
-__all__ = ["card_of"]
+__all__ = ["card_of", "reader_card"]
 
 
 def card_of(
     network: HVAE,
     config: TrainingConfig,
-    split: Split,
+    source: ImageSource,
     progress: Progress,
     validation: dict[str, float],
     commit: str | None,
@@ -32,47 +33,22 @@ def card_of(
     ----------
     network : HVAE
         What is exported.
-    config, split, progress
+    config, source, progress
         Of its training.
     validation : dict
         Its figures, of :func:`iasolve.training.validation.validate`.
     commit : str or None
         Of the code that trained it.
     """
-    data, o, spectrum = config.data, config.optimisation, network.spectrum
-    device = split.train.device
-    images = normalise(split.validation)
+    spectrum, images = network.spectrum, normalise(source.validation)
     return {
         "name": config.name,
         "kind": "ia-hvae" if network.separable else "hvae",
         "normalisation": "root mean square of the image = 1",
-        "nonnegative": not spectrum.is_complex and bool(split.train.min() >= 0),
+        "nonnegative": source.nonnegative,
         "shift": config.augmentation.shift,
-        "data": {
-            "name": data.name or data.path,
-            "licence": data.licence,
-            "citation": data.citation,
-            "train_labels": list(data.train_labels),
-            "validation_every": data.validation_every,
-            "phase": asdict(data.phase) if data.phase else None,
-            "train_images": len(split.train),
-            "validation_images": len(split.validation),
-        },
-        "training": {
-            "images": progress.images,
-            "steps_this_run": progress.steps,
-            "seconds": round(progress.seconds),
-            "skipped_steps": progress.skipped,
-            "windows_taken_back": progress.taken_back,
-            "seed": o.seed,
-            "batch": o.batch,
-            "commit": commit,
-            "started_from_sha256": progress.started_from,
-            "tensors_started_anew": progress.fresh,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
+        "data": _data(config, source),
+        "training": _training(config.optimisation, source, progress, commit),
         "validation": {
             **{k: round(v, 6) for k, v in validation.items()},
             "coarse_rings": ring_statistics(spectrum, images),
@@ -82,4 +58,56 @@ def card_of(
         "ring_power": [
             [round(float(v), 6) for v in row] for row in spectrum.ring_means(spectrum.half(network.power.cpu()))
         ],
+    }
+
+
+def reader_card(
+    config: TrainingConfig,
+    optimisation: OptimisationConfig,
+    source: ImageSource,
+    progress: Progress,
+    validation: dict[str, float],
+    commit: str | None,
+) -> dict[str, Any]:
+    """The card of a reader; see :func:`card_of`."""
+    return {
+        "name": config.name,
+        "kind": "reader",
+        "normalisation": "root mean square of the image = 1",
+        "data": _data(config, source),
+        "training": _training(optimisation, source, progress, commit),
+        "validation": {k: round(v, 6) for k, v in validation.items()},
+    }
+
+
+def _data(config: TrainingConfig, source: ImageSource) -> dict[str, Any]:
+    data = config.data
+    return {
+        "name": data.name or data.path,
+        "licence": data.licence,
+        "citation": data.citation,
+        "train_labels": list(data.train_labels),
+        "validation_every": data.validation_every,
+        "phase": asdict(data.phase) if data.phase else None,
+        "train_images": source.count,
+        "validation_images": len(source.validation),
+    }
+
+
+def _training(o: OptimisationConfig, source: ImageSource, progress: Progress, commit: str | None) -> dict[str, Any]:
+    device = source.device
+    return {
+        "images": progress.images,
+        "steps_this_run": progress.steps,
+        "seconds": round(progress.seconds),
+        "skipped_steps": progress.skipped,
+        "windows_taken_back": progress.taken_back,
+        "seed": o.seed,
+        "batch": o.batch,
+        "commit": commit,
+        "started_from_sha256": progress.started_from,
+        "tensors_started_anew": progress.fresh,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
     }

@@ -8,12 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from iasolve.networks import NetworkConfig
+from iasolve.networks import NetworkConfig, ReaderConfig
 from iasolve.training.data import Augmentation, DataConfig
 from iasolve.training.degradations import Degradation
-from iasolve.training.phase import PhaseField
 
-__all__ = ["OptimisationConfig", "TrainingConfig", "load_config"]
+__all__ = ["OptimisationConfig", "ReaderTraining", "TrainingConfig", "load_config"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,31 @@ class OptimisationConfig:
 
 
 @dataclass(frozen=True)
+class ReaderTraining:
+    """A reader and how its weights come about; ``[reader]``, and in it ``[reader.optimisation]``.
+
+    Attributes
+    ----------
+    network : ReaderConfig
+        Size, channels and kind of the images are those of ``[network]``.
+    optimisation : OptimisationConfig
+        What ``[reader.optimisation]`` changes of ``[optimisation]``.
+    crops : float
+        Part of the steps that read windows of the images in place of the images, so that the reader knows images that
+        go on beyond the frame.
+    crop : int
+        Side of such a window, a power of two.
+    """
+
+    network: ReaderConfig
+    optimisation: OptimisationConfig
+    crops: float = 0.0
+    crop: int = 64
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that defines a run: ``name`` of the prior, network, data, augmentation, degradations, optimisation."""
+    """Everything that defines a run; ``name`` is the prior's."""
 
     name: str
     network: NetworkConfig
@@ -79,6 +101,7 @@ class TrainingConfig:
     augmentation: Augmentation
     degradations: tuple[Degradation, ...]
     optimisation: OptimisationConfig
+    reader: ReaderTraining | None = None
     folder: Path = Path()
 
     @classmethod
@@ -90,13 +113,13 @@ class TrainingConfig:
         ValueError
             Naming the table and key that is unknown, missing or impossible.
         """
-        unknown = sorted(set(data) - {"name", "network", "data", "augmentation", "degradations", "optimisation"})
+        unknown = sorted(set(data) - ({f.name for f in fields(cls)} - {"folder"}))
         if unknown:
             raise ValueError(f"unknown table(s) in the training configuration: {', '.join(unknown)}")
         for key in ("name", "network", "data", "degradations", "optimisation"):
             if key not in data:
                 raise ValueError(f"the training configuration has no {key!r}")
-        network, images = NetworkConfig.from_dict(data["network"]), _data(data["data"])
+        network, images = NetworkConfig.from_dict(data["network"]), DataConfig.from_dict(data["data"])
         if images.phase is not None and not network.is_complex:
             raise ValueError("data.phase makes complex images: set network.is_complex = true")
         return cls(
@@ -106,15 +129,22 @@ class TrainingConfig:
             augmentation=replace(Augmentation.from_dict(data.get("augmentation", {})), phase=images.phase),
             degradations=tuple(Degradation.from_dict(d) for d in data["degradations"]),
             optimisation=_table(OptimisationConfig, data["optimisation"], "optimisation"),
+            reader=_reader(data["reader"], network, data["optimisation"]) if "reader" in data else None,
             folder=folder,
         )
 
 
-def _data(data: Mapping[str, Any]) -> DataConfig:
-    phase = data.get("phase")
-    found: DataConfig = _table(DataConfig, {k: v for k, v in data.items() if k != "phase"}, "data")
-    # false takes back a base's
-    return found if phase is None or phase is False else replace(found, phase=PhaseField.from_dict(phase))
+def _reader(data: Mapping[str, Any], network: NetworkConfig, optimisation: Mapping[str, Any]) -> ReaderTraining:
+    own = {"optimisation", "crops", "crop"}
+    images = {"size": network.size, "channels": network.channels, "is_complex": network.is_complex}
+    architecture = ReaderConfig.from_dict(images | {k: v for k, v in data.items() if k not in own})
+    settings = _table(OptimisationConfig, {**optimisation, **data.get("optimisation", {})}, "reader.optimisation")
+    crops, crop = data.get("crops", 0.0), data.get("crop", 64)
+    if not 0 <= crops <= 1 or crop not in network.scales:
+        raise ValueError(
+            f"reader.crops must lie in 0 .. 1 and reader.crop be one of {network.scales}, got {crops} and {crop}"
+        )
+    return ReaderTraining(architecture, settings, float(crops), int(crop))
 
 
 def _table(cls: type[Any], data: Mapping[str, Any], name: str) -> Any:

@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from iasolve.evidence import Folded
-from iasolve.networks import HVAE
-from iasolve.priors.checkpoint import load_checkpoint, save_checkpoint
-from iasolve.training.card import card_of
+from iasolve.training.augmentation import normalise
 from iasolve.training.commit import commit_of
 from iasolve.training.config import TrainingConfig
-from iasolve.training.data import Split, load_split, normalise
 from iasolve.training.degradations import DegradationMix
-from iasolve.training.objective import Objective
+from iasolve.training.parts import Part, part_of
 from iasolve.training.progress import Progress
 from iasolve.training.snapshot import load_snapshot, save_snapshot
+from iasolve.training.source import ImageSource, open_source
 from iasolve.training.update import Update
-from iasolve.training.validation import validate
 
 __all__ = ["Trainer", "train"]
 
@@ -44,31 +40,35 @@ class Trainer:
         Checkpoint, log and exported prior go here.
     device : str
         ``"cpu"`` or ``"cuda"``.
+    part : {"hierarchy", "reader"}
+        Which part of the prior.
     """
 
-    def __init__(self, config: TrainingConfig, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, config: TrainingConfig, folder: Path, device: str = "cpu", part: str = "hierarchy") -> None:
         self.config, self.folder, self.device = config, folder, torch.device(device)
         folder.mkdir(parents=True, exist_ok=True)
-        self.split: Split = load_split(config.data, config.folder)
-        _check_images(self.split.train, config)
-        self.split = replace(self.split, train=self.split.train.to(self.device))
-        o = config.optimisation
+        self.source = open_source(config.data, config.augmentation, config.folder, self.device)
+        _check_images(self.source, config)
+        self.part: Part = part_of(config, part)
+        self.settings = o = self.part.optimisation
         torch.manual_seed(o.seed)
-        self.network = HVAE(config.network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = self.part.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mix = DegradationMix(config.degradations)
         self.rng = np.random.default_rng(o.seed)
         self.progress = Progress()
         # of the code that runs, not of what the folder holds when the run ends
         self.commit = commit_of(Path(__file__).parent)
-        self.objective = Objective(
-            self.network,
-            amortization_weight=o.amortization_weight,
-            guess_weight=o.guess_weight,
-            guess_fraction=o.guess_fraction,
-        )
+        self.objective = self.part.objective(self.network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.update = Update(self.objective, self.network, o, self.device, graph=o.graph and self.world <= 1)
+        self.update = Update(
+            self.objective,
+            self.network,
+            o,
+            self.device,
+            logged=self.part.logged,
+            graph=o.graph and self.world <= 1,
+        )
         self._kept: list[Tensor] = []
         self._best = (-math.inf, -math.inf)
 
@@ -83,10 +83,10 @@ class Trainer:
         return self.folder / "log.jsonl"
 
     def measure_statistics(self, batches: int = 64) -> None:
-        """Set power, ring standard deviations and the starting ``sigma_x`` from augmented training images."""
-        total = torch.zeros_like(self.network.power, dtype=torch.float64)
-        rng = np.random.default_rng(self.config.optimisation.seed + 1)
-        size = self.config.network.size
+        """Set the images' power, and what follows from it, from augmented training images."""
+        n = self.config.network
+        total = torch.zeros(n.channels, n.size, n.size, dtype=torch.float64, device=self.device)
+        rng = np.random.default_rng(self.settings.seed + 1)
         count = 0
         for _ in range(batches):
             images = self._draw(rng, 32)
@@ -96,38 +96,21 @@ class Trainer:
         # flips and k -> -k leave the ensemble unchanged: average over them
         for axis in (-2, -1):
             power = (power + torch.roll(power.flip(axis), 1, dims=axis)) / 2
-        spectrum = self.network.spectrum
-        ring = spectrum.ring_means(spectrum.half(power))
         for net in (self.network, self.average):
-            net.power.copy_(power)
-            net.ring_std.copy_(ring.sqrt())
-            net.sigma_x.copy_(ring.sqrt())
-        assert power.shape[-1] == size
+            self.part.measure(net, power.float())
 
     def initialise(self, path: Path) -> None:
-        """Start from an exported prior; of another architecture, from the weights that have a place in this one.
-
-        Power and starting noise levels are those of this configuration's images; the whitening of the heads stays what
-        their weights were trained with.
+        """Start from exported weights; of another architecture, from those that have a place in this one.
 
         Raises
         ------
         ValueError
             When the other one is for images of another kind.
         """
-        network, card = load_checkpoint(path)
-        for key in ("size", "channels", "is_complex", "decoder", "head_domain"):
-            theirs, ours = getattr(network.config, key), getattr(self.config.network, key)
-            if theirs != ours:
-                raise ValueError(f"{path} cannot start this network: its {key} is {theirs}, the configuration's {ours}")
         self.measure_statistics()
         own = self.network.state_dict()
-        taken = {
-            name: value
-            for name, value in network.state_dict().items()
-            if name != "power" and name in own and own[name].shape == value.shape
-        }
-        self.progress.fresh = len(own) - len(taken) - 1
+        taken, card = self.part.start(path, own)
+        self.progress.fresh = len(set(own) - set(taken) - {"power"})
         for net in (self.network, self.average):
             net.load_state_dict(self.network.state_dict() | taken)
         seen = card.get("training", {})
@@ -136,8 +119,8 @@ class Trainer:
             float(seen.get("seconds", 0.0)),
         )
         self.progress.started_from = str(card["sha256"])
-        self.rng = np.random.default_rng([self.config.optimisation.seed, self.progress.images])
-        torch.manual_seed(self.config.optimisation.seed + self.progress.images)
+        self.rng = np.random.default_rng([self.settings.seed, self.progress.images])
+        torch.manual_seed(self.settings.seed + self.progress.images)
 
     def start_over(self) -> None:
         """Remove another run's state and log: they would be taken for this one's."""
@@ -170,7 +153,9 @@ class Trainer:
         The learning rate is constant and falls over the last part of the run, so a run whose length is set by
         the clock ends as well trained as one whose length is set by the count.
         """
-        o = self.config.optimisation
+        o = self.settings
+        # subnormal numbers take a processor a hundred times as long
+        torch.set_flush_denormal(True)
         self._distribute()
         first, begun = self.progress, time.monotonic()
         start_images, start_seconds = first.images, first.seconds
@@ -196,30 +181,26 @@ class Trainer:
             self._record(report)
         if self.rank == 0:
             return self.export()
-        return self.folder / f"{self.config.name}.safetensors"
+        return self.folder
 
     def export(self) -> Path:
-        """Write the averaged weights as a prior with its card."""
-        path = self.folder / f"{self.config.name}.safetensors"
-        card = card_of(self.average, self.config, self.split, self.progress, self.validate(), self.commit)
-        save_checkpoint(self.average, card, path)
-        return path
+        """Write the averaged weights with their card."""
+        return self.part.export(self.average, self.source, self.progress, self.commit, self.folder)
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on the validation images."""
-        return validate(self.average, normalise(self.split.validation).to(self.device))
+        return self.part.validate(self.average, normalise(self.source.validation).to(self.device))
 
     def _networks(self) -> dict[str, nn.Module]:
         return {"network": self.network, "average": self.average}
 
     def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
-        picks = torch.from_numpy(rng.integers(len(self.split.train), size=count))
-        return self.config.augmentation(self.split.train[picks.to(self.device)], rng)
+        return self.source.draw(count, rng)
 
     def _step(self, done: float) -> None:
-        o = self.config.optimisation
-        images = self._draw(self.rng, o.batch)
-        count = round(o.batch * o.degraded)
+        o = self.settings
+        images = self.part.prepare(self._draw(self.rng, o.batch), self.rng)
+        count = round(len(images) * o.degraded)
         folded: Folded | None = self.mix(images[:count], self.rng) if count else None
         rate = o.learning_rate * min(1.0, (self.progress.steps + 1) / o.warmup) * 0.5**self.progress.taken_back
         if done > 1 - o.decay:
@@ -258,21 +239,22 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         step = self.progress.steps
-        rate = min(self.config.optimisation.ema, (1 + step) / (10 + step))
+        rate = min(self.settings.ema, (1 + step) / (10 + step))
         ours, theirs = list(self.average.parameters()), list(self.network.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - rate)
-        self.average.sigma_x.copy_(self.network.sigma_x)
+        for ours_, theirs_ in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            ours_.copy_(theirs_)
 
     def _record(self, report: Callable[[dict[str, Any]], None]) -> None:
         means = self.update.means()
         if self.rank != 0:
             return
         validation = self.validate()
-        self._undo_burst(means["elbo"], validation["elbo"])
+        self._undo_burst(self.part.score(means), self.part.score(validation))
         row: dict[str, Any] = {"images": self.progress.images, "seconds": round(self.progress.seconds, 1)}
         row |= {k: round(v, 5) for k, v in means.items()}
         row |= {f"val_{k}": round(v, 5) for k, v in validation.items()}
-        row["sigma_x"] = [round(float(v), 5) for v in self.network.sigma_x.flatten()]
+        row |= self.part.described(self.network)
         self._count()
         row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
         with self.log.open("a", encoding="utf-8") as log:
@@ -297,30 +279,27 @@ class Trainer:
             torch.distributed.init_process_group(backend)
         if self.device.type == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        self.rng = np.random.default_rng([self.config.optimisation.seed, self.rank, self.progress.images])
-        torch.manual_seed(self.config.optimisation.seed + 1000 * self.rank + self.progress.images)
+        self.rng = np.random.default_rng([self.settings.seed, self.rank, self.progress.images])
+        torch.manual_seed(self.settings.seed + 1000 * self.rank + self.progress.images)
         self.update.module = nn.parallel.DistributedDataParallel(self.objective)
 
 
 _BURST = 0.2
-"""Nats per dimension that an ELBO may lie below the best one; between validations it wanders by a quarter of that."""
+"""Nats per dimension that a score may lie below the best one; an ELBO wanders by a quarter of that."""
 
 
-def _check_images(images: Tensor, config: TrainingConfig) -> None:
+def _check_images(source: ImageSource, config: TrainingConfig) -> None:
     n = config.network
-    if tuple(images.shape[1:]) != (n.channels, n.size, n.size):
+    if source.shape != (n.channels, n.size, n.size):
         raise ValueError(
-            f"the training images are {tuple(images.shape[1:])} (C, H, W), the network is for "
+            f"the training images are {source.shape} (C, H, W), the network is for "
             f"{(n.channels, n.size, n.size)}: change [network] size and channels, or the data"
         )
-    makes_complex = images.is_complex() or config.data.phase is not None
-    if makes_complex != n.is_complex:
+    if source.is_complex != n.is_complex:
         raise ValueError(
-            f"the training images are {'complex' if makes_complex else 'real'}, the network is for "
+            f"the training images are {'complex' if source.is_complex else 'real'}, the network is for "
             f"{'complex' if n.is_complex else 'real'} ones: change [network] is_complex, or [data] phase"
         )
-    if not torch.isfinite(images).all():
-        raise ValueError("the training images hold NaN or infinite values: remove those images first")
 
 
 def train(
@@ -331,6 +310,7 @@ def train(
     init: Path | None = None,
     minutes: float | None = None,
     device: str = "cpu",
+    part: str = "hierarchy",
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Path:
     """Train a prior and return the path of its weights.
@@ -349,10 +329,12 @@ def train(
         Stop after so long, learning-rate decay included; 0 exports what there is.
     device : str
         ``"cpu"`` or ``"cuda"``.
+    part : {"hierarchy", "reader"}
+        Which part of the prior; its files carry the part's name where that is not the hierarchy.
     report : callable
         Called with each row of the log.
     """
-    trainer = Trainer(config, folder, device)
+    trainer = Trainer(config, folder, device, part)
     if resume:
         trainer.resume()
     else:

@@ -9,11 +9,8 @@ from torch import Tensor, nn
 
 from iasolve.evidence import Folded
 from iasolve.training.config import OptimisationConfig
-from iasolve.training.objective import Losses
 
 __all__ = ["Update"]
-
-LOGGED = ("total", "elbo", "kl", "amortization", "guess", "mse")
 
 _SPIKE = 20.0
 """A gradient norm that many times the usual one is not followed."""
@@ -34,7 +31,9 @@ class Update:
     Parameters
     ----------
     module : nn.Module
-        ``(images, degraded, kl_weight) -> Losses``.
+        ``(images, degraded, kl_weight)`` to a record of losses, of which ``total`` is minimised.
+    logged : tuple of str
+        Names of the losses that :meth:`means` gives.
     network : nn.Module
         Whose parameters are moved.
     settings : OptimisationConfig
@@ -46,9 +45,16 @@ class Update:
     """
 
     def __init__(
-        self, module: nn.Module, network: nn.Module, settings: OptimisationConfig, device: torch.device, *, graph: bool
+        self,
+        module: nn.Module,
+        network: nn.Module,
+        settings: OptimisationConfig,
+        device: torch.device,
+        *,
+        logged: tuple[str, ...],
+        graph: bool,
     ) -> None:
-        self.module, self.settings, self.device = module, settings, device
+        self.module, self.settings, self.device, self.logged = module, settings, device, logged
         self.parameters = list(network.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -59,7 +65,7 @@ class Update:
             capturable=device.type == "cuda",
         )
         self.steps, self.skipped, self.usual, self.kl_weight = (torch.zeros((), device=device) for _ in range(4))
-        self.sums = torch.zeros(len(LOGGED) + 1, device=device)
+        self.sums = torch.zeros(len(logged) + 1, device=device)
         self._count = self._eager = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graphed = graph and device.type == "cuda"
@@ -101,7 +107,7 @@ class Update:
     def _step(self, images: Tensor, degraded: Folded | None) -> None:
         amp = self.settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16) if amp else nullcontext():
-            losses: Losses = self.module(images, degraded, self.kl_weight)
+            losses = self.module(images, degraded, self.kl_weight)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
@@ -118,11 +124,11 @@ class Update:
             self.steps += 1
             followed = torch.where(self.usual == 0, norm, torch.lerp(self.usual, torch.minimum(norm, limit), 0.02))
             self.usual.copy_(torch.where(finite, followed, self.usual))
-            self.sums += torch.stack([*(getattr(losses, k).detach().float() for k in LOGGED), norm])
+            self.sums += torch.stack([*(getattr(losses, k).detach().float() for k in self.logged), norm])
 
     def means(self) -> dict[str, float]:
         """Mean losses and gradient norm of the steps since the last call."""
         values = (self.sums / max(1, self._count)).tolist()
         self.sums.zero_()
         self._count = 0
-        return dict(zip((*LOGGED, "norm"), values, strict=True))
+        return dict(zip((*self.logged, "norm"), values, strict=True))

@@ -1,0 +1,243 @@
+"""The reader: one network that gives the posterior mean of an image of any size from the evidence.
+
+A U-Net reads the Wiener estimate and puts out, frequency by frequency, a correction in units of the standard deviation
+that the measurement left open there (``sqrt(P v / (P + v))``, preconditioning by the Wiener posterior): what was
+measured exactly stays, what was not is free. How much evidence there is the network learns from the profile alone,
+which scales the features of every block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iasolve.networks.encoder import profile_features
+from iasolve.spectrum import fft2, ifft2, power_at, rings_at, scales_of
+
+__all__ = ["Reader", "ReaderConfig", "Reading"]
+
+
+class Reading(NamedTuple):
+    """What the reader says of a measurement.
+
+    ``estimate`` ``(B, C, H, W)``: the posterior mean of the image. ``variance`` ``(B, C, H, W)``, unshifted full grid:
+    its mean squared error at each frequency. ``features``: maps ``(B, width, h, w)`` of every level, coarse to fine.
+    """
+
+    estimate: Tensor
+    variance: Tensor
+    features: list[Tensor]
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Architecture of a reader.
+
+    Attributes
+    ----------
+    size : int
+        ``N``: the size of the images that it is trained on, and of which its rings are; it reads images of any size.
+    channels : int
+        Image channels.
+    is_complex : bool
+        Whether images are complex.
+    widths : tuple of int
+        Channels of every level, fine to coarse; each level halves the grid.
+    blocks : tuple of int
+        Residual blocks of every level on the way down, and again on the way up; twice as many at the coarsest.
+    embedding : int
+        Width of the profile's embedding.
+    """
+
+    size: int
+    channels: int = 1
+    is_complex: bool = False
+    widths: tuple[int, ...] = (16, 64, 128, 192)
+    blocks: tuple[int, ...] = (1, 2, 2, 2)
+    embedding: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "blocks"):
+            object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+        if len(self.widths) != len(self.blocks) or not self.widths:
+            raise ValueError(
+                f"reader.widths and reader.blocks need one entry a level, got {len(self.widths)} and {len(self.blocks)}"
+            )
+        if min(self.widths) < 1 or min(self.blocks) < 0 or self.channels < 1 or self.embedding < 1:
+            raise ValueError(
+                "reader.widths, reader.channels and reader.embedding must be at least 1, reader.blocks at least 0, got "
+                f"{self.widths}, {self.channels}, {self.embedding} and {self.blocks}"
+            )
+        scales_of(self.size)
+
+    @property
+    def real_channels(self) -> int:
+        """Real channels that carry one image: twice ``channels`` for complex images."""
+        return self.channels * (2 if self.is_complex else 1)
+
+    @property
+    def multiple(self) -> int:
+        """Sides that the network can halve at every level are multiples of this many pixels."""
+        return int(2 ** (len(self.widths) - 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a JSON card."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ReaderConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        ValueError
+            For an unknown or missing key, or an impossible value.
+        """
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown key(s) in the reader's configuration: {', '.join(unknown)}")
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        except TypeError as error:
+            raise ValueError(f"the reader's configuration is incomplete: {error}") from None
+
+
+class _Block(nn.Module):
+    """Residual block of two 3x3 convolutions, its middle scaled by the profile's embedding."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.first, self.second = _conv(width, width, math.sqrt(2.0)), _conv(width, width, 0.1)
+        self.scale = nn.Linear(embedding, width)
+        nn.init.normal_(self.scale.weight, std=0.1 / math.sqrt(embedding))
+        nn.init.zeros_(self.scale.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale = (1 + self.scale(embedding))[:, :, None, None].to(x.dtype)
+        out: Tensor = self.second(F.relu(self.first(x) * scale))
+        return x + out
+
+
+class Reader(nn.Module):
+    """The network and, as a buffer, what it knows of its training images.
+
+    ``power`` ``(C, N, N)``: mean power ``E|h_k|^2`` of each frequency, unshifted full grid.
+
+    Parameters
+    ----------
+    config : ReaderConfig
+    """
+
+    def __init__(self, config: ReaderConfig) -> None:
+        super().__init__()
+        self.config = config
+        scales, width, embedding = len(scales_of(config.size)), config.widths, config.embedding
+        self.embed = nn.Sequential(
+            nn.Linear(4 * scales, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
+        self.head = _conv(config.real_channels, width[0], 1.0)
+        levels = range(len(width) - 1)
+        self.encoder = nn.ModuleList(_blocks(width[i], config.blocks[i], embedding) for i in levels)
+        self.down = nn.ModuleList(nn.Conv2d(width[i], width[i + 1], 2, stride=2) for i in levels)
+        self.middle = _blocks(width[-1], 2 * config.blocks[-1], embedding)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(width[i + 1], width[i], 2, stride=2) for i in levels)
+        self.decoder = nn.ModuleList(_blocks(width[i], config.blocks[i], embedding) for i in levels)
+        self.tail = _conv(width[0], config.real_channels, 0.01)
+        # the log of the error over the Wiener posterior's, at frequencies that the data determine and others
+        self.error = nn.Sequential(
+            nn.Linear(embedding + width[-1], embedding), nn.SiLU(), nn.Linear(embedding, 2 * config.channels * scales)
+        )
+        nn.init.zeros_(self.error[2].weight)
+        nn.init.zeros_(self.error[2].bias)
+        self.register_buffer("power", torch.ones(config.channels, config.size, config.size))
+        self.power: Tensor
+
+    def forward(self, mean: Tensor, rho: Tensor, profile: Tensor) -> Reading:
+        """Read a Wiener posterior (:class:`iasolve.evidence.WienerPosterior`, field by field).
+
+        Parameters
+        ----------
+        mean : Tensor
+            ``(B, C, H, W)``, in the prior's units, real or complex as the configuration says.
+        rho : Tensor
+            ``(B, C, H, W)``, unshifted full grid.
+        profile : Tensor
+            ``(B, 2, S)``.
+        """
+        with torch.autocast(mean.device.type, enabled=False):
+            embedding: Tensor = self.embed(profile_features(profile))
+        power = power_at(self.power, (mean.shape[-2], mean.shape[-1]))
+        seen = torch.cat([mean.real, mean.imag], 1) if self.config.is_complex else mean
+        correction, features = self._network(seen, embedding)
+        correction = correction.to(mean.real.dtype)
+        if self.config.is_complex:
+            correction = torch.complex(*correction.chunk(2, dim=1))
+        left = power * (1 - rho)
+        change = ifft2(left.sqrt() * fft2(correction))
+        estimate = mean + (change if self.config.is_complex else change.real)
+        with torch.autocast(mean.device.type, enabled=False):
+            pooled = features[0].detach().to(embedding.dtype).abs().mean((-2, -1))
+            ratio = self._ratio(self.error(torch.cat([embedding.detach(), pooled], 1)), rho)
+        return Reading(estimate, left * ratio, features)
+
+    def _network(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        height, width = x.shape[-2:]
+        x = self.head(_extended(x, self.config.multiple).contiguous(memory_format=torch.channels_last))
+        skips: list[Tensor] = []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            x = _through(blocks, x, embedding)
+            skips.append(x)
+            x = down(x)
+        x = _through(self.middle, x, embedding)
+        features = [x]
+        for level in reversed(range(len(skips))):
+            x = self.up[level](x) + skips[level]
+            x = _through(self.decoder[level], x, embedding)
+            features.append(x)
+        return self.tail(x)[..., :height, :width], features
+
+    def _ratio(self, log_ratio: Tensor, rho: Tensor) -> Tensor:
+        """Error over the Wiener posterior's variance at each frequency, from two values a ring ``(B, 2 C S)``."""
+        ring = rings_at((rho.shape[-2], rho.shape[-1]), self.config.size)[0].to(rho.device)
+        bounded = _LARGEST * torch.tanh(log_ratio / _LARGEST)
+        free, sure = bounded.unflatten(1, (2, self.config.channels, -1))[..., ring].unbind(1)
+        return torch.exp(free + (sure - free) * rho)
+
+
+_LARGEST = 6.0
+"""Bound of the log ratio of variances."""
+
+
+def _conv(c_in: int, c_out: int, gain: float) -> nn.Conv2d:
+    layer = nn.Conv2d(c_in, c_out, 3, padding=1)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(9 * c_in))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _blocks(width: int, count: int, embedding: int) -> nn.ModuleList:
+    return nn.ModuleList(_Block(width, embedding) for _ in range(count))
+
+
+def _through(blocks: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+    assert isinstance(blocks, nn.ModuleList)
+    for block in blocks:
+        x = block(x, embedding)
+    return x
+
+
+def _extended(x: Tensor, multiple: int) -> Tensor:
+    """Continued at the lower and right edge to sides that are multiples: mirrored, or by the edge of a narrow image."""
+    height, width = x.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if bottom == right == 0:
+        return x
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(x, (0, right, 0, bottom), mode=mode)

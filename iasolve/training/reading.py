@@ -1,0 +1,73 @@
+"""The reader's objective: the squared error of its estimate, and the likelihood of the error that it expects."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iasolve.evidence import Folded, WienerPosterior, wiener_posterior
+from iasolve.networks import Reader, Reading
+from iasolve.spectrum import fft2, power_at, rings_at
+
+__all__ = ["ReaderLosses", "ReaderObjective"]
+
+
+class ReaderLosses(NamedTuple):
+    """Scalars.
+
+    ``error``: half the logarithm of the squared error per pixel, mean over images. ``spread``: minus the log likelihood
+    of the error under the expected variance, per frequency, compared with the Wiener posterior's where that is right.
+    """
+
+    total: Tensor
+    error: Tensor
+    spread: Tensor
+    mse: Tensor
+
+
+class ReaderObjective(nn.Module):
+    """Losses of a batch.
+
+    The logarithm makes a degradation's share of the loss its share of the images, however hard it is. A small part of
+    the Wiener posterior's own variance inside it keeps images of next to no error from ruling the batch.
+
+    Parameters
+    ----------
+    network : Reader
+    """
+
+    def __init__(self, network: Reader) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, degraded: Folded, _weight: Tensor | float = 1.0) -> ReaderLosses:
+        """Losses of reading ``degraded`` versions of ``images`` ``(B, C, H, W)``."""
+        net = self.network
+        posterior = wiener_posterior(degraded, net.power, is_complex=net.config.is_complex)
+        reading: Reading = net(*posterior)
+        squared = (reading.estimate - images).abs().square().mean((-3, -2, -1))
+        left = power_at(net.power, (images.shape[-2], images.shape[-1])) * (1 - posterior.rho)
+        error = 0.5 * torch.log(squared + _SHARE * left.mean((-3, -2, -1)) + 1e-6).mean()
+        spread = self._spread(reading, images, left, posterior)
+        return ReaderLosses(error + _WEIGHT * spread, error, spread, squared.mean())
+
+    def _spread(self, reading: Reading, images: Tensor, left: Tensor, posterior: WienerPosterior) -> Tensor:
+        """Mean over rings of ``(e^2 / V + log V / V_0) / 2``; the estimate does not learn from it."""
+        open_ = posterior.rho < 1 - _EXACT
+        ratio = torch.where(open_, reading.variance / left.clamp_min(_TINY), 1.0)
+        squared = fft2(reading.estimate.detach() - images).abs().square()
+        scaled = torch.where(open_, (squared / left.clamp_min(_TINY)).clamp_max(_OUTLIER), 1.0)
+        each = 0.5 * (scaled / ratio + ratio.log())
+        ring, count = rings_at((images.shape[-2], images.shape[-1]), self.network.config.size)
+        ring, count = ring.to(each.device), count.to(each.device)
+        sums = each.new_zeros((*each.shape[:2], len(count))).index_add(-1, ring.flatten(), each.flatten(-2))
+        return (sums / count.clamp_min(1)).sum(-1).mean() / (count > 0).sum() - 0.5
+
+
+_SHARE = 0.003
+_WEIGHT = 0.02
+"""Weight of the likelihood: its gradient moves the error's own head alone, and should not fill the clipped norm."""
+
+_EXACT, _TINY, _OUTLIER = 1e-5, 1e-12, 1e3
