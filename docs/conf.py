@@ -98,6 +98,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_sidebars = {"index": [], "reference/commands": []}
+html_context = {"default_mode": "auto"}  # without it the theme writes an error to the console
 html_theme_options = {
     "navbar_align": "left",
     "show_prev_next": True,
