@@ -23,7 +23,7 @@ class Commands(SphinxDirective):
         return [self._section(path, command) for path, command in _walk("iasolve", get_command(app))]
 
     def _section(self, path: str, command: Any) -> nodes.section:
-        context = command.context_class(command, info_name=path)
+        context = command.context_class(command, info_name=path, help_option_names=["-h", "--help"])
         section = nodes.section(ids=[path.replace(" ", "-")], names=[path])
         section += nodes.title(text=path)
         usage = " ".join([path, *command.collect_usage_pieces(context)])
