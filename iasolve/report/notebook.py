@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iasolve.report.figures import png, span, uri
 
-if TYPE_CHECKING:
-    from iasolve.inference import Result
-
-__all__ = ["result_html"]
+__all__ = ["Solution", "result_html"]
 
 SHOWN = 4
 """Images of a batch that are shown."""
@@ -22,13 +19,41 @@ SIDE = 256
 """Longest side of a picture in pixels."""
 
 
-def result_html(result: Result) -> str:
+class Solution(Protocol):
+    """What is shown of a result: :class:`iasolve.Result` has it, of numpy or of torch."""
+
+    @property
+    def image(self) -> Any:
+        """``(..., C, H, W)``."""
+
+    @property
+    def std(self) -> Any:
+        """As ``image``, or None."""
+
+    @property
+    def sigma(self) -> Any:
+        """Noise level of each image."""
+
+    @property
+    def recipe(self) -> Any:
+        """With a ``name``."""
+
+    @property
+    def seed(self) -> int:
+        """Of the random draws."""
+
+    @property
+    def seconds(self) -> float:
+        """The solution took."""
+
+
+def result_html(result: Solution) -> str:
     """A result as HTML, for Jupyter: its images, their error bars, and a line of facts.
 
     Parameters
     ----------
-    result : Result
-        Of any batch; the first four images are shown.
+    result : Solution
+        A :class:`iasolve.Result` of any batch; the first four images are shown.
 
     Returns
     -------
