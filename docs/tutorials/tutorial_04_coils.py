@@ -46,7 +46,7 @@ print(f"{result.seconds:.1f} s")
 
 zero_filled = root_sum_of_squares(centred_ifft2(torch.from_numpy(kspace)))[0].numpy()
 panels = [
-    ("sampled entries", mask),
+    ("sampled entries", mask.astype(float)),
     ("zero-filled", zero_filled),
     ("iasolve", result.image[0]),
     ("error bar", result.std[0]),
