@@ -82,7 +82,7 @@ print(f"noise level {noise.sigma:.2f}, left over in the measured lines {float(le
 # **Fine structure is invented or lost.** No method knows what was not measured. Look at the error bar, and at several
 # samples, before you believe a small structure:
 
-figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(12, 2.5), layout="constrained")
 for axis, sample in zip(axes, result.samples, strict=False):
     axis.imshow(sample[0, 80:, 30:100], cmap="gray", vmin=0, vmax=float(clean.max()))
     axis.axis("off")
