@@ -48,12 +48,27 @@ _BASES = ("image", "kspace", "spectrum")
 
 
 def centred_fft2(x: Tensor) -> Tensor:
-    """Centred orthonormal Fourier transform of the last two axes: ``fastmri.fft2c`` on complex tensors."""
+    """Centred orthonormal Fourier transform of the last two axes: ``fastmri.fft2c`` on complex tensors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> centred_fft2(torch.ones(1, 4, 4))[0, 2].real
+    tensor([0., 0., 4., 0.])
+    """
     return torch.fft.fftshift(fft2(torch.fft.ifftshift(x, dim=_AXES)), dim=_AXES)
 
 
 def centred_ifft2(y: Tensor) -> Tensor:
-    """Inverse of :func:`centred_fft2`."""
+    """Inverse of :func:`centred_fft2`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.rand(1, 5, 6, dtype=torch.float64)
+    >>> bool(torch.allclose(centred_ifft2(centred_fft2(x)).real, x))
+    True
+    """
     return torch.fft.fftshift(ifft2(torch.fft.ifftshift(y, dim=_AXES)), dim=_AXES)
 
 

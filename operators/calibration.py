@@ -53,6 +53,14 @@ def calibration_region(kspace: Tensor | np.ndarray) -> CalibrationRegion:
     ------
     ValueError
         When the zero frequency itself is not sampled.
+
+    Examples
+    --------
+    >>> import torch
+    >>> kspace = torch.zeros(2, 16, 16, dtype=torch.complex64)
+    >>> kspace[:, 6:10, 5:11] = 1
+    >>> calibration_region(kspace)
+    CalibrationRegion(top=6, bottom=10, left=5, right=11)
     """
     values = as_tensor(kspace)
     if values.ndim < 2:

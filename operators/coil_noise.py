@@ -146,6 +146,14 @@ def estimate_covariance(samples: Tensor | np.ndarray) -> Tensor:
     ------
     ValueError
         For real or not finite data, or fewer positions than coils.
+
+    Examples
+    --------
+    >>> import torch
+    >>> samples = torch.randn(2, 1000, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    >>> covariance = estimate_covariance(samples)
+    >>> bool((covariance - torch.eye(2)).abs().max() < 0.15)
+    True
     """
     values = as_tensor(samples)
     if values.ndim < 2 or not values.is_complex():
@@ -180,6 +188,12 @@ def outermost_samples(kspace: Tensor | np.ndarray, fraction: float = 0.05) -> Te
     ------
     ValueError
         For data of another form, an impossible fraction, or k-space without samples.
+
+    Examples
+    --------
+    >>> import torch
+    >>> outermost_samples(torch.ones(8, 64, 64, dtype=torch.complex64)).shape[0]
+    8
     """
     values = as_tensor(kspace)
     if values.ndim != 3 or not values.is_complex():

@@ -223,7 +223,14 @@ def birdcage_maps(shape: tuple[int, int], coils: int, *, radius: float = 1.5) ->
 
 
 def root_sum_of_squares(images: Tensor) -> Tensor:
-    """``sqrt(sum_c |x_c|^2)``: coil images ``(..., coils, H, W)`` to a magnitude image ``(..., 1, H, W)``."""
+    """``sqrt(sum_c |x_c|^2)``: coil images ``(..., coils, H, W)`` to a magnitude image ``(..., 1, H, W)``.
+
+    Examples
+    --------
+    >>> root_sum_of_squares(torch.full((4, 2, 2), 0.5))
+    tensor([[[1., 1.],
+             [1., 1.]]])
+    """
     return torch.linalg.vector_norm(images, dim=-3, keepdim=True)
 
 

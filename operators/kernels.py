@@ -52,6 +52,13 @@ def motion_kernel(length: float, angle: float) -> Tensor:
     """Straight motion over ``length`` pixels at ``angle`` radians from the horizontal, sum 1, float64.
 
     The line is sampled densely and shared bilinearly among pixels; the kernel is square with an odd size.
+
+    Examples
+    --------
+    >>> import math
+    >>> kernel = motion_kernel(3, math.radians(90))
+    >>> tuple(kernel.shape), float(kernel.sum().round(decimals=6)), float(kernel[:, 3].sum().round(decimals=6))
+    ((7, 7), 1.0, 1.0)
     """
     if not (length > 0 and math.isfinite(length) and math.isfinite(angle)):
         raise ValueError(

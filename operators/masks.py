@@ -49,7 +49,14 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def acceleration(mask: Tensor) -> float:
-    """Number of k-space positions over the number sampled, of a mask ``(..., H, W)``."""
+    """Number of k-space positions over the number sampled, of a mask ``(..., H, W)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> acceleration(torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0]]))
+    2.6666666666666665
+    """
     sampled = int(torch.count_nonzero(mask))
     if sampled == 0:
         raise ValueError("the mask samples nothing: at least one entry must be non-zero")

@@ -38,6 +38,14 @@ def estimate_phase(kspace: Tensor | np.ndarray, maps: Tensor | np.ndarray | None
     ------
     ValueError
         When shapes do not fit, maps are missing, or the centre of k-space is not sampled.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from iasolve.operators import centred_fft2
+    >>> phase = estimate_phase(centred_fft2(1j * torch.ones(1, 32, 32)))
+    >>> bool(torch.allclose(phase, torch.tensor(1j), atol=1e-3))
+    True
     """
     values = as_tensor(kspace)
     if values.ndim != 3 or not values.is_complex():

@@ -21,7 +21,13 @@ Factory = Callable[..., LinearOperator]
 
 
 def list_operators() -> tuple[str, ...]:
-    """Names of the bundled operator classes, and of those that other packages bring; the latter are not loaded."""
+    """Names of the bundled operator classes, and of those that other packages bring; the latter are not loaded.
+
+    Examples
+    --------
+    >>> "Radon" in list_operators()
+    True
+    """
     own = _bundled()
     return (*sorted(own), *offered("operator", own))
 

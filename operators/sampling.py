@@ -80,7 +80,7 @@ class PixelMask(LinearOperator):
 
 
 class BlockAverage(LinearOperator):
-    """Mean over blocks of pixels: ``(A x)[i, j] = mean of x[f i .. f i + f - 1, f j .. f j + f - 1]``.
+    """Mean over blocks of pixels: ``(A x)[i, j] = mean of x[f i : f i + f, f j : f j + f]``.
 
     ``(C, H, W)`` to ``(C, H / f, W / f)``. What a detector with larger pixels sees; the adjoint shares a value out
     among its block's pixels. The centre of output pixel ``i`` lies at input pixel ``f i + (f - 1) / 2``.

@@ -38,6 +38,13 @@ def wavelet_denoise(noisy: Tensor, sigma: float, shifts: int = 1) -> Tensor:
     References
     ----------
     Chang, Yu, Vetterli, IEEE Trans. Image Process. 9(9), 2000. Coifman and Donoho, 1995 (cycle spinning).
+
+    Examples
+    --------
+    >>> import torch
+    >>> noisy = 1 + 0.1 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> bool(wavelet_denoise(noisy, 0.1).std() < noisy.std())
+    True
     """
     try:
         import_module("pywt")
@@ -86,6 +93,13 @@ def nonlocal_means(noisy: Tensor, sigma: float, h: float | None = None) -> Tenso
     References
     ----------
     Buades, Coll, Morel, CVPR 2005. Darbon et al., ISBI 2008 (the fast mode).
+
+    Examples
+    --------
+    >>> import torch
+    >>> noisy = 1 + 0.1 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> bool(nonlocal_means(noisy, 0.1).std() < noisy.std())
+    True
     """
     from skimage.restoration import denoise_nl_means
 

@@ -96,6 +96,14 @@ def wiener(precision: Tensor, folded: Tensor, power: Tensor) -> Tensor:
     ValueError
         On shapes that do not fit (both are named), a negative precision or power, or a spectrum that is not
         Hermitian-symmetric.
+
+    Examples
+    --------
+    >>> import torch
+    >>> spectrum = torch.fft.fft2(torch.ones(1, 1, 8, 8), norm="ortho")
+    >>> estimate = wiener(torch.ones(1, 1, 8, 8), spectrum, torch.ones(1, 8, 8))
+    >>> estimate.shape, round(float(estimate[0, 0, 0, 0]), 4)
+    (torch.Size([1, 1, 8, 8]), 0.5)
     """
     data = check_folded(precision, folded)
     try:

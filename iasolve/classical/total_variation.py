@@ -152,6 +152,15 @@ def total_variation(
     Rudin, Osher, Fatemi, Physica D 60, 1992 (the model). Goldstein and Osher, SIAM J. Imaging Sci. 2(2), 2009
     (split Bregman). Boyd et al., Found. Trends Mach. Learn. 3(1), 2011, sections 3.3, 3.4.1, 3.4.3 (stopping,
     residual balancing, over-relaxation). Wohlberg, arXiv:1704.06209 (balancing relative residuals).
+
+    Examples
+    --------
+    >>> import torch
+    >>> noisy = torch.ones(1, 1, 16, 16) + 0.1 * torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> spectrum = torch.fft.fft2(noisy, norm="ortho")
+    >>> result = total_variation(torch.full((1, 1, 16, 16), 100.0), spectrum, 20.0)
+    >>> bool(result.image.std() < 0.2 * noisy.std())
+    True
     """
     data = check_folded(precision, folded)
     if not tolerance > 0 or max_iterations < 1:

@@ -136,6 +136,15 @@ def read_image(path: PathInput, key: str | None = None) -> ImageFile:
     UnfitData
         Readable, but NaN or infinite, empty, ambiguous, of an unusable shape, colour model or type, or with
         integers that float64 cannot hold exactly.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "image.npy"
+    >>> np.save(path, np.zeros((3, 8, 6), np.float32))
+    >>> read_image(path).pages
+    3
     """
     source, kind, key = locate(path, IMAGE_SUFFIXES, key)
     picture = read_picture(source, kind, key)

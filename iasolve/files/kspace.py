@@ -111,6 +111,15 @@ def read_kspace(path: PathInput, key: str | None = None, *, slices: slice | None
     UnfitData
         Readable, but not complex, NaN or infinite, empty, ambiguous or of an unusable shape; or a mask that
         does not fit.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "kspace.npy"
+    >>> np.save(path, np.ones((4, 8, 6), np.complex64))
+    >>> read_kspace(path).kspace.shape
+    (1, 4, 8, 6)
     """
     source, kind, key = locate(path, KSPACE_SUFFIXES, key)
     found = read_kspace_of(source, kind, key, slices)

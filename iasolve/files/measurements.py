@@ -67,6 +67,15 @@ def read_measurement(path: PathInput, key: str | None = None) -> MeasurementFile
         Missing, truncated, corrupt, or of an unknown kind.
     UnfitData
         No numbers, NaN or infinite, empty, or ambiguous.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "sinogram.npy"
+    >>> np.save(path, np.ones((1, 128, 40)))
+    >>> read_measurement(path).values.shape
+    (1, 128, 40)
     """
     source, kind, key = locate(path, MEASUREMENT_SUFFIXES, key)
     array = read_array(source, kind, key, NAMES)

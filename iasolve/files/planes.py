@@ -39,6 +39,15 @@ def read_mask(path: PathInput, key: str | None = None) -> NDArray[np.bool_]:
         Missing, truncated, corrupt, or of another kind.
     UnfitData
         Values other than 0 and 1, or 0 and 255; another number of axes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "mask.npy"
+    >>> np.save(path, np.eye(4))
+    >>> read_mask(path).shape
+    (4, 4)
     """
     source, array = _read_plane(path, key, "mask")
     return mask_from(array, source)
@@ -101,6 +110,15 @@ def read_kernel(path: PathInput, key: str | None = None) -> NDArray[np.float64]:
         Missing, truncated, corrupt, or of another kind.
     UnfitData
         Not 2-D, complex, NaN or infinite, or with a sum of zero (to within rounding).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "psf.npy"
+    >>> np.save(path, np.ones((3, 3)))
+    >>> read_kernel(path).shape
+    (3, 3)
     """
     source, array = _read_plane(path, key, "kernel")
     if array.ndim != 2 or array.dtype.kind == "c":

@@ -8,7 +8,7 @@ The decoder's errors are not: they grow with what there is to decode. With the `
 
 so ``V`` keeps its meaning as the mean. No operator is diagonal then; with ``x = x0 + W F^H V^(1/2) u`` the posterior is
 that of white ``u`` and is found by conjugate gradients, preconditioned as if ``W`` were 1. Why this ``W``:
-docs/method.md.
+docs/explanation/notebook/without-a-script.md.
 """
 
 from __future__ import annotations

@@ -37,7 +37,13 @@ def _bundled() -> tuple[str, ...]:
 
 
 def list_priors() -> tuple[str, ...]:
-    """Names of the bundled priors, and of those that other packages bring; the latter are not loaded."""
+    """Names of the bundled priors, and of those that other packages bring; the latter are not loaded.
+
+    Examples
+    --------
+    >>> "mri-t1-128" in list_priors()
+    True
+    """
     own = _bundled()
     return (*own, *offered("prior", own))
 
@@ -107,6 +113,12 @@ def load_prior(source: str | Path) -> HVAEPrior:
     ------
     PriorError
         When it is missing or damaged.
+
+    Examples
+    --------
+    >>> prior = load_prior("mri-t1-128")
+    >>> prior.spectrum.size, prior.channels
+    (128, 1)
     """
     path = find_prior(source)
     network, card = load_checkpoint(path)

@@ -55,6 +55,12 @@ def load_samples() -> Samples:
     Returns
     -------
     Samples
+
+    Examples
+    --------
+    >>> samples = load_samples()
+    >>> samples.images.shape, str(samples.images.dtype)
+    ((4, 128, 128), 'uint8')
     """
     file: Any = resources.files(__name__) / "mri-t1ce.npz"
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
@@ -67,6 +73,11 @@ def load_kspace() -> RawSample:
     Returns
     -------
     RawSample
+
+    Examples
+    --------
+    >>> load_kspace().kspace.shape
+    (8, 230, 180)
     """
     file: Any = resources.files(__name__) / "brain-8coil-kspace.npz"
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as data:

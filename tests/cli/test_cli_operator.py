@@ -222,7 +222,7 @@ def test_the_installed_program_finds_modules_in_the_current_folder(lab):
 
 
 def test_the_example_in_the_documentation_runs(lab):
-    text = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "operator-from-the-command-line.md").read_text()
     for name in ("lab.py", "ct.toml"):
         (block,) = re.findall(rf"```\w+\n(# {name}\n.*?)```", text, flags=re.DOTALL)
         (lab / name).write_text(block)

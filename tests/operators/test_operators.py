@@ -230,7 +230,7 @@ def test_examples_in_docstrings_run(name):
 
 
 def test_examples_in_the_documentation_run():
-    text = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "own-operator.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names = {}
     exec("\n".join(blocks), names)

@@ -35,7 +35,7 @@ def check_operator(
     """Check that an operator is linear and its adjoint is the adjoint.
 
     The factory, a function or class, is called with the arguments in the TOML file and returns a LinearOperator.
-    Exits with 3 when the operator fails. Docs: docs/operators.md, "Your own".
+    Exits with 3 when the operator fails. How to write one: docs/how-to/own-operator.md.
     """
     import math
 

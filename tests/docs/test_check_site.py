@@ -1,0 +1,83 @@
+"""The check of a built site finds what it should, and nothing else."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("check_site", ROOT / "docs" / "check_site.py")
+check_site = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(check_site)
+
+
+def site(tmp_path, **pages):
+    for name, text in pages.items():
+        (tmp_path / f"{name}.html").write_text(text)
+    return check_site.problems(tmp_path)
+
+
+def test_a_sound_site_passes(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"")
+    first = '<a href="second.html#there">x</a><img src="picture.png" alt=""><a href="https://example.org/far">y</a>'
+    assert site(tmp_path, first=first, second='<h2 id="there">z</h2><a href="#there">up</a>') == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ('<a href="gone.html">x</a>', "gone.html leads nowhere"),
+        ('<a href="page.html#gone">x</a>', "names an anchor that is not there"),
+        ('<a href="#gone">x</a>', "names an anchor that is not there"),
+        ('<img src="gone.png" alt="x">', "gone.png leads nowhere"),
+        ('<img src="data:image/png;base64,AA==">', "has no alt text"),
+        ('<script src="https://cdn.example.org/x.js"></script>', "from the network"),
+        ('<link rel="stylesheet" href="//cdn.example.org/x.css">', "from the network"),
+    ],
+)
+def test_faults_are_found(tmp_path, fault, words):
+    (found,) = site(tmp_path, page=fault)
+    assert words in found
+
+
+def test_an_empty_folder_is_no_site(tmp_path):
+    assert "build the site first" in site(tmp_path)[0]
+
+
+def test_set_up_commands_are_in_the_readme_word_for_word():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    begin = "python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt "
+    blocks = re.findall(r"```bash\n(.*?)\n```", text, flags=re.DOTALL)
+    assert blocks[:2] == [f"{begin}. && iasolve demo", f"{begin}-e '.[dev]' && pytest"]
+    assert text.index("<!-- test -->") < text.index("-e '.[dev]'")
+
+
+def test_files_that_the_readme_links_to_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
+    assert links
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_figures_of_the_readme_are_the_benchmarks():
+    """Of every row: input, the better total variation, iasolve, and coverage."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("| --- | --- |", 1)[1]
+    rows = [line for line in table.splitlines() if re.match(r"\| (noise|k-space|blur),", line)]
+    result = (ROOT / "benchmarks" / "results" / "reconstruction.md").read_text(encoding="utf-8")
+    names = ("denoise 0.1", "denoise 0.3", "denoise 1.0", "lines 4x", "lines 8x", "blur 2 px")
+    for row, name in zip(rows, names, strict=True):
+        section = re.search(rf"^## {re.escape(name)}$(.*?)(?=^## |\Z)", result, flags=re.DOTALL | re.MULTILINE).group(1)
+        psnr = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", section, flags=re.MULTILINE))
+        tv = max(float(psnr["total variation"]), float(psnr["total variation, x >= 0"]))
+        coverage = round(float(re.search(r"Coverage of the 90 % interval: ([\d.]+)", section).group(1)))
+        expected = [psnr["input"], f"{tv:.2f}", f"**{psnr['iasolve refined']}**", f"{coverage} %"]
+        assert [cell.strip() for cell in row.strip("|").split("|")][1:] == expected
+
+
+def test_versions_agree():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'__version__ = "{version}"' in (ROOT / "iasolve" / "__init__.py").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f'"IASOLVE_VERSION", "{version}"' in (ROOT / "conda" / "meta.yaml").read_text()
