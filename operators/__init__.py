@@ -22,6 +22,7 @@ from iasolve.operators.radon import Radon
 from iasolve.operators.registry import find_operator, list_operators
 from iasolve.operators.sampling import BlockAverage, BlurDownsample, Downsample, PixelMask
 from iasolve.operators.shift import CircularShift
+from iasolve.operators.spectral_noise import SpectralNoise
 
 __all__ = [
     "BlockAverage",
@@ -45,6 +46,7 @@ __all__ = [
     "Radon",
     "SampleKSpace",
     "SensitivityEncoding",
+    "SpectralNoise",
     "WeightedGaussianNoise",
     "acceleration",
     "birdcage_maps",
