@@ -20,6 +20,7 @@ from iasolve.operators.nonuniform import NonUniformFourier
 from iasolve.operators.phase import estimate_phase
 from iasolve.operators.radon import Radon
 from iasolve.operators.registry import find_operator, list_operators
+from iasolve.operators.rician import RicianNoise
 from iasolve.operators.sampling import BlockAverage, BlurDownsample, Downsample, PixelMask
 from iasolve.operators.shift import CircularShift
 from iasolve.operators.spectral_noise import SpectralNoise
@@ -44,6 +45,7 @@ __all__ = [
     "PixelMask",
     "PoissonNoise",
     "Radon",
+    "RicianNoise",
     "SampleKSpace",
     "SensitivityEncoding",
     "SpectralNoise",
