@@ -11,6 +11,7 @@ from iasolve.operators import (
     GaussianNoise,
     Identity,
     PixelMask,
+    RicianNoise,
     SpectralNoise,
 )
 from iasolve.samples import load_samples
@@ -62,6 +63,12 @@ def test_interpolated_noise_is_not_taken_for_less():
     assert isinstance(found, SpectralNoise)
     assert found.sigma == pytest.approx(float((y - clean).std()), rel=0.15)
     assert float(estimate_sigma(y[None], Identity((1, 256, 256)))) < 0.2 * found.sigma
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.1])
+def test_magnitudes_have_the_level_of_tissue(sigma):
+    y = RicianNoise(sigma).sample(image(), generator())
+    assert estimate_noise(y, Identity((1, 128, 128))).sigma == pytest.approx(sigma, rel=0.15)
 
 
 def test_levels_of_complex_images_are_of_complex_values():
