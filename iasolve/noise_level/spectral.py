@@ -23,8 +23,8 @@ __all__ = ["READABLE", "RINGS", "RingLevels", "ring_levels"]
 RINGS = 16
 """Rings from 0 to 0.5 cycles per pixel; blocks have as many pixels on a side."""
 
-_RAYLEIGH = 1.75  # mean over standard deviation; of magnitudes of noise alone it is 1.91, and varies by block
-_AIR = 2.5  # the same, of signals below 2.1 levels
+_RAYLEIGH = 1.25  # mean over standard deviation; 1.91 for magnitudes of noise alone, less with some tissue in it
+_AIR = 2.3  # the same, of signals below 1.7 levels
 
 READABLE = 4
 """Rings below this one are mostly image."""
