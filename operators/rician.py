@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator
+from iasolve.operators.base import LinearOperator, as_floating
 from iasolve.operators.noise import GaussianNoise, Whitened
 
 __all__ = ["RicianNoise", "rician_mean", "rician_variance"]
@@ -166,4 +166,4 @@ def _magnitude(values: Tensor, name: str) -> Tensor:
             f"Rician noise is of magnitudes: the {name} must be real and not negative or NaN, got {values.dtype}"
             + ("" if values.is_complex() else f" down to {float(values.min()):.3g}")
         )
-    return values if values.is_floating_point() else values.float()
+    return as_floating(values)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator
+from iasolve.operators.base import LinearOperator, as_floating
 from iasolve.operators.noise import GaussianNoise, Whitened
 from iasolve.operators.whitening import FrequencyFilter
 from iasolve.spectrum import fft2, frequencies, ifft2
@@ -75,6 +75,7 @@ class SpectralNoise:
 
     def sample(self, clean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``clean`` ``(..., H, W)`` plus noise of the same kind, real or complex."""
+        clean = as_floating(clean)
         white = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device, generator=generator)
         noise = ifft2(self._levels(clean) * fft2(white))
         return clean + (noise if clean.is_complex() else noise.real)
@@ -87,6 +88,7 @@ class SpectralNoise:
         ValueError
             Where a ring has level 0: no density exists.
         """
+        y = as_floating(y)
         levels = self._levels(y)
         if not bool((levels > 0).all()):
             raise ValueError("a ring of frequencies without noise has no likelihood: give all rings a positive level")

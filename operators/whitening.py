@@ -60,11 +60,13 @@ class Weighting(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """``w * x``."""
-        return self.weights.to(x.real.dtype) * self.check_in(x)
+        x = self.check_in(x)
+        return self.weights.to(x.real.dtype) * x
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``w * y``: the weights are real."""
-        return self.weights.to(y.real.dtype) * self.check_out(y)
+        y = self.check_out(y)
+        return self.weights.to(y.real.dtype) * y
 
     def transfer(self) -> Tensor | None:
         """The unshifted weights where the basis is k-space, else None."""
@@ -132,7 +134,7 @@ class FrequencyFilter(LinearOperator):
         return self.weights
 
     def _filtered(self, x: Tensor) -> Tensor:
-        weights = self.weights.to(x.real.dtype if x.is_floating_point() or x.is_complex() else torch.float32)
+        weights = self.weights.to(x.real.dtype)
         if self.codomain == "image":
             return as_declared(ifft2(weights * fft2(x)), self.in_dtype)
         return (torch.fft.fftshift(weights, dim=(-2, -1)) if self.codomain == "kspace" else weights) * x

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from iasolve.inference.general_data import GeneralData
 from iasolve.inference.intensity import gain_general, unit_phases
-from iasolve.noise_level.white import as_floating, estimate_sigma, sigma_image
-from iasolve.operators.base import LinearOperator
+from iasolve.noise_level.white import estimate_sigma, sigma_image
+from iasolve.operators.base import LinearOperator, as_floating
 from iasolve.spectrum import ifft2
 
 __all__ = ["estimate_sigma", "likely_sigma"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iasolve.noise_level.white import as_floating
+from iasolve.operators.base import as_floating
 from iasolve.spectrum import fft2
 
 __all__ = ["filled_fraction"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.noise_level.white import as_floating
+from iasolve.operators.base import as_floating
 from iasolve.operators.rician import rician_mean, rician_variance
 from iasolve.spectrum import fft2, frequencies
 

@@ -7,16 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator
+from iasolve.operators.base import LinearOperator, as_floating
 
-__all__ = ["as_floating", "estimate_sigma", "sigma_image"]
+__all__ = ["estimate_sigma", "sigma_image"]
 
 _SMALLEST = 8
-
-
-def as_floating(y: Tensor) -> Tensor:
-    """``y`` in single precision where it holds integers or half precision: levels are no whole numbers."""
-    return y if y.dtype in (torch.float64, torch.complex128) else y.to(torch.promote_types(y.dtype, torch.float32))
 
 
 def estimate_sigma(y: Tensor, operator: LinearOperator) -> Tensor:
