@@ -269,11 +269,11 @@ class LinearOperator(nn.Module):
         return Scaled(self, factor) if isinstance(factor, numbers.Complex) else NotImplemented
 
     def check_in(self, x: Tensor) -> Tensor:
-        """Return ``x``, floating, if it fits :attr:`in_shape` and the declared kind, else raise ValueError naming both."""
+        """Return ``x``, floating, if it fits :attr:`in_shape` and the kind, else raise ValueError naming both."""
         return _check(x, self.in_shape, self.in_dtype, f"{type(self).__name__}.forward")
 
     def check_out(self, y: Tensor) -> Tensor:
-        """Return ``y``, floating, if it fits :attr:`out_shape` and the declared kind, else raise ValueError naming both."""
+        """Return ``y``, floating, if it fits :attr:`out_shape` and the kind, else raise ValueError naming both."""
         return _check(y, self.out_shape, self.out_dtype, f"{type(self).__name__}.adjoint")
 
     @staticmethod

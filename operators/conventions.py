@@ -127,8 +127,8 @@ def check_kspace_order(kspace: Tensor | np.ndarray) -> None:
     corner = _about_middle(torch.fft.fftshift(power.reshape(-1, *power.shape[-2:]).sum(0)))
     if corner > _MARGIN * middle:
         raise ValueError(
-            f"k-space of shape {tuple(values.shape)} has {corner:.0%} of its energy about index (0, 0) and {middle:.0%} "
-            f"about the middle, ({values.shape[-2] // 2}, {values.shape[-1] // 2}), where DC is expected: pass "
+            f"k-space of shape {tuple(values.shape)} has {corner:.0%} of its energy about index (0, 0) and "
+            f"{middle:.0%} about the middle, ({values.shape[-2] // 2}, {values.shape[-1] // 2}), where DC is expected: pass "
             "numpy.fft.fftshift(kspace, axes=(-2, -1)), or solve with FourierTransform(shape, centred=False)"
         )
 

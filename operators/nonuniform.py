@@ -138,9 +138,9 @@ def _in_cycles(k: Tensor, shape: tuple[int, ...], unit: str | None) -> Tensor:
         likely = "pixel" if largest <= 0.5 * (1 + 1e-3) else "radian"
         name = {"pixel": "cycles per pixel", "radian": "radians per pixel"}[likely]
         raise ValueError(
-            f"the coordinates reach no further than {largest:.4g}, and cycles per field of view of {shape[1]}x{shape[2]} "
-            f"pixels reach {shape[1] / 2:g} and {shape[2] / 2:g}: they look like {name}. Give unit={likely!r}, or "
-            "unit='field-of-view' if only the centre of k-space was measured"
+            f"the coordinates reach no further than {largest:.4g}, and cycles per field of view of "
+            f"{shape[1]}x{shape[2]} pixels reach {shape[1] / 2:g} and {shape[2] / 2:g}: they look like {name}. Give "
+            f"unit={likely!r}, or unit='field-of-view' if only the centre of k-space was measured"
         )
     return k * scales[unit or "field-of-view"]
 

@@ -59,8 +59,8 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
         )
     if tuple(y.shape) != operator.out_shape:
         raise ValueError(
-            f"the measurement has shape {tuple(y.shape)}, expected one of {operator.out_shape}: estimate the offsets of "
-            "a batch one by one"
+            f"the measurement has shape {tuple(y.shape)}, expected one of {operator.out_shape}: estimate the offsets "
+            "of a batch one by one"
         )
     height, width = operator.in_shape[1:]
     constant = float(transfer[..., 0, 0].abs().min())
