@@ -15,8 +15,8 @@ from torch import Tensor
 
 import iasolve
 from iasolve.classical.sense import total_variation_sense
-from iasolve.inference.measurement import estimate_sigma
 from iasolve.inference.multicoil import CoilProblem, cg_sense, pose_coils
+from iasolve.noise_level import estimate_sigma
 from iasolve.operators import SensitivityEncoding, calibration_region
 
 RECIPES = ("fast", "compressed-sensing")

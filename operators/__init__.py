@@ -20,8 +20,10 @@ from iasolve.operators.nonuniform import NonUniformFourier
 from iasolve.operators.phase import estimate_phase
 from iasolve.operators.radon import Radon
 from iasolve.operators.registry import find_operator, list_operators
+from iasolve.operators.rician import RicianNoise
 from iasolve.operators.sampling import BlockAverage, BlurDownsample, Downsample, PixelMask
 from iasolve.operators.shift import CircularShift
+from iasolve.operators.spectral_noise import SpectralNoise
 
 __all__ = [
     "BlockAverage",
@@ -43,8 +45,10 @@ __all__ = [
     "PixelMask",
     "PoissonNoise",
     "Radon",
+    "RicianNoise",
     "SampleKSpace",
     "SensitivityEncoding",
+    "SpectralNoise",
     "WeightedGaussianNoise",
     "acceleration",
     "birdcage_maps",

@@ -15,7 +15,8 @@ frequency grid and ``W`` the isometry from that grid to the values on either sid
 
 An operator that names its bases keeps diagonality through the algebra (:mod:`iasolve.operators.algebra`).
 
-Dtypes. An operator is declared real or complex; the precision follows the input (double in, double out).
+Dtypes. An operator is declared real or complex; the precision follows the input (double in, double out). Integers and
+half precision are computed in single precision.
 Operators are immutable: parameters are set once, in ``__init__``. Only ``.to(device)`` moves them.
 """
 
@@ -35,6 +36,7 @@ from iasolve.spectrum import fft2, ifft2
 __all__ = [
     "LinearOperator",
     "as_declared",
+    "as_floating",
     "as_tensor",
     "centred_fft2",
     "centred_ifft2",
@@ -84,11 +86,38 @@ def on_grid(values: Tensor, basis: str | None) -> Tensor:
 
 
 def as_tensor(values: Tensor | np.ndarray) -> Tensor:
-    """A tensor of an array of any layout: views, read-only and foreign byte orders are copied."""
+    """A tensor of an array of any layout: views, read-only and foreign byte orders are copied.
+
+    Extended precision becomes double.
+
+    Raises
+    ------
+    ValueError
+        For a masked array with masked values: what lies under the mask is no data.
+    TypeError
+        For an array of anything but numbers.
+    """
     if isinstance(values, Tensor):
         return values.resolve_conj().resolve_neg()
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"a masked array of shape {values.shape} with {np.ma.count_masked(values)} masked value(s), expected plain "
+            "values: for missing pixels pass array.filled(0) with the operator PixelMask(~array.mask, shape), or fill "
+            "them yourself"
+        )
     array = np.asarray(values)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"expected an array of numbers, got dtype {array.dtype}, shape {array.shape}")
+    if array.dtype.kind in "fc" and array.dtype.itemsize > (8 if array.dtype.kind == "f" else 16):
+        array = array.astype(np.float64 if array.dtype.kind == "f" else np.complex128)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def as_floating(values: Tensor) -> Tensor:
+    """``values`` in single precision where they are integers, booleans or of half precision, else as they are."""
+    if values.dtype in (torch.float64, torch.complex128):
+        return values
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def as_declared(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -265,11 +294,11 @@ class LinearOperator(nn.Module):
         return Scaled(self, factor) if isinstance(factor, numbers.Complex) else NotImplemented
 
     def check_in(self, x: Tensor) -> Tensor:
-        """Return ``x`` if it fits :attr:`in_shape` and the declared kind, else raise ValueError naming both."""
+        """Return ``x``, floating, if it fits :attr:`in_shape` and the kind, else raise ValueError naming both."""
         return _check(x, self.in_shape, self.in_dtype, f"{type(self).__name__}.forward")
 
     def check_out(self, y: Tensor) -> Tensor:
-        """Return ``y`` if it fits :attr:`out_shape` and the declared kind, else raise ValueError naming both."""
+        """Return ``y``, floating, if it fits :attr:`out_shape` and the kind, else raise ValueError naming both."""
         return _check(y, self.out_shape, self.out_dtype, f"{type(self).__name__}.adjoint")
 
     @staticmethod
@@ -329,7 +358,7 @@ def _check(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, where: str) ->
             f"{where} got complex values ({x.dtype}), expected real ones: the operator is declared {dtype}; "
             "take the real part, or build the operator for a complex dtype"
         )
-    return x
+    return as_floating(x)
 
 
 @torch.no_grad()

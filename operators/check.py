@@ -229,7 +229,7 @@ class _Check:
         except Exception:
             return math.nan  # a failure before has said why
         if found == 0:
-            self.notes.append("A^H A x vanished: the operator may be zero")
+            self._fail("the operator is zero: A^H A x vanishes for a random x, so that no measurement tells anything")
         # with a right adjoint, power iteration stays below the norm, by little
         if not self.failures and not found * (1 - 1e-3) <= stated <= found * 1.5:
             self._fail(f"norm() says {stated:.4g}, power iteration finds {found:.4g}")

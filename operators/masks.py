@@ -35,12 +35,18 @@ def as_mask(mask: Tensor | np.ndarray, *shapes: tuple[int, ...]) -> Tensor:
     values = torch.broadcast_to(given, fitting[0])
     if not bool(((values == 0) | (values == 1)).all()):
         raise ValueError(
-            "the mask must hold only 0 and 1 (or False and True); use mask != 0 if it marks samples otherwise"
+            f"the mask holds {_odd_value(values):.4g}, expected only 0 and 1 (or False and True): use mask != 0 if it "
+            "marks samples otherwise, WeightedGaussianNoise if it weighs them"
         )
     if not bool(values.any()):
         raise ValueError("the mask samples nothing: at least one entry must be 1")
     # a copy, so that what happens to the caller's mask later does not change the operator
     return values.to(torch.float32, copy=True).contiguous()
+
+
+def _odd_value(values: Tensor) -> complex:
+    odd = values[(values != 0) & (values != 1)]
+    return complex(odd[0]) if odd.is_complex() else float(odd[0])
 
 
 def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:

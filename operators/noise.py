@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator
+from iasolve.operators.base import LinearOperator, as_floating
 from iasolve.operators.whitening import Weighting
 
 __all__ = ["GaussianNoise", "NoiseModel", "PoissonNoise", "WeightedGaussianNoise", "Whitened"]
@@ -66,6 +66,7 @@ class GaussianNoise:
 
     def sample(self, clean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``clean`` plus noise of the same kind, real or complex."""
+        clean = as_floating(clean)
         noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device, generator=generator)
         return clean + self.sigma * noise
 
@@ -79,6 +80,7 @@ class GaussianNoise:
         """
         if self.sigma == 0:
             raise ValueError("noise-free data have no likelihood: give a positive sigma")
+        y = as_floating(y)
         squared = (y - clean).abs().square().sum() / self.sigma**2
         if y.is_complex():
             return squared + y.numel() * math.log(math.pi * self.sigma**2)
@@ -121,11 +123,13 @@ class WeightedGaussianNoise:
 
     def sample(self, clean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``clean`` plus noise of the same kind, real or complex."""
+        clean = as_floating(clean)
         noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device, generator=generator)
         return clean + self._level(clean) * noise
 
     def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
         """``sum |y - clean|^2 / sigma^2 + log(pi sigma^2)``; for real values half of each, with ``2 pi``."""
+        y = as_floating(y)
         sigma = self._level(y).expand(y.shape)
         squared = ((y - clean).abs() / sigma).square().sum()
         if y.is_complex():
@@ -196,7 +200,9 @@ class PoissonNoise:
         ValueError
             For complex, negative or NaN values.
         """
-        return torch.poisson(self.gain * _intensity(clean, "clean values"), generator=generator) / self.gain
+        return (
+            torch.poisson(self.gain * _intensity(as_floating(clean), "clean values"), generator=generator) / self.gain
+        )
 
     def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
         """``sum lambda - n log lambda + log n!`` with ``lambda = gain * clean``, ``n = gain * y`` (of the counts).
@@ -207,7 +213,7 @@ class PoissonNoise:
             For complex, negative or NaN values.
         """
         expected = self.gain * _intensity(clean, "clean values")
-        counts = self.gain * _intensity(y, "measured values")
+        counts = self.gain * _intensity(as_floating(y), "measured values")
         return (expected - torch.xlogy(counts, expected) + torch.lgamma(counts + 1)).sum()
 
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
@@ -225,6 +231,7 @@ class PoissonNoise:
                 f"Poisson weights belong to one measurement of shape {operator.out_shape}, got {tuple(y.shape)}: "
                 "whiten the measurements of a batch one by one"
             )
+        y = as_floating(y)
         counts = self.gain * _intensity(y, "measured values").double()
         shifted = ((counts + counts.clamp_max(1)) / self.gain).to(y.dtype)
         return WeightedGaussianNoise((counts + 1).sqrt() / self.gain).whitened(shifted, operator)

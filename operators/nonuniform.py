@@ -33,8 +33,7 @@ class NonUniformFourier(HostOperator):
     ----------
     coordinates : Tensor or array
         ``(*samples, 2)``, real: ``(ky, kx)`` in cycles per field of view, each within half the image's size,
-        ``|ky| <= H / 2`` and ``|kx| <= W / 2``. From radians per pixel multiply by ``(H, W) / (2 pi)``, from cycles
-        per pixel by ``(H, W)``.
+        ``|ky| <= H / 2`` and ``|kx| <= W / 2``; or as ``unit`` says.
     in_shape : (C, H, W)
     dtype : torch.dtype
         Of the image; for real images the adjoint takes the real part. The precision follows the input.
@@ -42,6 +41,9 @@ class NonUniformFourier(HostOperator):
         Relative accuracy asked of the transform, met within a small factor; by default 1e-12 in double and 1e-6 in
         single precision, where rounding adds about 1e-7 times the image's size (up to 1e-5 at 128x128). The adjoint
         is that of the approximated transform, exact up to rounding at any tolerance.
+    unit : {"field-of-view", "pixel", "radian"}, optional
+        Of the coordinates: cycles per field of view, cycles per pixel or radians per pixel. Without it, cycles per
+        field of view, and coordinates that all fit another unit are refused.
 
     Notes
     -----
@@ -54,8 +56,9 @@ class NonUniformFourier(HostOperator):
     ImportError
         Without the library, naming the command that installs it.
     ValueError
-        For coordinates of another shape, complex, not finite, or beyond half the image's size; for an ``in_shape``
-        that is not ``(C, H, W)``; for a tolerance outside (0, 1).
+        For coordinates of another shape, complex, not finite, beyond half the image's size, or none beyond pi, which
+        look like another unit; for an unknown unit; for an ``in_shape`` that is not ``(C, H, W)``; for a tolerance
+        outside (0, 1).
 
     Examples
     --------
@@ -76,12 +79,15 @@ class NonUniformFourier(HostOperator):
         dtype: torch.dtype = torch.float32,
         *,
         tolerance: float | None = None,
+        unit: str | None = None,
     ) -> None:
         shape = image_shape(in_shape)
         if tolerance is not None and not 0 < tolerance < 1:
             raise ValueError(f"the tolerance must lie between 0 and 1, got {tolerance}")
         k = as_tensor(coordinates).detach().cpu()
-        _check_coordinates(k, shape)
+        _check_values(k)
+        k = _in_cycles(k.double(), shape, unit)
+        _check_reach(k, shape)
         _finufft()
         complex_dtype = torch.promote_types(dtype, torch.complex64)
         super().__init__(shape, (shape[0], *k.shape[:-1]), in_dtype=dtype, out_dtype=complex_dtype)
@@ -120,11 +126,33 @@ class NonUniformFourier(HostOperator):
         return {"eps": eps, "nthreads": torch.get_num_threads()}
 
 
-def _check_coordinates(k: Tensor, shape: tuple[int, ...]) -> None:
+def _in_cycles(k: Tensor, shape: tuple[int, ...], unit: str | None) -> Tensor:
+    """Coordinates in cycles per field of view."""
+    size = torch.tensor(shape[1:], dtype=torch.float64)
+    scales = {"field-of-view": torch.ones(2), "pixel": size, "radian": size / (2 * math.pi)}
+    if unit is not None and unit not in scales:
+        raise ValueError(f"the unit of coordinates must be one of {', '.join(map(repr, scales))} or None, got {unit!r}")
+    largest = float(k.abs().max())
+    # smaller images reach hardly further than pi in their own unit
+    if unit is None and min(shape[1:]) >= 4 * math.pi and 0 < largest <= math.pi * (1 + 1e-3):
+        likely = "pixel" if largest <= 0.5 * (1 + 1e-3) else "radian"
+        name = {"pixel": "cycles per pixel", "radian": "radians per pixel"}[likely]
+        raise ValueError(
+            f"the coordinates reach no further than {largest:.4g}, and cycles per field of view of "
+            f"{shape[1]}x{shape[2]} pixels reach {shape[1] / 2:g} and {shape[2] / 2:g}: they look like {name}. Give "
+            f"unit={likely!r}, or unit='field-of-view' if only the centre of k-space was measured"
+        )
+    return k * scales[unit or "field-of-view"]
+
+
+def _check_values(k: Tensor) -> None:
     if k.ndim < 2 or k.shape[-1] != 2 or k.numel() == 0 or k.is_complex():
         raise ValueError(f"the coordinates must be real, (*samples, 2), got shape {tuple(k.shape)}, {k.dtype}")
     if not bool(torch.isfinite(k).all()):
         raise ValueError("the coordinates hold NaN or infinite values")
+
+
+def _check_reach(k: Tensor, shape: tuple[int, ...]) -> None:
     largest = k.abs().reshape(-1, 2).amax(0).tolist()
     # trajectories that end on the edge come with rounding
     if any(value > n / 2 * (1 + 1e-5) for value, n in zip(largest, shape[1:], strict=True)):

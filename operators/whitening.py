@@ -1,4 +1,4 @@
-"""Operators that turn noise white: a weight per value, and a mixture of coils.
+"""Operators that turn noise white: a weight per value, a weight per frequency, and a mixture of coils.
 
 If ``y = A x + n`` and ``W n`` is white, then ``W y = (W A) x + W n`` is a problem with white noise and the same image.
 """
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, as_tensor
+from iasolve.operators.base import LinearOperator, as_declared, as_tensor, image_shape
+from iasolve.spectrum import fft2, ifft2, reflect
 
-__all__ = ["CoilMixing", "Weighting"]
+__all__ = ["CoilMixing", "FrequencyFilter", "Weighting"]
 
 
 class Weighting(LinearOperator):
@@ -61,11 +62,13 @@ class Weighting(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """``w * x``."""
-        return self.weights.to(x.real.dtype) * self.check_in(x)
+        x = self.check_in(x)
+        return self.weights.to(x.real.dtype) * x
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``w * y``: the weights are real."""
-        return self.weights.to(y.real.dtype) * self.check_out(y)
+        y = self.check_out(y)
+        return self.weights.to(y.real.dtype) * y
 
     def row_gains(self) -> Tensor:
         """``w^2``."""
@@ -74,6 +77,73 @@ class Weighting(LinearOperator):
     def transfer(self) -> Tensor | None:
         """The unshifted weights where the basis is k-space, else None."""
         return torch.fft.ifftshift(self.weights, dim=(-2, -1)) if self.codomain == "kspace" else None
+
+
+class FrequencyFilter(LinearOperator):
+    """Multiplication of every frequency by a real weight: images to images, or k-space to k-space.
+
+    Parameters
+    ----------
+    weights : Tensor or array
+        ``(H, W)`` or broadcastable to ``(C, H, W)``, real and finite, on the unshifted full grid (DC at index 0),
+        with ``weights(-k) = weights(k)`` for real images.
+    shape : (C, H, W)
+    dtype : torch.dtype
+        Of the values; k-space is complex.
+    basis : {"image", "kspace", "spectrum"}
+        What the values are; see :mod:`iasolve.operators.base`.
+
+    Raises
+    ------
+    ValueError
+        When the weights do not broadcast to ``shape``, are complex or not finite, or differ between ``k`` and ``-k``
+        for real images.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor | np.ndarray,
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float32,
+        *,
+        basis: str = "image",
+    ) -> None:
+        super().__init__(image_shape(shape), image_shape(shape), in_dtype=dtype, domain=basis, codomain=basis)
+        given = as_tensor(weights)
+        try:
+            torch.broadcast_to(given, self.in_shape)
+        except RuntimeError:
+            raise ValueError(
+                f"the weights have shape {tuple(given.shape)}, expected one broadcastable to {self.in_shape}"
+            ) from None
+        if given.is_complex() or not bool(torch.isfinite(given).all()):
+            raise ValueError("the weights of frequencies must be real and finite")
+        grid = given.double().expand(torch.broadcast_shapes(given.shape, self.in_shape[1:]))
+        if not dtype.is_complex and not torch.allclose(grid, reflect(grid)):
+            raise ValueError(
+                "the weights of frequencies k and -k differ: a real image would become complex; give both the same, "
+                "or declare complex images"
+            )
+        self.register_buffer("weights", grid.expand(1, *grid.shape[-2:]) if grid.ndim == 2 else grid.contiguous())
+        self.weights: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``W diag(weights) W^H x``."""
+        return self._filtered(self.check_in(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The same: the weights are real."""
+        return self._filtered(self.check_out(y))
+
+    def transfer(self) -> Tensor:
+        """The weights, ``(1 or C, H, W)``."""
+        return self.weights
+
+    def _filtered(self, x: Tensor) -> Tensor:
+        weights = self.weights.to(x.real.dtype)
+        if self.codomain == "image":
+            return as_declared(ifft2(weights * fft2(x)), self.in_dtype)
+        return (torch.fft.fftshift(weights, dim=(-2, -1)) if self.codomain == "kspace" else weights) * x
 
 
 class CoilMixing(LinearOperator):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import NamedTuple
 
@@ -14,7 +13,8 @@ from iasolve.inference.interface import NonFiniteError, Options, UnlikePriorWarn
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
-from iasolve.operators.base import LinearOperator
+from iasolve.noise_level.white import estimate_sigma, sigma_image
+from iasolve.operators.base import LinearOperator, as_floating
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
@@ -181,60 +181,6 @@ _SETTLED = 0.05  # relative change of the level
 _ITERATIONS = 15
 
 
-def estimate_sigma(y: Tensor, operator: LinearOperator) -> Tensor:
-    """Noise level of images or k-space ``(B, ...)``, in their units: root mean square of a noise value, ``(B,)``.
-
-    K-space: the median magnitude of the outermost twentieth of the *sampled* entries, over ``sqrt(ln 2)`` (the
-    median of a complex Gaussian's magnitude). Images: the median absolute deviation of the finest diagonal
-    Daubechies-2 wavelet coefficients (Donoho and Johnstone 1994). Where the image itself reaches there, both
-    are upper bounds.
-
-    Raises
-    ------
-    ValueError
-        When the measurement is smaller than 8 x 8.
-    """
-    if y.ndim < 3 or min(y.shape[-2:]) < 8:
-        raise ValueError(
-            f"cannot estimate the noise level of a measurement of shape {tuple(y.shape[1:])}, at least 8 x 8 values "
-            "are needed: give it (sigma; --sigma S on the command line)"
-        )
-    if operator.codomain == "spectrum":
-        y = torch.fft.fftshift(y, dim=(-2, -1))
-    if operator.codomain in ("kspace", "spectrum"):
-        return torch.stack([_sigma_kspace(item) for item in y])
-    if y.is_complex():
-        return torch.stack([_sigma_image(item.real) * math.sqrt(2) for item in y])
-    return torch.stack([_sigma_image(item) for item in y])
-
-
-def _sigma_kspace(y: Tensor) -> Tensor:
-    height, width = y.shape[-2:]
-    fy = (torch.arange(height, device=y.device) - height // 2) / height
-    fx = (torch.arange(width, device=y.device) - width // 2) / width
-    r = (fy[:, None].square() + fx[None, :].square()).sqrt().expand(y.shape)
-    sampled = y != 0
-    if not bool(sampled.any()):
-        return y.real.new_zeros(())
-    radii = r[sampled]
-    # not torch.quantile, which refuses more than 16 million values
-    outer = radii >= radii.kthvalue(math.ceil(0.95 * len(radii))).values
-    return y[sampled][outer].abs().median() / math.sqrt(math.log(2))
-
-
-# Daubechies-2 high-pass filter, unit norm
-_HIGH = [-0.12940952255126037, -0.2241438680420134, 0.8365163037378079, -0.48296291314453416]
-
-
-def _sigma_image(y: Tensor) -> Tensor:
-    filter_ = torch.tensor(_HIGH, dtype=y.dtype, device=y.device)
-    kernel = torch.outer(filter_, filter_)[None, None]
-    detail = torch.nn.functional.conv2d(y.reshape(-1, 1, *y.shape[-2:]), kernel, stride=2)
-    # exact zeros are padding or clipping, not noise
-    values = detail[detail != 0].abs()
-    return values.median() / 0.6744897501960817 if values.numel() else y.new_zeros(())
-
-
 def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
     """Noise level of measurements of which it is not known what they look like: a sinogram, a list of values.
 
@@ -261,6 +207,14 @@ def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
         square, or from the level of an image like it where that is less; each of up to 45 applications of ``A`` and
         ``A^H``.
     """
+    y = as_floating(y)
+    blank = y.abs().flatten(1).amax(1) == 0
+    if bool(blank.any()):
+        # nothing to learn from them, and dividing by their level would spread NaN
+        sigma = y.real.new_zeros(len(y))
+        if not bool(blank.all()):
+            sigma[~blank] = likely_sigma(y[~blank], operator, power)
+        return sigma
     each = [1] * (y.ndim - 1)
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(y.shape[1:], generator=generator, dtype=y.dtype).to(y.device)
@@ -276,11 +230,11 @@ def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
     y = y / unit
     most, least = torch.ones_like(scale), torch.zeros_like(scale)
     if not y.is_complex() and y.ndim >= 3 and min(y.shape[-2:]) >= 8:
-        most = torch.stack([_sigma_image(item) for item in y]).clamp_max(1)
+        most = torch.stack([sigma_image(item) for item in y]).clamp_max(1)
         least = most / 4
     sigma = most.clamp(1e-6, 0.5)
     probes = probe[None].expand_as(y)
-    settled = scale == 0
+    settled = torch.zeros_like(scale, dtype=torch.bool)
     for _ in range(_ROUNDS):
         gain = gain_general(operator, y, sigma, power)
         values = y / gain.reshape(-1, *each)
@@ -297,8 +251,7 @@ def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
         settled = settled | ~moved
         if bool(settled.all()):
             break
-    found = torch.minimum(torch.maximum(sigma, least), most) * scale
-    return torch.where(scale > 0, found, 0)
+    return torch.minimum(torch.maximum(sigma, least), most) * scale
 
 
 def likeness_of(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:

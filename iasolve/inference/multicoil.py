@@ -36,8 +36,8 @@ import torch
 from torch import Tensor
 
 from iasolve.classical.sense import total_variation_sense, typical_weight
-from iasolve.inference.measurement import estimate_sigma
 from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import as_tensor, centred_fft2
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.coils import SensitivityEncoding

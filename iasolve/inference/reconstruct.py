@@ -24,9 +24,9 @@ from iasolve.inference.interface import (
     as_numpy,
     join,
 )
-from iasolve.inference.measurement import estimate_sigma
 from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
 from iasolve.inference.solve import solve
+from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.fourier import KSpaceMask

@@ -13,9 +13,10 @@ from tiny import SIZE, images, mute_prior, relative, tiny_prior
 from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_prior, load_recipe, solve
 from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
 from iasolve.inference.interface import Options
-from iasolve.inference.measurement import estimate_sigma, likely_sigma
+from iasolve.inference.measurement import likely_sigma
 from iasolve.inference.passes import descend
 from iasolve.inference.problem import pose
+from iasolve.noise_level import estimate_sigma
 from iasolve.operators import (
     CircularBlur,
     GaussianNoise,

@@ -1,0 +1,71 @@
+"""The noise model of an image or of k-space, when the user does not give one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from iasolve.noise_level.spectral import READABLE, RingLevels, ring_levels
+from iasolve.noise_level.white import estimate_sigma
+from iasolve.operators.base import LinearOperator
+from iasolve.operators.noise import GaussianNoise
+from iasolve.operators.spectral_noise import SpectralNoise
+
+__all__ = ["coloured", "estimate_noise"]
+
+_DEVIATIONS = 4.0  # of chi-square from its mean
+_SMALLEST = 0.15  # relative difference of levels that matters
+
+
+def estimate_noise(y: Tensor, operator: LinearOperator) -> GaussianNoise | SpectralNoise:
+    """Noise of one image or one k-space, in its units.
+
+    K-space: :class:`GaussianNoise` with the level of :func:`estimate_sigma`. Images: a level per ring of frequencies
+    by :func:`ring_levels`; :class:`SpectralNoise` where the levels differ by more than 15 % and by more than their
+    errors explain, else :class:`GaussianNoise`. Images too small or too flat for that have the level of
+    :func:`estimate_sigma`; a blank image has level 0.
+
+    Parameters
+    ----------
+    y : Tensor
+        ``(*operator.out_shape)``, of any real or complex dtype.
+    operator : LinearOperator
+        Puts out images or k-space: its codomain says which.
+
+    Raises
+    ------
+    ValueError
+        When the operator's codomain is neither, or ``y`` has another shape or fewer than 8 x 8 values.
+    """
+    if operator.codomain is None:
+        raise ValueError(
+            f"cannot estimate the noise of what {type(operator).__name__} puts out, {operator.out_shape}: it is "
+            "neither an image nor k-space (codomain None); give the noise model"
+        )
+    if tuple(y.shape) != operator.out_shape:
+        raise ValueError(
+            f"the measurement has shape {tuple(y.shape)}, expected one of {operator.out_shape}: estimate the noise of "
+            "a batch one by one"
+        )
+    found = ring_levels(y) if operator.codomain == "image" else None
+    if found is None:
+        return GaussianNoise(float(estimate_sigma(y[None], operator)[0]))
+    if coloured(found):
+        return SpectralNoise(found.levels)
+    finest = found.levels[len(found.levels) // 2 :]
+    weight = 2 * torch.arange(len(found.levels) // 2, len(found.levels)).double() + 1
+    return GaussianNoise(float(((weight * finest.square()).sum() / weight.sum()).sqrt()))
+
+
+def coloured(found: RingLevels) -> bool:
+    """Whether levels differ by more than their errors and by more than 15 %, rings that are mostly image left out."""
+    levels, error = found.levels[READABLE:], found.error[READABLE:]
+    mean = (levels / error.square()).sum() / (1 / error.square()).sum()
+    if mean == 0:
+        return False
+    off = levels / mean - 1
+    chi_square = float((off / error).square().sum())
+    explained = len(off) + _DEVIATIONS * math.sqrt(2 * len(off))
+    return chi_square > explained and float(off.abs().max()) > _SMALLEST

@@ -1,0 +1,88 @@
+"""The constant that was taken off an image whose lowest values were zero."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from iasolve.operators.base import LinearOperator, as_declared, as_floating
+from iasolve.operators.noise import GaussianNoise
+from iasolve.operators.spectral_noise import SpectralNoise
+from iasolve.spectrum import fft2, frequencies, ifft2
+
+__all__ = ["estimate_offset"]
+
+_WIDTH = 1.5  # standard deviation of the smoothing, pixels
+_DARKEST = 0.01  # share of pixels that are taken for the floor
+_NORMAL = 2.3263  # of a normal distribution's lowest hundredth
+_SIGNIFICANT = 4.0  # smoothed noise levels
+
+
+def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | SpectralNoise) -> float:
+    """Offset ``b <= 0`` with which ``x - b`` is not negative, where noise does not explain values below zero.
+
+    z-scored images, images in [-1, 1], Hounsfield units and background-subtracted images are images of non-negative
+    values plus a constant. It shows in the darkest pixels: the lowest hundredth of the image, smoothed by a Gaussian of
+    1.5 pixels, less what the noise that is left there explains. Where less than a hundredth of the image is as dark as
+    zero was, the offset is too high by the value of the darkest hundredth. A signed field without a floor has no
+    offset that means anything: the same number comes back.
+
+    Subtract ``b`` times ``A`` of ones from the measurement, solve, and add ``b`` to the image.
+
+    Parameters
+    ----------
+    y : Tensor
+        One measurement, ``(*operator.out_shape)``; of k-space, the real part of ``A^H y`` is looked at.
+    operator : LinearOperator
+        Diagonal in Fourier space, from real images.
+    noise : GaussianNoise or SpectralNoise
+        Of ``y``.
+
+    Returns
+    -------
+    float
+        In the image's units. 0 where the image goes no further below zero than four levels of the smoothed noise, for
+        operators that lose a constant (high-pass), and for blank images.
+
+    Raises
+    ------
+    ValueError
+        When the operator is not diagonal or of complex images, or ``y`` has another shape.
+    """
+    transfer = operator.transfer()
+    if transfer is None or operator.is_complex:
+        raise ValueError(
+            f"cannot estimate the offset of what {type(operator).__name__} measures: expected an operator that is "
+            "diagonal in Fourier space, from real images; give the offset"
+        )
+    if tuple(y.shape) != operator.out_shape:
+        raise ValueError(
+            f"the measurement has shape {tuple(y.shape)}, expected one of {operator.out_shape}: estimate the offsets "
+            "of a batch one by one"
+        )
+    height, width = operator.in_shape[1:]
+    constant = float(transfer[..., 0, 0].abs().min())
+    y = as_floating(y)
+    unit = float(y.abs().max())
+    if constant < 1e-3 * float(transfer.abs().max()) or unit == 0:
+        return 0.0
+    back = as_declared(operator.adjoint(y / unit), operator.in_dtype).double() / constant**2
+    # what A^H A does to frequencies other than DC blurs the image further, which only smooths it
+    window = _window((height, width)).to(back.device)
+    smooth = ifft2(window * fft2(back)).real
+    through = transfer.abs().double().to(back.device) / constant**2
+    levels = noise.on_grid((height, width)) if isinstance(noise, SpectralNoise) else torch.tensor(noise.sigma)
+    # a real image keeps half the variance of complex noise
+    share = 0.5 if operator.out_dtype.is_complex else 1.0
+    left = float((share * (window * through * levels.to(back.device)).square().mean()).sqrt()) / unit
+    values = smooth.flatten()
+    lowest = float(values.kthvalue(max(1, math.ceil(_DARKEST * values.numel()))).values)
+    floor = lowest + _NORMAL * left
+    return unit * floor if lowest < -_SIGNIFICANT * left - 1e-6 else 0.0
+
+
+def _window(shape: tuple[int, int]) -> Tensor:
+    fy, fx = (frequencies(n).double() / n for n in shape)
+    return torch.exp(-2 * (math.pi * _WIDTH) ** 2 * (fy[:, None].square() + fx[None, :].square()))
