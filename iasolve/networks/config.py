@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from iasolve.spectrum import scales_of
+from iasolve.tables import FORBID, Count, Flag, Number, Whole, as_table, table
 
 __all__ = ["NetworkConfig"]
 
 
-@dataclass(frozen=True)
+@table("network")
+@dataclass(frozen=True, config=FORBID)
 class NetworkConfig:
     """Architecture of a hierarchical VAE; tuples run from the coarsest scale to the finest.
 
@@ -44,43 +49,31 @@ class NetworkConfig:
         single spatial head after the last layer, as in the very deep VAE.
     """
 
-    size: int
-    widths: tuple[int, ...]
-    layers: tuple[int, ...]
-    latents: tuple[int, ...]
-    encoder_blocks: tuple[int, ...]
-    channels: int = 1
-    is_complex: bool = False
-    grid_cap: int = 32
-    head_blocks: int = 2
-    bottleneck: float = 0.5
-    head_domain: str = "spatial"
-    decoder: str = "separable"
+    size: Count
+    widths: tuple[Count, ...]
+    layers: tuple[Count, ...]
+    latents: tuple[Count, ...]
+    encoder_blocks: tuple[Whole, ...]
+    channels: Count = 1
+    is_complex: Flag = False
+    grid_cap: Count = 32
+    head_blocks: Whole = 2
+    bottleneck: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    head_domain: Literal["spatial", "spectral"] = "spatial"
+    decoder: Literal["separable", "vanilla"] = "separable"
 
     def __post_init__(self) -> None:
         count = len(scales_of(self.size))
         for name in ("widths", "layers", "latents", "encoder_blocks"):
-            value = tuple(int(v) for v in getattr(self, name))
-            object.__setattr__(self, name, value)
+            value = getattr(self, name)
             if len(value) != count:
                 raise ValueError(
                     f"network.{name} needs one entry per scale: {count} for size {self.size}, got {len(value)}"
                 )
-            floor = 0 if name == "encoder_blocks" else 1
-            if min(value) < floor:
-                raise ValueError(f"network.{name} must be at least {floor} everywhere, got {value}")
         if self.grid_cap not in self.scales:
             raise ValueError(f"network.grid_cap must be one of the scales {self.scales}, got {self.grid_cap}")
-        if not 0 < self.bottleneck <= 1:
-            raise ValueError(f"network.bottleneck must lie in (0, 1], got {self.bottleneck}")
-        if self.head_domain not in ("spatial", "spectral"):
-            raise ValueError(f"network.head_domain must be 'spatial' or 'spectral', got {self.head_domain!r}")
-        if self.decoder not in ("separable", "vanilla"):
-            raise ValueError(f"network.decoder must be 'separable' or 'vanilla', got {self.decoder!r}")
         if self.decoder == "vanilla" and self.head_domain != "spatial":
             raise ValueError("a vanilla decoder puts out the image itself: network.head_domain must be 'spatial'")
-        if self.channels < 1 or self.head_blocks < 0:
-            raise ValueError("network.channels must be at least 1 and network.head_blocks at least 0")
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -110,14 +103,4 @@ class NetworkConfig:
         ValueError
             For an unknown or missing key, or an impossible value.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(
-                f"unknown key(s) in the network configuration: {', '.join(unknown)}; known: {sorted(known)}"
-            )
-        try:
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"the network configuration is incomplete: {error}") from None
+        return cls(**as_table(data, "network"))

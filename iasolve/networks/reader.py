@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iasolve.networks.encoder import profile_features
 from iasolve.spectrum import fft2, ifft2, power_at, rings_at, scales_of
+from iasolve.tables import FORBID, Count, Flag, Whole, as_table, table
 
 __all__ = ["Reader", "ReaderConfig", "Reading"]
 
@@ -35,7 +38,8 @@ class Reading(NamedTuple):
     features: list[Tensor]
 
 
-@dataclass(frozen=True)
+@table("reader")
+@dataclass(frozen=True, config=FORBID)
 class ReaderConfig:
     """Architecture of a reader.
 
@@ -55,24 +59,17 @@ class ReaderConfig:
         Width of the profile's embedding.
     """
 
-    size: int
-    channels: int = 1
-    is_complex: bool = False
-    widths: tuple[int, ...] = (16, 64, 128, 192)
-    blocks: tuple[int, ...] = (1, 2, 2, 2)
-    embedding: int = 64
+    size: Count
+    channels: Count = 1
+    is_complex: Flag = False
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 64, 128, 192)
+    blocks: tuple[Whole, ...] = (1, 2, 2, 2)
+    embedding: Count = 64
 
     def __post_init__(self) -> None:
-        for name in ("widths", "blocks"):
-            object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
-        if len(self.widths) != len(self.blocks) or not self.widths:
+        if len(self.widths) != len(self.blocks):
             raise ValueError(
                 f"reader.widths and reader.blocks need one entry a level, got {len(self.widths)} and {len(self.blocks)}"
-            )
-        if min(self.widths) < 1 or min(self.blocks) < 0 or self.channels < 1 or self.embedding < 1:
-            raise ValueError(
-                "reader.widths, reader.channels and reader.embedding must be at least 1, reader.blocks at least 0, got "
-                f"{self.widths}, {self.channels}, {self.embedding} and {self.blocks}"
             )
         scales_of(self.size)
 
@@ -99,13 +96,7 @@ class ReaderConfig:
         ValueError
             For an unknown or missing key, or an impossible value.
         """
-        unknown = sorted(set(data) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown key(s) in the reader's configuration: {', '.join(unknown)}")
-        try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
-        except TypeError as error:
-            raise ValueError(f"the reader's configuration is incomplete: {error}") from None
+        return cls(**as_table(data, "reader"))
 
 
 class _Block(nn.Module):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
 from iasolve.spectrum import radius
+from iasolve.tables import FORBID, Amount, Flag, Number, Range, Share, as_table, ordered, table
 from iasolve.training.phase import PhaseField
 
 __all__ = ["Augmentation", "normalise"]
@@ -24,7 +26,8 @@ def normalise(images: Tensor) -> Tensor:
     return images / rms.clamp_min(torch.finfo(rms.dtype).tiny)
 
 
-@dataclass(frozen=True)
+@table("augmentation")
+@dataclass(frozen=True, config=FORBID)
 class Augmentation:
     """Random changes of geometry and contrast, then the prior's normalisation and a small gain.
 
@@ -69,30 +72,26 @@ class Augmentation:
         Makes complex images of magnitudes; a configuration has it in ``[data]``, as it is part of what the images are.
     """
 
-    exact: float = 0.4
-    rotate: float = 12.0
-    zoom: tuple[float, float] = (0.85, 1.2)
-    shift: float = 8.0
-    gamma: tuple[float, float] = (0.7, 1.4)
-    tone: float = 0.0
-    sharpen: tuple[float, float] = (0.0, 0.0)
-    floor: float = 0.0
-    invert: float = 0.0
-    changed: float = 0.5
-    bias_field: float = 0.15
-    gain: float = 0.06
-    window: float = 0.0
-    flip: tuple[bool, bool] = field(default=(True, True))
+    exact: Share = 0.4
+    rotate: Amount = 12.0
+    zoom: Range = (0.85, 1.2)
+    shift: Amount = 8.0
+    gamma: Range = (0.7, 1.4)
+    tone: Amount = 0.0
+    sharpen: Annotated[tuple[Number, Number], AfterValidator(ordered)] = (0.0, 0.0)
+    floor: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    invert: Share = 0.0
+    changed: Share = 0.5
+    bias_field: Amount = 0.15
+    gain: Amount = 0.06
+    window: Share = 0.0
+    flip: tuple[Flag, Flag] = (True, True)
     phase: PhaseField | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Augmentation:
         """From a table of the training configuration."""
-        unknown = sorted(set(data) - (set(cls.__dataclass_fields__) - {"phase"}))
-        if unknown:
-            raise ValueError(f"unknown key(s) in [augmentation]: {', '.join(unknown)}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
+        return cls(**as_table(data, "augmentation", leave=("phase",)))
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Augment ``(B, C, N, N)`` non-negative or complex images."""

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from iasolve.networks import NetworkConfig, ReaderConfig
+from iasolve.spectrum import scales_of
+from iasolve.tables import FORBID, Amount, Count, FileName, Flag, Number, Positive, Share, Whole, as_table, table
 from iasolve.training.data import Augmentation, DataConfig
 from iasolve.training.degradations import Degradation
 
 __all__ = ["OptimisationConfig", "ReaderTraining", "TrainingConfig", "load_config"]
 
 
-@dataclass(frozen=True)
+@table("optimisation")
+@dataclass(frozen=True, config=FORBID)
 class OptimisationConfig:
     """How the weights are found.
 
@@ -49,26 +55,27 @@ class OptimisationConfig:
         Images between validations (and checkpoints).
     """
 
-    images: int
-    batch: int = 16
-    degraded: float = 1.0
-    guess_fraction: float = 0.5
-    guess_weight: float = 1.0
-    amortization_weight: float = 1.0
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    warmup: int = 100
-    kl_warmup: int = 8000
-    decay: float = 0.15
-    ema: float = 0.999
-    precision: str = "float32"
-    graph: bool = True
-    seed: int = 0
-    validate_every: int = 4000
+    images: Count
+    batch: Count = 16
+    degraded: Share = 1.0
+    guess_fraction: Share = 0.5
+    guess_weight: Amount = 1.0
+    amortization_weight: Amount = 1.0
+    learning_rate: Positive = 1e-3
+    weight_decay: Amount = 0.01
+    clip: Positive = 1.0
+    warmup: Whole = 100
+    kl_warmup: Whole = 8000
+    decay: Share = 0.15
+    ema: Annotated[Number, Field(ge=0, lt=1)] = 0.999
+    precision: Literal["float32", "bfloat16"] = "float32"
+    graph: Flag = True
+    seed: Whole = 0
+    validate_every: Count = 4000
 
 
-@dataclass(frozen=True)
+@table("reader")
+@dataclass(frozen=True, config=FORBID)
 class ReaderTraining:
     """A reader and how its weights come about; ``[reader]``, and in it ``[reader.optimisation]``.
 
@@ -87,19 +94,27 @@ class ReaderTraining:
 
     network: ReaderConfig
     optimisation: OptimisationConfig
-    crops: float = 0.0
-    crop: int = 64
+    crops: Amount = 0.0
+    crop: Count = 64
+
+    def __post_init__(self) -> None:
+        scales = scales_of(self.network.size)
+        if self.crops > 1 or self.crop not in scales:
+            raise ValueError(
+                f"reader.crops must lie in 0 .. 1 and reader.crop be one of {scales}, got {self.crops} and {self.crop}"
+            )
 
 
-@dataclass(frozen=True)
+@table("configuration")
+@dataclass(frozen=True, config=FORBID)
 class TrainingConfig:
     """Everything that defines a run; ``name`` is the prior's."""
 
-    name: str
+    name: FileName
     network: NetworkConfig
     data: DataConfig
     augmentation: Augmentation
-    degradations: tuple[Degradation, ...]
+    degradations: Annotated[tuple[Degradation, ...], Field(min_length=1)]
     optimisation: OptimisationConfig
     reader: ReaderTraining | None = None
     folder: Path = Path()
@@ -113,49 +128,47 @@ class TrainingConfig:
         ValueError
             Naming the table and key that is unknown, missing or impossible.
         """
-        unknown = sorted(set(data) - ({f.name for f in fields(cls)} - {"folder"}))
-        if unknown:
-            raise ValueError(f"unknown table(s) in the training configuration: {', '.join(unknown)}")
+        values = as_table(data, "configuration", leave=("folder",))
         for key in ("name", "network", "data", "degradations", "optimisation"):
             if key not in data:
                 raise ValueError(f"the training configuration has no {key!r}")
+        if not isinstance(data["degradations"], list | tuple):
+            raise ValueError(f"configuration.degradations must be a list of tables, got {data['degradations']!r:.80}")
         network, images = NetworkConfig.from_dict(data["network"]), DataConfig.from_dict(data["data"])
         if images.phase is not None and not network.is_complex:
             raise ValueError("data.phase makes complex images: set network.is_complex = true")
-        return cls(
-            name=str(data["name"]),
-            network=network,
-            data=images,
-            augmentation=replace(Augmentation.from_dict(data.get("augmentation", {})), phase=images.phase),
-            degradations=tuple(Degradation.from_dict(d) for d in data["degradations"]),
-            optimisation=_table(OptimisationConfig, data["optimisation"], "optimisation"),
-            reader=_reader(data["reader"], network, data["optimisation"]) if "reader" in data else None,
-            folder=folder,
-        )
+        optimisation = as_table(data["optimisation"], "optimisation")
+        values |= {
+            "network": network,
+            "data": images,
+            "augmentation": replace(Augmentation.from_dict(data.get("augmentation", {})), phase=images.phase),
+            "degradations": tuple(Degradation.from_dict(d) for d in data["degradations"]),
+            "optimisation": OptimisationConfig(**optimisation),
+            "folder": folder,
+        }
+        if "reader" in data:
+            values["reader"] = _reader(as_table(data["reader"], "reader"), network, optimisation)
+        return cls(**values)
+
+    def to_dict(self, part: str) -> dict[str, Any]:
+        """What defines the training of a part (``"hierarchy"`` or ``"reader"``), as plain data.
+
+        Its length, ``optimisation.images``, is left out: a run may be made longer.
+        """
+        out = asdict(self) | {"part": part}
+        for key in ("folder", *(("network", "optimisation") if part == "reader" else ("reader",))):
+            del out[key]
+        settings = out["reader"]["optimisation"] if part == "reader" else out["optimisation"]
+        del settings["images"]
+        return out
 
 
 def _reader(data: Mapping[str, Any], network: NetworkConfig, optimisation: Mapping[str, Any]) -> ReaderTraining:
-    own = {"optimisation", "crops", "crop"}
     images = {"size": network.size, "channels": network.channels, "is_complex": network.is_complex}
-    architecture = ReaderConfig.from_dict(images | {k: v for k, v in data.items() if k not in own})
-    settings = _table(OptimisationConfig, {**optimisation, **data.get("optimisation", {})}, "reader.optimisation")
-    crops, crop = data.get("crops", 0.0), data.get("crop", 64)
-    if not 0 <= crops <= 1 or crop not in network.scales:
-        raise ValueError(
-            f"reader.crops must lie in 0 .. 1 and reader.crop be one of {network.scales}, got {crops} and {crop}"
-        )
-    return ReaderTraining(architecture, settings, float(crops), int(crop))
-
-
-def _table(cls: type[Any], data: Mapping[str, Any], name: str) -> Any:
-    known = {f.name for f in fields(cls)}
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(f"unknown key(s) in [{name}]: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    try:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
-    except TypeError as error:
-        raise ValueError(f"[{name}] is incomplete: {error}") from None
+    own = {key: data[key] for key in ("crops", "crop") if key in data}
+    changes = as_table(data.get("optimisation", {}), "reader.optimisation")
+    rest = {key: value for key, value in data.items() if key not in ("optimisation", "crops", "crop")}
+    return ReaderTraining(ReaderConfig.from_dict(images | rest), OptimisationConfig(**optimisation | changes), **own)
 
 
 def load_config(path: str | Path) -> TrainingConfig:
@@ -167,7 +180,7 @@ def load_config(path: str | Path) -> TrainingConfig:
     Raises
     ------
     FileNotFoundError, ValueError
-        When the file is missing, is not TOML, or describes an impossible run.
+        When the file is missing, is not TOML, or describes an impossible run; every error names the key.
     """
     path = Path(path)
     return TrainingConfig.from_dict(_read(path), path.parent)
@@ -176,7 +189,7 @@ def load_config(path: str | Path) -> TrainingConfig:
 def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     base = data.pop("base", None)
     if base is None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from iasolve.tables import FORBID, Count, Flag, Number, Range, Share, Text, as_table, table
 
 __all__ = ["Crops"]
 
@@ -15,7 +18,8 @@ _TRIES = 8
 """Crops that may be drawn anew because they are dark."""
 
 
-@dataclass(frozen=True)
+@table("data.crops")
+@dataclass(frozen=True, config=FORBID)
 class Crops:
     """What is cut out of an image for training.
 
@@ -45,34 +49,25 @@ class Crops:
         Crops of each validation image.
     """
 
-    size: int
-    scale: tuple[float, float] = (1.0, 1.0)
-    native: float = 0.0
-    whole: float = 0.0
-    transpose: bool = True
-    darkest: float = 0.0
-    frame: str = ""
-    validation: int = 1
+    size: Count
+    scale: Range = (1.0, 1.0)
+    native: Share = 0.0
+    whole: Share = 0.0
+    transpose: Flag = True
+    darkest: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    frame: Text = ""
+    validation: Count = 1
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.validation < 1:
-            raise ValueError(f"crops need a size and a number of validation crops of at least 1, got {self}")
-        if not 1 <= self.scale[0] <= self.scale[1]:
-            raise ValueError(f"crops.scale must be [low, high] with 1 <= low <= high, got {list(self.scale)}")
-        if not (min(self.native, self.whole) >= 0 and self.native + self.whole <= 1 and 0 <= self.darkest < 1):
-            raise ValueError(f"crops need native, whole >= 0 with a sum of at most 1, and 0 <= darkest < 1, got {self}")
+        if self.scale[0] < 1:
+            raise ValueError(f"data.crops.scale must be [low, high] with 1 <= low <= high, got {list(self.scale)}")
+        if self.native + self.whole > 1:
+            raise ValueError(f"data.crops: native and whole are parts of all crops, got {self.native} and {self.whole}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Crops:
         """From a table of the training configuration; refuses unknown keys by name."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(f"unknown key(s) in data.crops: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        if "size" not in data:
-            raise ValueError("data.crops needs size, the side of a crop")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
+        return cls(**as_table(data, "data.crops"))
 
     def draw(self, image: np.ndarray, rms: float, rng: np.random.Generator) -> np.ndarray:
         """One crop ``(C, size, size)`` float32 of an image ``(C, H, W)`` whose root mean square is ``rms``."""

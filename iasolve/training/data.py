@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass as record
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from iasolve.tables import FORBID, Positive, Text, Whole, as_table, table
 from iasolve.training.augmentation import Augmentation, normalise
 from iasolve.training.crops import Crops
 from iasolve.training.phase import PhaseField
 
 __all__ = ["Augmentation", "DataConfig", "Split", "find", "load_images", "load_split", "normalise", "select"]
 
-_KINDS = ("npz", "folder", "cifar10", "fastmri")
 
-
-@dataclass(frozen=True)
+@table("data")
+@dataclass(frozen=True, config=FORBID)
 class DataConfig:
     """Where the images are and how they are split.
 
@@ -68,42 +70,38 @@ class DataConfig:
         validation image.
     """
 
-    path: str = ""
-    kind: str = "npz"
-    images: str = "images"
-    label: str = ""
+    path: Text = ""
+    kind: Literal["npz", "folder", "cifar10", "fastmri"] = "npz"
+    images: Text = "images"
+    label: Text = ""
     train_labels: tuple[int, ...] = ()
-    index: str = ""
+    index: Text = ""
     exclude: tuple[int, ...] = ()
-    train_part: str = ""
-    validation_part: str = ""
-    validation_every: int = 20
-    channels: int = 0
-    size: int = 0
-    max_images: int = 0
+    train_part: Text = ""
+    validation_part: Text = ""
+    validation_every: Whole = 20
+    channels: Whole = 0
+    size: Whole = 0
+    max_images: Whole = 0
     crops: Crops | None = None
-    split: str = ""
-    group: str = ""
-    test_every: int = 0
+    split: Text = ""
+    group: Text = ""
+    test_every: Whole = 0
     sources: tuple[DataConfig, ...] = ()
-    weight: float = 1.0
+    weight: Positive = 1.0
     augmentation: Mapping[str, Any] = field(default_factory=dict)
     phase: PhaseField | None = None
-    name: str = ""
-    licence: str = ""
-    citation: str = ""
+    name: Text = ""
+    licence: Text = ""
+    citation: Text = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(f"data.kind must be one of {', '.join(_KINDS)}, got {self.kind!r}")
         if self.kind == "npz" and (self.train_part or self.validation_part):
             raise ValueError("an .npz file has no parts: data.label and data.validation_every split it")
         if self.kind == "fastmri" and self.size < 1:
             raise ValueError("data.kind = 'fastmri' needs data.size, the side that images are resampled to")
         if bool(self.path) == bool(self.sources):
             raise ValueError("[data] needs a path, or sources that have one each, and not both")
-        if not self.weight > 0:
-            raise ValueError(f"data.weight must be above 0, got {self.weight}")
         if self.crops is None:
             if self.split or self.group or self.test_every:
                 raise ValueError("data.split, data.group and data.test_every are for images that crops are cut out of")
@@ -120,18 +118,15 @@ class DataConfig:
 
         Of several sources, the name, licence and citation are those of all of them, where the table has none.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(f"unknown key(s) in [data]: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        values = as_table(data, "data")
         phase = values.pop("phase", None)
         # false takes back a base's
         if phase is not None and phase is not False:
             values["phase"] = PhaseField.from_dict(phase)
         if "crops" in values:
             values["crops"] = Crops.from_dict(values["crops"])
-        values["sources"] = tuple(cls.from_dict(source) for source in values.get("sources", ()))
+        if isinstance(values.get("sources"), list | tuple):
+            values["sources"] = tuple(cls.from_dict(source) for source in values["sources"])
         config = cls(**values)
         if not config.sources:
             return config
@@ -145,7 +140,7 @@ class DataConfig:
         return replace(config, **texts)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Split:
     """Training and validation images, ``(n, C, N, N)`` float32 or complex64, not normalised.
 

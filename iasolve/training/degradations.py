@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, create_model
+from pydantic.dataclasses import dataclass
 from scipy.signal import lfilter
 from torch import Tensor
 
@@ -21,17 +22,18 @@ from iasolve.evidence import Folded, fold
 from iasolve.operators.kernels import gaussian_transfer, kernel_transfer, motion_kernel
 from iasolve.operators.masks import line_mask, point_mask
 from iasolve.spectrum import fft2, radius, ring_index, scales_of
+from iasolve.tables import FORBID, Positive, Range, Share, Text, as_table, described, ordered, table
 
 __all__ = ["Degradation", "DegradationMix", "shake_kernel"]
 
-_Range = tuple[float, float]
+_Shares = Annotated[tuple[Share, Share], AfterValidator(ordered)]
 
 
-def _uniform(rng: np.random.Generator, bounds: _Range) -> float:
+def _uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
     return float(rng.uniform(*bounds))
 
 
-def _log_uniform(rng: np.random.Generator, bounds: _Range) -> float:
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
     return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
 
 
@@ -39,7 +41,7 @@ def _unshift(mask: Tensor) -> Tensor:
     return torch.fft.ifftshift(mask.float(), dim=(-2, -1))
 
 
-def _lines(rng: np.random.Generator, size: int, *, acceleration: _Range, centre: _Range, kind: str = "any") -> Tensor:
+def _lines(rng: np.random.Generator, size: int, *, acceleration: Range, centre: _Shares, kind: str = "any") -> Tensor:
     kind = str(rng.choice(["random", "random", "equispaced"])) if kind == "any" else kind
     return _unshift(
         line_mask(
@@ -53,26 +55,26 @@ def _lines(rng: np.random.Generator, size: int, *, acceleration: _Range, centre:
     )
 
 
-def _points(rng: np.random.Generator, size: int, *, acceleration: _Range, centre: _Range) -> Tensor:
+def _points(rng: np.random.Generator, size: int, *, acceleration: Range, centre: _Shares) -> Tensor:
     seed = int(rng.integers(2**31))
     return _unshift(point_mask((size, size), _log_uniform(rng, acceleration), _uniform(rng, centre), seed=seed))
 
 
-def _low_pass(rng: np.random.Generator, size: int, *, cutoff: _Range) -> Tensor:
+def _low_pass(rng: np.random.Generator, size: int, *, cutoff: Range) -> Tensor:
     # the cutoff is a scale, drawn continuously: rings between powers of two occur too
     return (radius(size, size) <= _log_uniform(rng, cutoff) / 2).float()
 
 
-def _gaussian_blur(rng: np.random.Generator, size: int, *, width: _Range) -> Tensor:
+def _gaussian_blur(rng: np.random.Generator, size: int, *, width: Range) -> Tensor:
     return gaussian_transfer(_log_uniform(rng, width), (size, size)).float()
 
 
-def _motion_blur(rng: np.random.Generator, size: int, *, length: _Range) -> Tensor:
+def _motion_blur(rng: np.random.Generator, size: int, *, length: Range) -> Tensor:
     kernel = motion_kernel(_uniform(rng, length), float(rng.uniform(0, math.pi)))
     return kernel_transfer(kernel, (size, size)).to(torch.complex64)
 
 
-def _camera_shake(rng: np.random.Generator, size: int, *, length: _Range) -> Tensor:
+def _camera_shake(rng: np.random.Generator, size: int, *, length: Range) -> Tensor:
     kernel = shake_kernel(_log_uniform(rng, length), rng)
     return kernel_transfer(torch.from_numpy(kernel), (size, size)).to(torch.complex64)
 
@@ -101,7 +103,7 @@ _SHAKES = 96
 """Points of a shaken path: more than the pixels of the longest."""
 
 
-def _rings(rng: np.random.Generator, size: int, *, gain: _Range) -> Tensor:
+def _rings(rng: np.random.Generator, size: int, *, gain: Range) -> Tensor:
     # Each ring has a gain of its own: nothing is taken for granted, the mean of the image included. An image's
     # amplitude falls about like 1 / k; a gain that rises as fast, or slower, leaves no scale surer than another.
     slope = rng.random()
@@ -109,7 +111,7 @@ def _rings(rng: np.random.Generator, size: int, *, gain: _Range) -> Tensor:
     return torch.tensor(gains)[ring_index(size)]
 
 
-def _scatter(rng: np.random.Generator, size: int, *, keep: _Range) -> Tensor:
+def _scatter(rng: np.random.Generator, size: int, *, keep: _Shares) -> Tensor:
     # points anywhere: the centre has no privilege
     return torch.from_numpy((rng.random((size, size)) < _uniform(rng, keep)).astype(np.float32))
 
@@ -126,7 +128,21 @@ _FACTORS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
+def _model(kind: str, factor: Callable[..., Tensor]) -> type[BaseModel]:
+    """What a factor takes, from its signature."""
+    types = get_type_hints(factor, include_extras=True)
+    takes = [p for p in signature(factor).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known: dict[str, Any] = {p.name: (types[p.name], ... if p.default is p.empty else p.default) for p in takes}
+    # a random mask has a kind of its own, which the factor's takes the key of
+    known.pop("kind", None)
+    return create_model(kind, __config__=FORBID, **known)
+
+
+_MODELS = {kind: _model(kind, factor) for kind, factor in _FACTORS.items()}
+
+
+@table("degradation")
+@dataclass(frozen=True, config=FORBID)
 class Degradation:
     """One entry of the list.
 
@@ -142,42 +158,32 @@ class Degradation:
         Factors, each ``{kind = ..., <its ranges>}``; empty for pure noise.
     """
 
-    weight: float
-    sigma: _Range
-    noise: str = "real"
+    weight: Positive
+    sigma: Range
+    noise: Annotated[Text, Field(pattern="^(real|complex)$")] = "real"
     transfer: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        for number, factor in enumerate(self.transfer):
+            kind, arguments = factor.get("kind"), {k: v for k, v in factor.items() if k != "kind"}
+            if kind not in _MODELS:
+                raise ValueError(f"unknown transfer kind {kind!r}; known: {sorted(_MODELS)}")
+            try:
+                _MODELS[kind](**arguments)
+            except ValidationError as error:
+                where = f"degradation.transfer.{number} ({kind})"
+                raise ValueError(described(error, where, list(_MODELS[kind].model_fields))) from None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Degradation:
         """From a table of the training configuration; refuses unknown keys and kinds by name."""
-        unknown = sorted(set(data) - {"weight", "sigma", "noise", "transfer"})
-        if unknown:
-            raise ValueError(f"unknown key(s) in a degradation: {', '.join(unknown)}")
-        try:
-            weight, (low, high) = float(data.get("weight", 1.0)), data["sigma"]
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"a degradation needs sigma = [low, high], got {dict(data)}") from None
-        noise = data.get("noise", "real")
-        if noise not in ("real", "complex") or not 0 < low <= high or weight <= 0:
-            raise ValueError(
-                f"a degradation needs 0 < sigma low <= high, weight > 0, noise real|complex, got {dict(data)}"
+        values = {"weight": 1.0, **as_table(data, "degradation")}
+        transfer = values.get("transfer")
+        if isinstance(transfer, list | tuple) and all(isinstance(f, Mapping) for f in transfer):
+            values["transfer"] = tuple(
+                {k: tuple(v) if isinstance(v, list) else v for k, v in factor.items()} for factor in transfer
             )
-        for factor in data.get("transfer", ()):
-            if factor.get("kind") not in _FACTORS:
-                raise ValueError(f"unknown transfer kind {factor.get('kind')!r}; known: {sorted(_FACTORS)}")
-            parameters = signature(_FACTORS[factor["kind"]]).parameters.values()
-            known = {p.name: p.default is p.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
-            wrong = sorted(set(factor) - {"kind"} - set(known))
-            missing = sorted(name for name, needed in known.items() if needed and name not in factor)
-            if wrong or missing:
-                raise ValueError(
-                    f"transfer {factor['kind']!r} takes {', '.join(known)}; "
-                    f"unknown: {wrong or 'none'}, missing: {missing or 'none'}"
-                )
-        factors = tuple(
-            {k: tuple(v) if isinstance(v, list) else v for k, v in f.items()} for f in data.get("transfer", ())
-        )
-        return cls(weight, (float(low), float(high)), noise, factors)
+        return cls(**values)
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[Tensor, float]:
         """A transfer function ``(N, N)`` complex64 (unshifted) and a noise level."""

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
-import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +13,17 @@ from torch import Tensor, nn
 
 from iasolve.evidence import Folded
 from iasolve.training.augmentation import normalise
+from iasolve.training.burst import judge, rate_factor
 from iasolve.training.commit import commit_of
 from iasolve.training.config import TrainingConfig
 from iasolve.training.degradations import DegradationMix
+from iasolve.training.log import Row, append_row, cut_log
 from iasolve.training.parts import Part, part_of
 from iasolve.training.progress import Progress
-from iasolve.training.snapshot import load_snapshot, save_snapshot
-from iasolve.training.source import ImageSource, open_source
+from iasolve.training.snapshot import RunState, load_snapshot, save_snapshot
+from iasolve.training.source import open_source, require_fit
+from iasolve.training.speed import Speed
+from iasolve.training.status import Callback, Status
 from iasolve.training.update import Update
 
 __all__ = ["Trainer", "train"]
@@ -48,8 +48,9 @@ class Trainer:
         self.config, self.folder, self.device = config, folder, torch.device(device)
         folder.mkdir(parents=True, exist_ok=True)
         self.source = open_source(config.data, config.augmentation, config.folder, self.device)
-        _check_images(self.source, config)
+        require_fit(self.source, config.network)
         self.part: Part = part_of(config, part)
+        self.part_name = part
         self.settings = o = self.part.optimisation
         torch.manual_seed(o.seed)
         self.network = self.part.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -70,7 +71,7 @@ class Trainer:
             graph=o.graph and self.world <= 1,
         )
         self._kept: list[Tensor] = []
-        self._best = (-math.inf, -math.inf)
+        self._speed = Speed()
 
     @property
     def checkpoint(self) -> Path:
@@ -130,55 +131,60 @@ class Trainer:
     def save(self) -> None:
         """Write the resumable state (weights, average, optimizer, random states), atomically."""
         self._count()
-        save_snapshot(self.checkpoint, self._networks(), self.update.optimizer, self.progress, self.rng, self.device)
+        save_snapshot(self.checkpoint, self._run_state())
 
     def resume(self) -> None:
-        """Continue from :meth:`save`.
+        """Continue from :meth:`save`; rows that the log has beyond it are removed.
 
         Raises
         ------
         FileNotFoundError
             When there is no checkpoint in the folder.
         ValueError
-            When it is damaged, or of another network.
+            When it is damaged, or of another network, configuration or number of images.
         """
-        self.progress = load_snapshot(self.checkpoint, self._networks(), self.update.optimizer, self.rng, self.device)
-        self.update.steps.fill_(self.progress.steps)
-        self.update.skipped.fill_(self.progress.skipped)
-        self.update.usual.fill_(self.progress.norm)
+        load_snapshot(self.checkpoint, self._run_state())
+        p = self.progress
+        self.update.steps.fill_(p.steps)
+        self.update.skipped.fill_(p.skipped)
+        self.update.usual.fill_(p.norm)
+        # a checkpoint follows every verdict on a window, so its state is the last good window's
+        self._kept = [] if p.best_training is None else [t.clone() for t in self._state()]
+        if self.rank == 0:
+            cut_log(self.log, p.images)
 
-    def run(self, minutes: float | None = None, report: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+    def run(self, minutes: float | None = None, callback: Callback = lambda _: None) -> Path:
         """Train until the configured number of images or ``minutes`` have passed; export and return the prior's path.
 
         The learning rate is constant and falls over the last part of the run, so a run whose length is set by
-        the clock ends as well trained as one whose length is set by the count.
+        the clock ends as well trained as one whose length is set by the count. Both lengths are the whole run's, its
+        resumed parts included; ``minutes`` None leaves what the run began with.
         """
-        o = self.settings
+        o, p = self.settings, self.progress
         # subnormal numbers take a processor a hundred times as long
         torch.set_flush_denormal(True)
         self._distribute()
-        first, begun = self.progress, time.monotonic()
-        start_images, start_seconds = first.images, first.seconds
-        budget = None if minutes is None else 60 * minutes
-        next_validation = (self.progress.images // o.validate_every + 1) * o.validate_every
-        stepped = False
+        if p.first_image is None:
+            p.first_image, p.first_second = p.images, p.seconds
+        if minutes is not None:
+            p.budget = 60 * minutes
+        start_seconds, begun = p.seconds, time.monotonic()
+        next_validation = (p.images // o.validate_every + 1) * o.validate_every
+        window, window_images = begun, p.images
         while True:
-            elapsed = time.monotonic() - begun
-            done = (self.progress.images - start_images) / max(1, o.images - start_images)
-            if budget is not None:
-                done = max(done, elapsed / budget if budget > 0 else 1.0)
-            done = self._agree(done)
-            if done >= 1:
+            done = self._agree(p.part(o.images, start_seconds + time.monotonic() - begun))
+            over = done >= 1
+            if p.images > window_images and (over or p.images >= next_validation):
+                self._record(time.monotonic() - window, p.images - window_images, callback)
+                next_validation += o.validate_every
+                window, window_images = time.monotonic(), p.images
+                # validation took time, too
+                continue
+            if over:
                 break
             self._step(done)
-            stepped = True
-            self.progress.seconds = start_seconds + time.monotonic() - begun
-            if self.progress.images >= next_validation:
-                next_validation += o.validate_every
-                self._record(report)
-                stepped = False
-        if stepped:
-            self._record(report)
+            p.seconds = start_seconds + time.monotonic() - begun
+            callback(Status("step", p.images, p.steps, {}, p.seconds))
         if self.rank == 0:
             return self.export()
         return self.folder
@@ -191,8 +197,13 @@ class Trainer:
         """Figures of the averaged weights on the validation images."""
         return self.part.validate(self.average, normalise(self.source.validation).to(self.device))
 
-    def _networks(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average}
+    def _run_state(self) -> RunState:
+        networks: dict[str, nn.Module] = {"network": self.network, "average": self.average}
+        settings = self.config.to_dict(self.part_name) | {
+            "processes": self.world,
+            "images": {"training": self.source.count, "validation": len(self.source.validation)},
+        }
+        return RunState(networks, self.update.optimizer, self.progress, self.rng, self.device, settings)
 
     def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
         return self.source.draw(count, rng)
@@ -202,7 +213,7 @@ class Trainer:
         images = self.part.prepare(self._draw(self.rng, o.batch), self.rng)
         count = round(len(images) * o.degraded)
         folded: Folded | None = self.mix(images[:count], self.rng) if count else None
-        rate = o.learning_rate * min(1.0, (self.progress.steps + 1) / o.warmup) * 0.5**self.progress.taken_back
+        rate = o.learning_rate * min(1.0, (self.progress.steps + 1) / max(1, o.warmup)) * rate_factor(self.progress)
         if done > 1 - o.decay:
             rate *= max(0.05, (1 - done) / o.decay)
         kl_weight = min(1.0, 0.01 + 0.99 * self.progress.images / max(1, o.kl_warmup))
@@ -220,21 +231,17 @@ class Trainer:
         return [*self.network.state_dict().values(), *self.average.state_dict().values(), *moments]
 
     @torch.no_grad()
-    def _undo_burst(self, training: float, validation: float) -> None:
-        """Go back to the last good window when this one ended in a burst, and on at half the rate.
-
-        A burst is an ELBO far below the best so far: the mean of the training images, or, when it has only begun, that
-        of the validation images. Clipping and refused steps do not prevent it: a vanilla network trained at a constant
-        rate was lost that way.
-        """
-        now = (training, validation)
-        if all(value > best - _BURST for value, best in zip(now, self._best, strict=True)):
-            self._best = (max(self._best[0], training), max(self._best[1], validation))
+    def _undo_burst(self, training: float, validation: float) -> str:
+        """Go back to the last good window when this one ended in a burst; what to say of it."""
+        if self.world > 1:
+            return ""
+        keep, note = judge(self.progress, training, validation)
+        if keep:
             self._kept = [t.clone() for t in self._state()]
-        elif self._kept and self.world <= 1:
+        else:
             for current, good in zip(self._state(), self._kept, strict=True):
                 current.copy_(good)
-            self.progress.taken_back += 1
+        return note
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -245,22 +252,30 @@ class Trainer:
         for ours_, theirs_ in zip(self.average.buffers(), self.network.buffers(), strict=True):
             ours_.copy_(theirs_)
 
-    def _record(self, report: Callable[[dict[str, Any]], None]) -> None:
+    def _record(self, seconds: float, images: int, callback: Callback) -> None:
+        """End a window of so many images: validate, write row and checkpoint."""
         means = self.update.means()
         if self.rank != 0:
             return
         validation = self.validate()
-        self._undo_burst(self.part.score(means), self.part.score(validation))
-        row: dict[str, Any] = {"images": self.progress.images, "seconds": round(self.progress.seconds, 1)}
+        rate, slow = self._speed.window(images, seconds)
+        notes = [self._undo_burst(self.part.score(means), self.part.score(validation)), slow]
+        row: Row = {
+            "images": self.progress.images,
+            "seconds": round(self.progress.seconds, 1),
+            "images_per_second": round(rate, 2),
+        }
         row |= {k: round(v, 5) for k, v in means.items()}
         row |= {f"val_{k}": round(v, 5) for k, v in validation.items()}
         row |= self.part.described(self.network)
         self._count()
         row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
-        with self.log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
+        if any(notes):
+            row["note"] = "; ".join(filter(None, notes))
+        append_row(self.log, row)
         self.save()
-        report(row)
+        p = self.progress
+        callback(Status("validation", p.images, p.steps, row, p.seconds))
 
     def _agree(self, done: float) -> float:
         """The first process's clock counts: processes that stop at different steps would wait for ever."""
@@ -284,24 +299,6 @@ class Trainer:
         self.update.module = nn.parallel.DistributedDataParallel(self.objective)
 
 
-_BURST = 0.2
-"""Nats per dimension that a score may lie below the best one; an ELBO wanders by a quarter of that."""
-
-
-def _check_images(source: ImageSource, config: TrainingConfig) -> None:
-    n = config.network
-    if source.shape != (n.channels, n.size, n.size):
-        raise ValueError(
-            f"the training images are {source.shape} (C, H, W), the network is for "
-            f"{(n.channels, n.size, n.size)}: change [network] size and channels, or the data"
-        )
-    if source.is_complex != n.is_complex:
-        raise ValueError(
-            f"the training images are {'complex' if source.is_complex else 'real'}, the network is for "
-            f"{'complex' if n.is_complex else 'real'} ones: change [network] is_complex, or [data] phase"
-        )
-
-
 def train(
     config: TrainingConfig,
     folder: Path,
@@ -311,7 +308,7 @@ def train(
     minutes: float | None = None,
     device: str = "cpu",
     part: str = "hierarchy",
-    report: Callable[[dict[str, Any]], None] = lambda _: None,
+    callback: Callback = lambda _: None,
 ) -> Path:
     """Train a prior and return the path of its weights.
 
@@ -326,13 +323,14 @@ def train(
     init : Path, optional
         Start from the exported weights of a prior (a fresh optimizer, images counted on).
     minutes : float, optional
-        Stop after so long, learning-rate decay included; 0 exports what there is.
+        Length of the whole run, resumed parts and learning-rate decay included; 0 exports what there is. Without it a
+        resumed run keeps the length that it began with.
     device : str
         ``"cpu"`` or ``"cuda"``.
     part : {"hierarchy", "reader"}
         Which part of the prior; its files carry the part's name where that is not the hierarchy.
-    report : callable
-        Called with each row of the log.
+    callback : callable
+        Called with a :class:`~iasolve.training.status.Status` after every step and validation.
     """
     trainer = Trainer(config, folder, device, part)
     if resume:
@@ -343,4 +341,4 @@ def train(
         else:
             trainer.measure_statistics()
         trainer.start_over()
-    return trainer.run(minutes, report)
+    return trainer.run(minutes, callback)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
+
+from iasolve.tables import FORBID, Amount, Number, Whole, as_table, table
 
 __all__ = ["PhaseField"]
 
 
-@dataclass(frozen=True)
+@table("data.phase")
+@dataclass(frozen=True, config=FORBID)
 class PhaseField:
     """Multiplies images by ``exp(i phi)``, with ``phi`` a random field of low order.
 
@@ -43,24 +46,16 @@ class PhaseField:
         Power law of the amplitudes.
     """
 
-    constant: float = math.pi
-    linear: float = 1.5
-    smooth: float = 0.7
-    modes: int = 4
-    exponent: float = 1.5
-
-    def __post_init__(self) -> None:
-        if min(self.constant, self.linear, self.smooth, self.modes) < 0:
-            raise ValueError(f"a phase field's constant, linear, smooth and modes must be at least 0, got {self}")
+    constant: Amount = math.pi
+    linear: Amount = 1.5
+    smooth: Amount = 0.7
+    modes: Whole = 4
+    exponent: Number = 1.5
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PhaseField:
         """From a table of the training configuration; refuses unknown keys by name."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(f"unknown key(s) in data.phase: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return cls(**data)
+        return cls(**as_table(data, "data.phase"))
 
     def draw(
         self, count: int, shape: tuple[int, int], rng: np.random.Generator, device: torch.device | None = None

@@ -9,7 +9,7 @@ __all__ = ["Progress"]
 
 @dataclass
 class Progress:
-    """How far training got, over all runs, and what it began with."""
+    """How far training got, over all its resumed parts, where it began and where it ends."""
 
     images: int = 0
     steps: int = 0
@@ -22,3 +22,19 @@ class Progress:
     """SHA-256 of the weights that it began with."""
     fresh: int = 0
     """Tensors that found no place in the network and began anew."""
+    first_image: int | None = None
+    """Images that were counted when the run began; None before it began."""
+    first_second: float = 0.0
+    budget: float | None = None
+    """Seconds of training after which the run ends; None: images alone end it."""
+    best_training: float | None = None
+    """Best score of a window so far, on its training images; None before the first one."""
+    best_validation: float | None = None
+
+    def part(self, images: int, seconds: float) -> float:
+        """Which part of a run of ``images`` in all is done after ``seconds`` in all; at least 1 when it is over."""
+        first = self.first_image or 0
+        done = (self.images - first) / max(1, images - first)
+        if self.budget is None:
+            return done
+        return max(done, (seconds - self.first_second) / self.budget if self.budget > 0 else 1.0)

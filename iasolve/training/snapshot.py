@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,79 +18,90 @@ from torch import Tensor, nn
 from iasolve.files.atomic import atomic_write
 from iasolve.training.progress import Progress
 
-__all__ = ["load_snapshot", "save_snapshot"]
+__all__ = ["RunState", "load_snapshot", "save_snapshot"]
 
 
-def save_snapshot(
-    path: Path,
-    networks: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> None:
-    """Write weights, optimizer, progress and random states, whole or not at all.
+@dataclass
+class RunState:
+    """What goes on when a run is resumed.
 
-    Parameters
+    Attributes
     ----------
-    path : Path
     networks : mapping of str to nn.Module
         ``network``, whose parameters the optimizer moves, and any others.
-    optimizer, progress, rng
-        What goes on.
+    optimizer : torch.optim.Optimizer
+    progress : Progress
+    rng : np.random.Generator
     device : torch.device
         Where the networks are.
+    settings : dict
+        The configuration as plain data: a run goes on with the one that it began with.
     """
+
+    networks: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    rng: np.random.Generator
+    device: torch.device
+    settings: dict[str, Any]
+
+
+def save_snapshot(path: Path, state: RunState) -> None:
+    """Write weights, optimizer, progress, random states and settings, whole or not at all, with their SHA-256."""
     tensors: dict[str, Tensor] = {}
-    for prefix, net in networks.items():
+    for prefix, net in state.networks.items():
         tensors |= {f"{prefix}.{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    names = [n for n, _ in networks["network"].named_parameters()]
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
+    names = [n for n, _ in state.networks["network"].named_parameters()]
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in moments.items()}
     tensors["torch_rng"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["cuda_rng"] = torch.cuda.get_rng_state(device)
-    content = save(
-        tensors,
-        metadata={"progress": json.dumps(vars(progress)), "rng": json.dumps(rng.bit_generator.state)},
-    )
+    if state.device.type == "cuda":
+        tensors["cuda_rng"] = torch.cuda.get_rng_state(state.device)
+    run = {
+        "progress": json.dumps(vars(state.progress)),
+        "rng": json.dumps(state.rng.bit_generator.state),
+        "settings": json.dumps(state.settings),
+    }
+    content = save(tensors, metadata={**run, "sha256": _digest(tensors, run)})
     with atomic_write(path) as stream:
         stream.write(content)
 
 
-def load_snapshot(
-    path: Path,
-    networks: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> Progress:
+def load_snapshot(path: Path, state: RunState) -> None:
     """Restore what :func:`save_snapshot` wrote, in place.
+
+    A state of version 0.1.0 has neither settings nor hash: it is taken as it is.
 
     Raises
     ------
     FileNotFoundError
         When there is none.
     ValueError
-        When it is damaged, or of another network.
+        When it is damaged, or of another network or configuration.
     """
     if not path.is_file():
         raise FileNotFoundError(f"nothing to resume: no {path}; leave out --resume to start")
     try:
         with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
+            meta = dict(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        progress, state_of_rng = Progress(**json.loads(meta["progress"])), json.loads(meta["rng"])
+        if {"settings", "sha256"} & set(meta) and meta.pop("sha256", "") != _digest(tensors, meta):
+            raise ValueError("its SHA-256 is not the one that was written")
+        progress, rng = Progress(**json.loads(meta["progress"])), json.loads(meta["rng"])
+        settings = json.loads(meta["settings"]) if "settings" in meta else None
+        random = tensors["torch_rng"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or no state of a training run ({error}): start over with --overwrite"
         ) from None
-    for prefix, net in networks.items():
-        found = {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
-        _require_fit(path, found, net)
-        net.load_state_dict(found)
-    state: dict[int, dict[str, Tensor]] = {}
-    for index, (name, parameter) in enumerate(networks["network"].named_parameters()):
+    if settings is not None:
+        _require_same(path, settings, json.loads(json.dumps(state.settings)))
+    for prefix, net in state.networks.items():
+        saved = {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+        _require_fit(path, saved, net)
+        net.load_state_dict(saved)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for index, (name, parameter) in enumerate(state.networks["network"].named_parameters()):
         prefix = f"optimizer.{name}."
         # the fused optimizer walks through memory: what it keeps must lie there as the parameter does
         kept = {
@@ -96,19 +110,55 @@ def load_snapshot(
             if k.startswith(prefix)
         }
         if kept:
-            state[index] = kept
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    rng.bit_generator.state = state_of_rng
-    torch.set_rng_state(tensors["torch_rng"])
-    if device.type == "cuda" and "cuda_rng" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda_rng"], device)
-    return progress
+            moments[index] = kept
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.rng.bit_generator.state = rng
+    torch.set_rng_state(random)
+    if state.device.type == "cuda" and "cuda_rng" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda_rng"], state.device)
+    vars(state.progress).update(vars(progress))
 
 
-def _require_fit(path: Path, found: Mapping[str, Tensor], network: nn.Module) -> None:
+def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and bytes, in an order of its own: the file's is not defined."""
+    digest = hashlib.sha256(json.dumps(dict(sorted(texts.items()))).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _require_same(path: Path, saved: Any, own: Any) -> None:
+    theirs, ours = _flat(saved), _flat(own)
+    different = [
+        f"{key} is {json.dumps(theirs.get(key))}, in the configuration's {json.dumps(ours.get(key))}"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    ]
+    if different:
+        raise ValueError(
+            f"{path} is the state of another run: {'; '.join(different)}. Resume with the configuration it began with, "
+            "or train in another --out"
+        )
+
+
+def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by their path, such as ``optimisation.batch`` or ``degradations.0.sigma``."""
+    entries: list[tuple[str, Any]] = []
+    if isinstance(table, dict):
+        entries = list(table.items())
+    elif isinstance(table, list) and any(isinstance(item, dict) for item in table):
+        entries = [(str(n), item) for n, item in enumerate(table)]
+    if not entries:
+        return {prefix: table}
+    return {k: v for key, value in entries for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _require_fit(path: Path, saved: Mapping[str, Tensor], network: nn.Module) -> None:
     expected = network.state_dict()
-    for name in sorted(expected.keys() | found.keys()):
-        theirs, ours = (str(tuple(t[name].shape)) if name in t else "missing" for t in (found, expected))
+    for name in sorted(expected.keys() | saved.keys()):
+        theirs, ours = (str(tuple(t[name].shape)) if name in t else "missing" for t in (saved, expected))
         if theirs != ours:
             raise ValueError(
                 f"{path} is the state of another network: {name} is {theirs}, in the configuration's {ours}. Resume "

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iasolve.networks import NetworkConfig
 from iasolve.training.augmentation import Augmentation
 from iasolve.training.crops import Crops
 from iasolve.training.data import DataConfig, Split, load_split
 from iasolve.training.partition import Partition, load_partition
 from iasolve.training.phase import PhaseField
 
-__all__ = ["CroppedImages", "ImageSource", "Mixture", "WholeImages", "open_source"]
+__all__ = ["CroppedImages", "ImageSource", "Mixture", "WholeImages", "open_source", "require_fit"]
 
 
 class ImageSource(Protocol):
@@ -84,6 +85,27 @@ def open_source(
     if data.crops is None:
         return WholeImages(load_split(data, beside), augmentation, device)
     return CroppedImages(load_partition(data, beside), data.crops, augmentation, device)
+
+
+def require_fit(source: ImageSource, network: NetworkConfig) -> None:
+    """Check that a source's images are those that the network is for.
+
+    Raises
+    ------
+    ValueError
+        When they are of another size, number of channels, or kind.
+    """
+    shape = (network.channels, network.size, network.size)
+    if source.shape != shape:
+        raise ValueError(
+            f"the training images are {source.shape} (C, H, W), the network is for {shape}: change [network] size and "
+            "channels, or the data"
+        )
+    if source.is_complex != network.is_complex:
+        raise ValueError(
+            f"the training images are {'complex' if source.is_complex else 'real'}, the network is for "
+            f"{'complex' if network.is_complex else 'real'} ones: change [network] is_complex, or [data] phase"
+        )
 
 
 def _overrides(data: DataConfig) -> dict[str, Any]:

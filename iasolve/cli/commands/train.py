@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iasolve.cli.options import Printing
+
+if TYPE_CHECKING:
+    from iasolve.training.log import Row
+    from iasolve.training.status import Status
 
 __all__ = ["train"]
 
@@ -21,7 +25,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")] = False,
     init: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Start from the weights of a prior.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="M", min=0.0, help="Stop after so long, if not done earlier.")
+        float | None, typer.Option(metavar="M", min=0.0, help="Length of the whole run, if not done earlier.")
     ] = None,
     images: Annotated[
         int | None,
@@ -64,11 +68,6 @@ def train(
     except (ValueError, OSError) as error:
         named = str(error) if str(config) in str(error) else f"{config}: {error}"
         raise UnfitInput(f"{named}. See the bundled configurations for examples") from None
-    except (TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-        raise UnfitInput(
-            f"{config}: a value of the wrong type or out of range ({type(error).__name__}: {error}). See the bundled "
-            "configurations for examples; --debug shows where"
-        ) from error
     usual = settings.name if part == "hierarchy" else f"{settings.name}-{part}"
     folder = out if out is not None else Path("runs") / usual
     if folder.exists() and not folder.is_dir():
@@ -84,13 +83,18 @@ def train(
 
     chosen = choose_device(device)
     first = None if init is None else find_prior(init)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
 
-    def report(row: dict[str, Any]) -> None:
+    def show(status: Status) -> None:
+        if status.stage != "validation":
+            return
+        row = status.losses
         rows.append(row)
         if len(rows) == 1:
-            reporter.say(_line(dict.fromkeys(_SHOWN)))
-        reporter.say(_line(row))
+            reporter.say(" ".join(name.rjust(9) for name in _SHOWN.values()))
+        reporter.say(" ".join(_cell(row.get(key)).rjust(9) for key in _SHOWN))
+        if "note" in row:
+            reporter.warn(str(row["note"]))
 
     reporter.say(f"training {settings.name} on {chosen}, in {folder}")
     try:
@@ -104,7 +108,7 @@ def train(
                     minutes=minutes,
                     device=chosen,
                     part=part,
-                    report=report,
+                    callback=show,
                 )
             except (ValueError, FileNotFoundError) as error:
                 raise UnfitInput(f"{config}: {error}") from error
@@ -121,6 +125,7 @@ def train(
 _SHOWN = {
     "images": "images",
     "seconds": "seconds",
+    "images_per_second": "images/s",
     "elbo": "ELBO",
     "kl": "KL",
     "error": "error",
@@ -133,16 +138,5 @@ _SHOWN = {
 }
 
 
-def _line(row: dict[str, Any]) -> str:
-    """The row's figures, or the names of the columns for a row of None."""
-    cells = []
-    for key, name in _SHOWN.items():
-        value = row.get(key)
-        cells.append((name if value is None and all(v is None for v in row.values()) else _number(value)).rjust(9))
-    return " ".join(cells)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.5g}"
+def _cell(value: float | str | list[float] | None) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "-" if value is None else str(value)
