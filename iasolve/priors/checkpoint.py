@@ -10,14 +10,16 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from iasolve.files.atomic import atomic_write
 from iasolve.networks import HVAE, NetworkConfig
+from iasolve.tables import Amount, FileName, Flag, Text, described
 
 __all__ = [
     "ARCHITECTURES",
@@ -47,6 +49,20 @@ Another architecture is an entry here and a network with the methods of :class:`
 
 class PriorError(Exception):
     """A prior that is missing, damaged or not understood."""
+
+
+class _Card(BaseModel):
+    """Types of what iasolve reads from a card; a card may hold more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: FileName = "unnamed"
+    kind: Text = ""
+    nonnegative: Flag = False
+    shift: Amount = 0.0
+    parameters: Annotated[int, Field(strict=True, ge=0)] = 0
+    training: dict[str, Any] = {}
+    validation: dict[str, Any] = {}
 
 
 def sha256_of(path: Path) -> str:
@@ -97,11 +113,16 @@ def read_card(path: Path) -> dict[str, Any]:
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PriorError(f"no card {card_path}: a prior is a pair NAME.safetensors and NAME.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PriorError(f"the card {card_path} cannot be read: {error}") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise PriorError(f"the card {card_path} has format {found!r}; this version of iasolve reads format {FORMAT}")
+    try:
+        _Card(**card)
+    except ValidationError as error:
+        problem = described(error, "card", list(_Card.model_fields))
+        raise PriorError(f"the card {card_path} is damaged: {problem}; export the prior again") from None
     return card
 
 
@@ -142,8 +163,24 @@ def load_checkpoint(path: Path) -> tuple[HVAE, dict[str, Any]]:
         decoder = architecture.get("decoder", "separable")
         if decoder not in ARCHITECTURES:
             raise ValueError(f"its decoder is {decoder!r}, this version of iasolve has {', '.join(ARCHITECTURES)}")
+        _require_size(architecture, tensors)
         network = ARCHITECTURES[decoder](architecture)
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PriorError(f"the weights {path} do not fit their card: {error}") from None
     return network.eval(), card
+
+
+def _require_size(architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse a network larger than its file before it takes memory: every width is a side of some tensor."""
+    largest = max((side for tensor in tensors.values() for side in tensor.shape), default=0)
+    for keys, limit in ((_WIDTHS, largest), (_DEPTHS, len(tensors))):
+        for key in keys:
+            value = architecture.get(key)
+            entries = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int)]
+            if max(entries, default=0) > limit:
+                raise ValueError(f"its {key} is {value}, more than the file's tensors can hold ({limit})")
+
+
+_WIDTHS = ("size", "channels", "widths", "latents")
+_DEPTHS = ("layers", "encoder_blocks", "head_blocks")

@@ -134,6 +134,36 @@ def test_damaged_cards_are_refused(saved, changes):
 
 
 @pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"validation": [1, 2]}, "card.validation"),
+        ({"validation": "good"}, "card.validation"),
+        ({"training": 3}, "card.training"),
+        ({"shift": [1]}, "card.shift"),
+        ({"shift": "x"}, "card.shift .*got 'x'"),
+        ({"nonnegative": "yes"}, "card.nonnegative"),
+        ({"name": "../../x"}, r"card.name .*got '\.\./\.\./x'"),
+    ],
+)
+def test_values_of_a_card_are_checked(saved, changes, words):
+    rewrite_card(saved, **changes)
+    with pytest.raises(PriorError, match=f"tiny.json is damaged: {words}"):
+        load_prior(saved)
+
+
+def test_a_card_that_is_too_deep_is_refused(saved):
+    saved.with_suffix(".json").write_text('{"a":' * 100_000)
+    with pytest.raises(PriorError, match=r"tiny\.json"):
+        load_prior(saved)
+
+
+def test_an_architecture_too_large_for_any_memory_is_refused_before_it_is_built(saved):
+    rewrite_card(saved, architecture=tiny_network().config.to_dict() | {"widths": [10**6] * 6})
+    with pytest.raises(PriorError, match=r"do not fit their card: its widths is .* more than"):
+        load_prior(saved)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"widths": [24] * 6},
