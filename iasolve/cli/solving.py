@@ -160,7 +160,7 @@ class Solver:
 
         return Answer(whole(result.image), None if result.std is None else whole(result.std), report)
 
-    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result:
+    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result[Any]:
         assert self.task.operator is not None
         kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
         operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
@@ -185,7 +185,7 @@ class Solver:
             "Choose another --prior"
         )
 
-    def _phase(self, result: Result) -> list[str]:
+    def _phase(self, result: Result[Any]) -> list[str]:
         """A warning where an image with phase was taken for a real one."""
         if not isinstance(result, Reconstruction):
             return []
@@ -198,7 +198,7 @@ class Solver:
             "images: what has phase is lost. Leave out --phase none, or remove the phase first"
         ]
 
-    def _report(self, source: Source, result: Result, unit: float, notes: list[str]) -> dict[str, Any]:
+    def _report(self, source: Source, result: Result[Any], unit: float, notes: list[str]) -> dict[str, Any]:
         like = source.like
 
         def each(values: Any) -> list[Any]:
