@@ -22,18 +22,22 @@ def gain_diagonal(folded: Folded, power: Tensor, iterations: int = 40) -> Tensor
     value2 = folded.value.real.square() + folded.value.imag.square()
     power = power.expand_as(value2)
     # start from the best measured bins only: where a blur has all but removed the signal, y^ is amplified noise
-    best = folded.variance <= 4 * folded.variance.amin(dim=(-2, -1), keepdim=True)
+    # and not from bins that are exactly empty, as after zero-filled interpolation, while the image lies elsewhere
+    strong = power >= 0.1 * power.mean(dim=(-2, -1), keepdim=True)
+    least = folded.variance.where(strong, torch.inf).amin(dim=(-2, -1), keepdim=True)
+    least = least.where(torch.isfinite(least), folded.variance.amin(dim=(-2, -1), keepdim=True))
+    best = folded.variance <= 4 * least
     noise = torch.where(best, folded.variance, torch.zeros_like(folded.variance))
     energy = ((value2 - noise) * best).flatten(1).sum(1)
     # a floor for blank images, above the smallest numbers whose products would underflow
-    least = 1e-9 * (value2 * best).flatten(1).sum(1) / value2[0].numel() + 1e-20
-    squared = torch.maximum(energy / (power * best).flatten(1).sum(1), least)
+    floor = 1e-9 * (value2 * best).flatten(1).sum(1) / value2[0].numel() + 1e-20
+    squared = torch.maximum(energy / (power * best).flatten(1).sum(1), floor)
     total = power.flatten(1).sum(1)
     for _ in range(iterations):
         prior = squared.reshape(-1, 1, 1, 1) * power
         rho = prior / (prior + folded.variance)
         found = (rho.square() * value2 + (1 - rho) * prior).flatten(1).sum(1) / total
-        squared = torch.maximum(found, least)
+        squared = torch.maximum(found, floor)
     return squared.sqrt()
 
 

@@ -17,8 +17,10 @@ from iasolve.inference.batch import NonFiniteError, Part, solve_batch
 from iasolve.inference.general_data import Solves
 from iasolve.inference.geometry import bins_at
 from iasolve.inference.noise_level import estimate_sigma, likely_sigma
+from iasolve.noise_level import estimate_noise
 from iasolve.operators.base import LinearOperator, as_tensor
-from iasolve.operators.noise import NoiseModel
+from iasolve.operators.conventions import check_batch_size, check_not_zero, check_operator_kind
+from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe, load_recipe
 
@@ -114,7 +116,8 @@ def solve(
     noise : NoiseModel, optional
         Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`; any other model is brought
         to white noise first (``noise.whitened``), and the result's ``sigma`` is then that of the white noise.
-        Without it the level is estimated from ``y`` and reported.
+        Without it the level is estimated from ``y`` and reported; of images, a level for each ring of frequencies where
+        they differ (:func:`iasolve.noise_level.estimate_noise`), and ``sigma`` is then their root mean square.
     recipe : str, path or Recipe
         Name of a ready recipe, a TOML file, or a recipe.
     samples : int, optional
@@ -149,6 +152,10 @@ def solve(
         When the solution is not finite.
     """
     begun = time.perf_counter()
+    check_operator_kind(operator)
+    check_batch_size(batch_size)
+    if not hasattr(prior, "spectrum"):
+        raise TypeError(f"the prior is {prior!r}, expected a prior, as iasolve.load_prior returns it by name")
     resolved = load_recipe(recipe)
     if samples is not None:
         resolved = resolved.changed(samples=samples)
@@ -259,6 +266,11 @@ def _white_pieces(
     found: list[tuple[Tensor, LinearOperator, float | None]]
     if noise is None:
         found = [(flat, operator, None)]
+        if operator.codomain == "image" and operator.transfer() is not None and min(flat.shape[-2:]) >= 8:
+            models = [estimate_noise(item, operator) for item in flat]
+            if not all(isinstance(model, GaussianNoise) for model in models):
+                whitened = [model.whitened(item, operator) for model, item in zip(models, flat, strict=True)]
+                found = [(white.y[None], white.operator, white.noise.sigma) for white in whitened]
     elif getattr(noise, "follows_measurement", False):
         each = [noise.whitened(item, operator) for item in flat]
         found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]
@@ -327,6 +339,7 @@ def _check(y: Tensor, operator: LinearOperator, prior: Prior, fit: str) -> None:
             f"the operator's support() is {tuple(support.shape)} {support.dtype}, expected boolean "
             f"{tuple(operator.in_shape[1:])}, True where images may be other than 0, or None"
         )
+    check_not_zero(operator)
     if not bool(torch.isfinite(y).all()):
         bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
