@@ -259,7 +259,11 @@ def gain_diagonal(folded: Folded, power: Tensor, iterations: int = 40) -> Tensor
     value2 = folded.value.real.square() + folded.value.imag.square()
     power = power.expand_as(value2)
     # start from the best measured bins only: where a blur has all but removed the signal, y^ is amplified noise
-    best = folded.variance <= 4 * folded.variance.amin(dim=(-2, -1), keepdim=True)
+    # and not from bins that are exactly empty, as after zero-filled interpolation, while the image lies elsewhere
+    strong = power >= 0.1 * power.mean(dim=(-2, -1), keepdim=True)
+    lowest = folded.variance.where(strong, torch.inf).amin(dim=(-2, -1), keepdim=True)
+    lowest = lowest.where(torch.isfinite(lowest), folded.variance.amin(dim=(-2, -1), keepdim=True))
+    best = folded.variance <= 4 * lowest
     noise = torch.where(best, folded.variance, torch.zeros_like(folded.variance))
     whole = (value2 * best).flatten(1).sum(1)
     energy = whole - (noise * best).flatten(1).sum(1)
