@@ -2,12 +2,15 @@
 
     python benchmarks/multicoil.py                 # everything
     python benchmarks/multicoil.py --quick         # about a minute, for a look
+    python benchmarks/multicoil.py --part full     # the fully measured slice
 
 *Real*: the bundled slice (8 coils, 8x undersampled) has no ground truth. A tenth of the measured positions outside the
 sampled centre is hidden from every method, which then predicts it: relative error of the prediction. The baselines'
 weights are chosen by the error on another tenth; iasolve has nothing to choose, its noise level is estimated. Maps come
 from the same ESPIRiT for all; real images carry the estimated phase, complex ones need none. What is hidden holds
 noise, which nothing predicts: its share, by the estimated level (an upper bound), is told beside the errors.
+
+*Full*: real k-space with a truth, see measured_coils.py.
 
 *Simulated*: test slices seen by 8 birdcage coils, 4x lines, sigma in units of the image's standard deviation, maps
 given to all methods. Weights of total variation are tuned on validation slices.
@@ -18,8 +21,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,21 +28,21 @@ import matplotlib as mpl
 import numpy as np
 import torch
 import typer
+from coil_methods import RECIPES, Seen, classical_methods, hide, own_methods, tuned
+from measured_coils import full_slice
 from reconstruction import tune
 from torch import Tensor
 
 import common
 import iasolve
 from iasolve.classical.sense import total_variation_sense
-from iasolve.inference.measurement import estimate_sigma
-from iasolve.inference.multicoil import CoilProblem, cg_sense, pose_coils
+from iasolve.inference.multicoil import pose_coils
 from iasolve.metrics import mean_interval
 from iasolve.operators import (
     GaussianNoise,
     SensitivityEncoding,
     acceleration,
     birdcage_maps,
-    calibration_region,
     centred_ifft2,
     compress_coils,
     line_mask,
@@ -52,105 +53,10 @@ from iasolve.samples import load_kspace
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-RECIPES = ("fast", "compressed-sensing")
 SIGMA, COILS = 0.02, 8
 
 
 # ------------------------------------------------------------------------------------------- real data
-
-
-class Seen:
-    """K-space of which a part was hidden, as each kind of method sees it."""
-
-    def __init__(self, y: Tensor) -> None:
-        self.y = y
-        self.complex: CoilProblem = pose_coils(y, is_complex=True)
-        self.sigma = float(estimate_sigma(y[None], self.complex.operator)[0])
-
-    @cached_property
-    def real(self) -> CoilProblem:
-        """With a phase estimated from what is seen."""
-        return pose_coils(self.y, is_complex=False)
-
-
-@dataclass(frozen=True)
-class Method:
-    """From what is seen, and a weight to be tuned from ``start`` on if there is one, to an image."""
-
-    name: str
-    solve: Callable[[Seen, float], Tensor]
-    start: float | None = None
-    real: bool = False
-
-    def error(self, seen: Seen, hidden: Tensor, weight: float) -> tuple[float, Tensor, float]:
-        """Relative error of the hidden k-space's prediction, the image, and seconds."""
-        posed = seen.real if self.real else seen.complex
-        begun = time.perf_counter()
-        image = self.solve(seen, weight)
-        seconds = time.perf_counter() - begun
-        encoding = SensitivityEncoding(posed.operator.maps, (hidden != 0).any(0), posed.operator.in_dtype)
-        missed = torch.linalg.vector_norm(encoding(image) - hidden) / torch.linalg.vector_norm(hidden)
-        return float(missed), image, seconds
-
-
-def classical_methods(quick: bool) -> list[Method]:
-    """The baselines; sigpy's where it can be imported, with the iterations that each needs to converge."""
-
-    def tv(seen: Seen, posed: CoilProblem, weight: float) -> Tensor:
-        return total_variation_sense(posed.operator, posed.y[None], seen.sigma, weight).image[0]
-
-    methods = [
-        Method("zero-filled", lambda s, _: s.complex.operator.adjoint(s.y)),
-        Method("CG-SENSE", lambda s, w: cg_sense(s.y, s.complex.operator, w * s.sigma), 2.0),
-        Method("CG-SENSE, real with phase", lambda s, w: cg_sense(s.y, s.real.operator, w * s.sigma), 4.0, real=True),
-        Method("TV-SENSE", lambda s, w: tv(s, s.complex, w), 30.0),
-        Method("TV-SENSE, real with phase", lambda s, w: tv(s, s.real, w), 30.0, real=True),
-    ]
-    try:
-        import sigpy.mri
-    except ImportError:
-        return methods
-
-    def sigpy_app(app: Any, iterations: int) -> Callable[[Seen, float], Tensor]:
-        def solve(seen: Seen, weight: float) -> Tensor:
-            y, maps = seen.y.numpy(), seen.complex.operator.maps.numpy()
-            found = app(y, maps, lamda=weight, max_iter=iterations, show_pbar=False).run()
-            return torch.from_numpy(np.asarray(found, np.complex64))[None]
-
-        return solve
-
-    methods.append(Method("sigpy L1WaveletRecon", sigpy_app(sigpy.mri.app.L1WaveletRecon, 100), 0.0025))
-    if not quick:  # its primal-dual steps are slow: at 100, its default, the error is half as large again
-        methods.append(Method("sigpy TotalVariationRecon", sigpy_app(sigpy.mri.app.TotalVariationRecon, 600), 0.0025))
-    return methods
-
-
-def own_methods(prior: Any, seed: int, quick: bool) -> list[Method]:
-    """iasolve, each fit and recipe."""
-
-    def solver(fit: str, recipe: str) -> Callable[[Seen, float], Tensor]:
-        def solve(seen: Seen, _: float) -> Tensor:
-            posed = seen.real if real else seen.complex
-            return iasolve.solve(posed.y, posed.operator, prior, recipe=recipe, seed=seed, fit=fit).image
-
-        return solve
-
-    real = not prior.spectrum.is_complex
-    kind = "" if real else ", complex prior"
-    return [
-        Method(f"iasolve {fit}, {recipe}{kind}", solver(fit, recipe), real=real)
-        for fit in ("field-of-view", "canvas")
-        for recipe in (RECIPES[:1] if quick else RECIPES)
-    ]
-
-
-def hide(y: Tensor, generator: torch.Generator, fraction: float = 0.1) -> tuple[Tensor, Tensor]:
-    """K-space without, and with nothing but, a random part of the positions outside the sampled centre."""
-    sampled = (y != 0).any(0)
-    region = calibration_region(y)
-    hidden = (torch.rand(sampled.shape, generator=generator) < fraction) & sampled
-    region.cut(hidden)[:] = False
-    return y * ~hidden, y * hidden
 
 
 def real_slice(priors: list[Any], seed: int, draws: int, quick: bool, out: Path) -> tuple[dict[str, Any], str]:
@@ -176,7 +82,7 @@ def real_slice(priors: list[Any], seed: int, draws: int, quick: bool, out: Path)
             trial = Seen(fewer)
             for method in methods:
                 if method.start is not None:
-                    weights[method.name] = _tuned(method, trial, chosen_by)
+                    weights[method.name] = tuned(method, trial, chosen_by)
         for method in methods:
             error, image, took = method.error(seen, hidden, weights.get(method.name, 0.0))
             errors[method.name].append(error)
@@ -201,11 +107,6 @@ def real_slice(priors: list[Any], seed: int, draws: int, quick: bool, out: Path)
     return {"facts": posed.facts, "noise_alone": floors, "methods": results}, text + common.table(
         ["method", "held-out error", "weight", "s"], rows
     )
-
-
-def _tuned(method: Method, trial: Seen, hidden: Tensor) -> float:
-    assert method.start is not None
-    return tune(lambda w: -method.error(trial, hidden, w)[0], method.start, 2.0)[0]
 
 
 def panel(shown: dict[str, Tensor], path: Path) -> None:
@@ -293,7 +194,7 @@ def main(
     complex_prior: Annotated[str, typer.Option(help="One over complex images, for the real slice; '' for none.")] = (
         "mri-complex-128"
     ),
-    part: Annotated[str, typer.Option(help="both, real or simulated.")] = "both",
+    part: Annotated[str, typer.Option(help="all, real, full or simulated.")] = "all",
     count: Annotated[int, typer.Option(help="Test slices.")] = 12,
     validation: Annotated[int, typer.Option(help="Validation slices for the weights of total variation.")] = 6,
     draws: Annotated[int, typer.Option(help="How often another part of the k-space is hidden.")] = 3,
@@ -313,12 +214,17 @@ def main(
     ]
     if quick:
         lines.append("`--quick`: a look, no result. Lower resolution, 4 coils, no refinement.\n")
-    if part in ("both", "real"):
-        priors = [loaded] + ([iasolve.load_prior(complex_prior)] if complex_prior else [])
+    if part not in ("all", "real", "full", "simulated"):
+        raise SystemExit(f"--part must be all, real, full or simulated, got {part}")
+    priors = [loaded] + ([iasolve.load_prior(complex_prior)] if complex_prior else [])
+    if part in ("all", "full"):
+        report["full"], text = full_slice(priors, seed, quick)
+        lines += ["## Fully measured slice: root sum of squares of all data\n", text]
+    if part in ("all", "real"):
         report["real_priors"] = [[p.name, p.card["training"]["images"], p.card["sha256"]] for p in priors]
         report["real"], text = real_slice(priors, seed, draws, quick, out)
         lines += ["## Real slice: held-out k-space\n", text]
-    if part in ("both", "simulated"):
+    if part in ("all", "simulated"):
         report["simulated"], text = simulated(loaded, data, seed, count, validation, quick)
         lines += ["## Simulated coils\n", text]
     common.write("multicoil-quick" if quick else "multicoil", report, "\n".join(lines), out)

@@ -21,6 +21,8 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import torch
 import typer
+from block_matching import bm3d_deblur, bm3d_denoise
+from peers import LEARNED, learned_estimates
 from torch import Tensor
 
 import common
@@ -28,7 +30,7 @@ import iasolve
 from common import RECIPES, TASKS, Task
 from iasolve import classical
 from iasolve.metrics import mean_interval
-from iasolve.operators import GaussianNoise
+from iasolve.operators import GaussianNoise, gaussian_kernel
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -108,6 +110,9 @@ class Baselines:
             h = self.settings["non-local means"]["h"] * self.task.sigma
             methods["non-local means"] = lambda: classical.nonlocal_means(y, self.task.sigma, h=h)
             methods["wavelet"] = lambda: classical.wavelet_denoise(y, self.task.sigma, shifts=3)
+            methods["BM3D"] = lambda: bm3d_denoise(y, self.task.sigma)
+        if self.task.kind == "blur":
+            methods["BM3D"] = lambda: bm3d_deblur(y, self.task.sigma, gaussian_kernel(self.task.value))
         if self.ridge is not None:
             ridge = self.ridge
             methods["ridge"] = lambda: ridge.predict(folded.value[:, 0])[:, None]
@@ -223,7 +228,7 @@ def summary(tasks: dict[str, Any]) -> str:
     rows = []
     for task, entry in tasks.items():
         found = {name: m["psnr"] for name, m in entry["methods"].items()}
-        classical_ones = {n: p for n, p in found.items() if not n.startswith("iasolve") and n != "input"}
+        classical_ones = {n: p for n, p in found.items() if n != "input" and not n.startswith(("iasolve", *LEARNED))}
         best = max(classical_ones, key=lambda n: classical_ones[n])
         first = found.get("total variation", found.get("ridge"))
         rows.append(
@@ -246,6 +251,7 @@ def main(
         Path | None, typer.Option(help="NIfTI volume of another scanner's head (2 mm), in place of the test slices")
     ] = None,
     only: Annotated[str, typer.Option(help="Comma-separated parts of task names")] = "",
+    peers: Annotated[Path | None, typer.Option(help="Folder of learned peers, of peers.py, to compare with")] = None,
     quick: Annotated[bool, typer.Option(help="4 slices, 2 samples, a small grid: a look, not a result")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
 ) -> None:
@@ -282,6 +288,8 @@ def main(
         groups = common.measure(task, references, seed)
         known = float(torch.isfinite(common.folded_measurement(task, groups).variance).float().mean())
         estimates = baselines.estimates(groups)
+        if peers is not None:
+            estimates |= learned_estimates(peers, task, groups, validation, seed)
         ours, covered = iasolve_estimates(groups, task, loaded, seed, samples)
         estimates |= ours
         scores = {n: (common.psnr(e, references), common.ssim(e, references), s) for n, (e, s) in estimates.items()}

@@ -49,6 +49,10 @@ class Augmentation:
     floor : float
         Largest level, relative to the maximum, that is subtracted with what falls below it set to 0: air is exactly 0
         in some scanners' images, and noise in others'.
+    invert : float
+        Part of the images whose bright and dark tissues change places while air stays dark, as between T1 and T2
+        weighting: ``v -> max(0, 1.2 - v) v^2 / (v^2 + e^2)``, in units of the level that the brightest 2 % of the
+        pixels exceed; ``e`` from 0.1 to 0.3.
     changed : float
         Part of the images that ``tone``, ``sharpen`` and ``floor`` change, each drawn by itself.
     bias_field : float
@@ -73,6 +77,7 @@ class Augmentation:
     tone: float = 0.0
     sharpen: tuple[float, float] = (0.0, 0.0)
     floor: float = 0.0
+    invert: float = 0.0
     changed: float = 0.5
     bias_field: float = 0.15
     gain: float = 0.06
@@ -99,7 +104,8 @@ class Augmentation:
         # without a share of warped images, none is computed
         warped = self._warp(images, rng, self.zoom, self.shift) if self.exact < 1 else images
         shift = int(self.shift)
-        rolled = _roll(images, rng.integers(-shift, shift + 1, (batch, 2)))
+        shifts = rng.integers(-shift, shift + 1, (batch, 2))
+        rolled = _roll(images, shifts) if shifts.any() else images
         exact = torch.from_numpy(rng.random(batch) < self.exact).to(images.device)[:, None, None, None]
         images = torch.where(exact, rolled, warped)
         if self.window > 0:
@@ -110,6 +116,8 @@ class Augmentation:
             images = self._sharpen(images, rng)
         images = images * self._field(batch, size, rng, images.device)
         images = self._gamma(images, rng)
+        if self.invert > 0:
+            images = self._inverted(images, rng)
         if self.tone > 0 or self.floor > 0:
             images = self._intensities(images, rng)
         if self.phase is not None:
@@ -165,6 +173,15 @@ class Augmentation:
         response = torch.exp(torch.from_numpy(gain).to(images.device)[:, None, None, None] * square)
         changed = torch.fft.ifft2(torch.fft.fft2(images) * response)
         return changed if images.is_complex() else changed.real.clamp_min(0)
+
+    def _inverted(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        batch = len(images)
+        chosen = torch.from_numpy(rng.random(batch) < self.invert).to(images.device)[:, None, None, None]
+        edge = torch.from_numpy(rng.uniform(0.1, 0.3, batch).astype(np.float32)).to(images.device)[:, None, None, None]
+        magnitude = images.abs()
+        bright = torch.quantile(magnitude.flatten(1), 0.98, dim=1)[:, None, None, None].clamp_min(1e-12)
+        v = magnitude / bright
+        return torch.where(chosen, images * (1.2 - v).clamp_min(0) * v / (v.square() + edge.square()), images)
 
     def _intensities(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Tone curve and floor, on magnitudes relative to the image's maximum."""

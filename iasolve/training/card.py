@@ -11,9 +11,10 @@ from iasolve.networks import HVAE
 from iasolve.priors.activity import latent_activity
 from iasolve.priors.likeness import ring_statistics
 from iasolve.priors.prior import HVAEPrior
+from iasolve.training.augmentation import normalise
 from iasolve.training.config import OptimisationConfig, TrainingConfig
-from iasolve.training.data import Split, normalise
 from iasolve.training.progress import Progress
+from iasolve.training.source import ImageSource
 
 __all__ = ["card_of", "reader_card"]
 
@@ -21,7 +22,7 @@ __all__ = ["card_of", "reader_card"]
 def card_of(
     network: HVAE,
     config: TrainingConfig,
-    split: Split,
+    source: ImageSource,
     progress: Progress,
     validation: dict[str, float],
     commit: str | None,
@@ -32,22 +33,22 @@ def card_of(
     ----------
     network : HVAE
         What is exported.
-    config, split, progress
+    config, source, progress
         Of its training.
     validation : dict
         Its figures, of :func:`iasolve.training.validation.validate`.
     commit : str or None
         Of the code that trained it.
     """
-    spectrum, images = network.spectrum, normalise(split.validation)
+    spectrum, images = network.spectrum, normalise(source.validation)
     return {
         "name": config.name,
         "kind": "ia-hvae" if network.separable else "hvae",
         "normalisation": "root mean square of the image = 1",
-        "nonnegative": not spectrum.is_complex and bool(split.train.min() >= 0),
+        "nonnegative": source.nonnegative,
         "shift": config.augmentation.shift,
-        "data": _data(config, split),
-        "training": _training(config.optimisation, split, progress, commit),
+        "data": _data(config, source),
+        "training": _training(config.optimisation, source, progress, commit),
         "validation": {
             **{k: round(v, 6) for k, v in validation.items()},
             "coarse_rings": ring_statistics(spectrum, images),
@@ -63,7 +64,7 @@ def card_of(
 def reader_card(
     config: TrainingConfig,
     optimisation: OptimisationConfig,
-    split: Split,
+    source: ImageSource,
     progress: Progress,
     validation: dict[str, float],
     commit: str | None,
@@ -73,13 +74,13 @@ def reader_card(
         "name": config.name,
         "kind": "reader",
         "normalisation": "root mean square of the image = 1",
-        "data": _data(config, split),
-        "training": _training(optimisation, split, progress, commit),
+        "data": _data(config, source),
+        "training": _training(optimisation, source, progress, commit),
         "validation": {k: round(v, 6) for k, v in validation.items()},
     }
 
 
-def _data(config: TrainingConfig, split: Split) -> dict[str, Any]:
+def _data(config: TrainingConfig, source: ImageSource) -> dict[str, Any]:
     data = config.data
     return {
         "name": data.name or data.path,
@@ -88,13 +89,13 @@ def _data(config: TrainingConfig, split: Split) -> dict[str, Any]:
         "train_labels": list(data.train_labels),
         "validation_every": data.validation_every,
         "phase": asdict(data.phase) if data.phase else None,
-        "train_images": len(split.train),
-        "validation_images": len(split.validation),
+        "train_images": source.count,
+        "validation_images": len(source.validation),
     }
 
 
-def _training(o: OptimisationConfig, split: Split, progress: Progress, commit: str | None) -> dict[str, Any]:
-    device = split.train.device
+def _training(o: OptimisationConfig, source: ImageSource, progress: Progress, commit: str | None) -> dict[str, Any]:
+    device = source.device
     return {
         "images": progress.images,
         "steps_this_run": progress.steps,

@@ -11,7 +11,6 @@ from typing import Any
 from iasolve.networks import NetworkConfig, ReaderConfig
 from iasolve.training.data import Augmentation, DataConfig
 from iasolve.training.degradations import Degradation
-from iasolve.training.phase import PhaseField
 
 __all__ = ["OptimisationConfig", "ReaderTraining", "TrainingConfig", "load_config"]
 
@@ -120,7 +119,7 @@ class TrainingConfig:
         for key in ("name", "network", "data", "degradations", "optimisation"):
             if key not in data:
                 raise ValueError(f"the training configuration has no {key!r}")
-        network, images = NetworkConfig.from_dict(data["network"]), _data(data["data"])
+        network, images = NetworkConfig.from_dict(data["network"]), DataConfig.from_dict(data["data"])
         if images.phase is not None and not network.is_complex:
             raise ValueError("data.phase makes complex images: set network.is_complex = true")
         return cls(
@@ -146,13 +145,6 @@ def _reader(data: Mapping[str, Any], network: NetworkConfig, optimisation: Mappi
             f"reader.crops must lie in 0 .. 1 and reader.crop be one of {network.scales}, got {crops} and {crop}"
         )
     return ReaderTraining(architecture, settings, float(crops), int(crop))
-
-
-def _data(data: Mapping[str, Any]) -> DataConfig:
-    phase = data.get("phase")
-    found: DataConfig = _table(DataConfig, {k: v for k, v in data.items() if k != "phase"}, "data")
-    # false takes back a base's
-    return found if phase is None or phase is False else replace(found, phase=PhaseField.from_dict(phase))
 
 
 def _table(cls: type[Any], data: Mapping[str, Any], name: str) -> Any:

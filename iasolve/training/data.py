@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from iasolve.training.augmentation import Augmentation, normalise
+from iasolve.training.crops import Crops
 from iasolve.training.phase import PhaseField
 
-__all__ = ["Augmentation", "DataConfig", "Split", "find", "load_images", "load_split", "normalise"]
+__all__ = ["Augmentation", "DataConfig", "Split", "find", "load_images", "load_split", "normalise", "select"]
 
 _KINDS = ("npz", "folder", "cifar10", "fastmri")
 
@@ -45,12 +48,27 @@ class DataConfig:
         :mod:`iasolve.training.fastmri`.
     max_images : int
         Use so many images of each part, evenly spread; 0: all.
+    crops : Crops, optional
+        Cuts crops out of images of any size (``npz`` or ``folder``, uint8), anew for each draw.
+    split : str
+        With crops: key of an ``.npz`` file's array that says of each image ``"train"``, ``"validation"`` or ``"test"``.
+    group : str
+        With crops: column of ``index.csv`` in a folder, or key in an ``.npz`` file, of what must not be divided between
+        training and validation, such as the photograph that tiles were cut from.
+    test_every : int
+        With crops: every so-manieth of the groups that validation leaves is kept for tests; 0: none.
+    sources : tuple of DataConfig
+        In place of ``path``: several sources of images.
+    weight : float
+        Of a source: its share of the images drawn, relative to the other sources'.
+    augmentation : mapping
+        Of a source: what differs from the configuration's ``[augmentation]``.
     phase : PhaseField, optional
         Makes complex images of magnitudes: a new phase for each draw of a training image, a fixed one for each
         validation image.
     """
 
-    path: str
+    path: str = ""
     kind: str = "npz"
     images: str = "images"
     label: str = ""
@@ -63,6 +81,13 @@ class DataConfig:
     channels: int = 0
     size: int = 0
     max_images: int = 0
+    crops: Crops | None = None
+    split: str = ""
+    group: str = ""
+    test_every: int = 0
+    sources: tuple[DataConfig, ...] = ()
+    weight: float = 1.0
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
     phase: PhaseField | None = None
     name: str = ""
     licence: str = ""
@@ -75,6 +100,49 @@ class DataConfig:
             raise ValueError("an .npz file has no parts: data.label and data.validation_every split it")
         if self.kind == "fastmri" and self.size < 1:
             raise ValueError("data.kind = 'fastmri' needs data.size, the side that images are resampled to")
+        if bool(self.path) == bool(self.sources):
+            raise ValueError("[data] needs a path, or sources that have one each, and not both")
+        if not self.weight > 0:
+            raise ValueError(f"data.weight must be above 0, got {self.weight}")
+        if self.crops is None:
+            if self.split or self.group or self.test_every:
+                raise ValueError("data.split, data.group and data.test_every are for images that crops are cut out of")
+        elif self.kind not in ("npz", "folder") or self.size or self.max_images or self.validation_part:
+            raise ValueError(
+                "data.crops are cut out of images of kind npz or folder, "
+                "without data.size, data.max_images and data.validation_part"
+            )
+        Augmentation.from_dict(self.augmentation)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DataConfig:
+        """From the table ``[data]`` of the training configuration; refuses unknown keys by name.
+
+        Of several sources, the name, licence and citation are those of all of them, where the table has none.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ValueError(f"unknown key(s) in [data]: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        phase = values.pop("phase", None)
+        # false takes back a base's
+        if phase is not None and phase is not False:
+            values["phase"] = PhaseField.from_dict(phase)
+        if "crops" in values:
+            values["crops"] = Crops.from_dict(values["crops"])
+        values["sources"] = tuple(cls.from_dict(source) for source in values.get("sources", ()))
+        config = cls(**values)
+        if not config.sources:
+            return config
+        if any(source.sources or source.phase for source in config.sources):
+            raise ValueError("one of data.sources has sources or a phase of its own: give them in [data]")
+        texts: dict[str, Any] = {
+            key: getattr(config, key)
+            or "; ".join(dict.fromkeys(filter(None, (getattr(s, key) for s in config.sources))))
+            for key in ("name", "licence", "citation")
+        }
+        return replace(config, **texts)
 
 
 @dataclass(frozen=True)
@@ -138,18 +206,30 @@ def load_images(config: DataConfig, part: str = "", beside: Path | None = None) 
 
 def _read_npz(path: Path, config: DataConfig) -> np.ndarray:
     with np.load(path, allow_pickle=False) as data:
-        for key in filter(None, (config.images, config.label, config.index)):
-            if key not in data:
-                raise ValueError(f"{config.path} has no array {key!r}; it has {sorted(data)}")
+        keep = select(data, config)
         images = data[config.images]
-        keep = np.ones(len(images), dtype=bool)
-        if config.label and config.train_labels:
-            keep &= np.isin(data[config.label], config.train_labels)
-        if config.index and config.exclude:
-            keep &= ~np.isin(data[config.index], config.exclude)
     if images.ndim == 3:
         images = images[:, None]
     return images[keep]
+
+
+def select(data: Mapping[str, np.ndarray], config: DataConfig, *more: str) -> np.ndarray:
+    """Which images of an ``.npz`` file the configuration selects, ``(n,)`` bool.
+
+    Raises
+    ------
+    ValueError
+        When the file lacks an array that the configuration, or ``more``, names.
+    """
+    for key in filter(None, (config.images, config.label, config.index, *more)):
+        if key not in data:
+            raise ValueError(f"{config.path} has no array {key!r}; it has {sorted(data)}")
+    keep = np.ones(len(data[config.images]), dtype=bool)
+    if config.label and config.train_labels:
+        keep &= np.isin(data[config.label], config.train_labels)
+    if config.index and config.exclude:
+        keep &= ~np.isin(data[config.index], config.exclude)
+    return keep
 
 
 def load_split(config: DataConfig, beside: Path | None = None) -> Split:
@@ -160,6 +240,8 @@ def load_split(config: DataConfig, beside: Path | None = None) -> Split:
     FileNotFoundError, ValueError
         When the file or a key is missing, or nothing is left to train on.
     """
+    if config.sources or config.crops is not None:
+        raise ValueError("data with sources or crops have no images of one size: draw from open_source(config)")
     images = load_images(config, config.train_part, beside)
     held_out = torch.zeros(len(images), dtype=torch.bool)
     if not config.validation_part and config.validation_every > 0:

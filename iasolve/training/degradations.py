@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import lfilter
 from torch import Tensor
 
 from iasolve.evidence import Folded, fold
@@ -21,7 +22,7 @@ from iasolve.operators.kernels import gaussian_transfer, kernel_transfer, motion
 from iasolve.operators.masks import line_mask, point_mask
 from iasolve.spectrum import fft2, radius, ring_index, scales_of
 
-__all__ = ["Degradation", "DegradationMix"]
+__all__ = ["Degradation", "DegradationMix", "shake_kernel"]
 
 _Range = tuple[float, float]
 
@@ -71,6 +72,35 @@ def _motion_blur(rng: np.random.Generator, size: int, *, length: _Range) -> Tens
     return kernel_transfer(kernel, (size, size)).to(torch.complex64)
 
 
+def _camera_shake(rng: np.random.Generator, size: int, *, length: _Range) -> Tensor:
+    kernel = shake_kernel(_log_uniform(rng, length), rng)
+    return kernel_transfer(torch.from_numpy(kernel), (size, size)).to(torch.complex64)
+
+
+def shake_kernel(length: float, rng: np.random.Generator) -> np.ndarray:
+    """Blur of a camera that a hand moves during the exposure: the time spent at each place, of sum 1.
+
+    The path is a random walk whose velocity forgets its direction slowly; ``length`` is its larger extent in pixels.
+    ``(M, M)`` float64, ``M`` odd, the path's mean in the middle pixel, so that the image stays in its place.
+    """
+    path = np.cumsum(lfilter([1.0], [1.0, -0.94], rng.standard_normal((_SHAKES, 2)), axis=0), axis=0)
+    extent = np.ptp(path, axis=0).max()
+    path = (path - path.mean(axis=0)) * (length / max(extent, 1e-12))
+    half = math.ceil(np.abs(path).max()) + 1
+    kernel = np.zeros((2 * half + 1, 2 * half + 1))
+    below = np.floor(path).astype(int)
+    part = path - below
+    for dy in (0, 1):
+        for dx in (0, 1):
+            weight = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1])
+            np.add.at(kernel, (below[:, 0] + dy + half, below[:, 1] + dx + half), weight)
+    return kernel / kernel.sum()
+
+
+_SHAKES = 96
+"""Points of a shaken path: more than the pixels of the longest."""
+
+
 def _rings(rng: np.random.Generator, size: int, *, gain: _Range) -> Tensor:
     # Each ring has a gain of its own: nothing is taken for granted, the mean of the image included. An image's
     # amplitude falls about like 1 / k; a gain that rises as fast, or slower, leaves no scale surer than another.
@@ -90,6 +120,7 @@ _FACTORS: dict[str, Callable[..., Tensor]] = {
     "low-pass": _low_pass,
     "gaussian-blur": _gaussian_blur,
     "motion-blur": _motion_blur,
+    "camera-shake": _camera_shake,
     "rings": _rings,
     "scatter": _scatter,
 }

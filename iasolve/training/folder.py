@@ -1,7 +1,8 @@
-"""Images in a folder or in a zip of one: PNG and JPEG, flat or in a folder per class."""
+"""Images in a folder or in a zip of one: PNG, JPEG and WebP, flat or in a folder per class."""
 
 from __future__ import annotations
 
+import csv
 import io
 import zipfile
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["read_folder"]
+__all__ = ["read_column", "read_folder", "read_images"]
 
-_ENDINGS = (".png", ".jpg", ".jpeg")
+_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -36,24 +37,58 @@ def read_folder(path: Path, part: str = "", *, channels: int = 0, size: int = 0)
     ValueError
         Naming the image that cannot be read or is unlike the first, or when there is none.
     """
+    images: list[np.ndarray] = []
+    for name, pixels in read_images(path, part, channels=channels, size=size):
+        if images and pixels.shape != images[0].shape:
+            raise ValueError(
+                f"{path}: the image {name} is {pixels.shape} (C, H, W), the first one {images[0].shape}: "
+                "give size and channels to make them alike"
+            )
+        images.append(pixels)
+    return np.stack(images)
+
+
+def read_images(path: Path, part: str = "", *, channels: int = 0, size: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """Names, relative to ``path``, and pixels ``(C, H, W)`` uint8 of the images below ``path/part``, of any sizes.
+
+    Parameters and errors are those of :func:`read_folder`.
+    """
     if channels not in (0, *_MODES):
         raise ValueError(f"images have 1 or 3 channels (0: as they are), got {channels}")
-    found: list[np.ndarray] = []
+    empty = True
     for name, content in _files(path, part):
         try:
             with Image.open(io.BytesIO(content)) as image:
                 pixels = _pixels(image, channels, size)
         except (UnidentifiedImageError, OSError, ValueError) as error:
             raise ValueError(f"{path}: the image {name} cannot be used: {error}") from None
-        if found and pixels.shape != found[0].shape:
-            raise ValueError(
-                f"{path}: the image {name} is {pixels.shape} (C, H, W), the first one {found[0].shape}: "
-                "give size and channels to make them alike"
-            )
-        found.append(pixels)
-    if not found:
+        empty = False
+        yield name, pixels
+    if empty:
         raise ValueError(f"{path} holds no {', '.join(_ENDINGS)} below {part or 'it'!r}")
-    return np.stack(found)
+
+
+def read_column(path: Path, column: str) -> dict[str, str]:
+    """What the table ``index.csv`` in a folder or zip says about each file, by the name in its column ``file``.
+
+    Raises
+    ------
+    ValueError
+        When there is no such table, or it lacks a column.
+    """
+    try:
+        if path.is_dir():
+            text = (path / "index.csv").read_text(encoding="utf-8")
+        else:
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read("index.csv").decode("utf-8")
+    except (OSError, KeyError, zipfile.BadZipFile):
+        raise ValueError(f"{path} holds no index.csv, which data.group = {column!r} needs") from None
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    missing = {"file", column} - set(table.fieldnames or ())
+    if missing:
+        raise ValueError(f"{path}: index.csv has no column {', '.join(sorted(missing))}; it has {table.fieldnames}")
+    return {row["file"]: row[column] for row in table}
 
 
 def _files(path: Path, part: str) -> Iterator[tuple[str, bytes]]:

@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from iasolve.evidence import Folded
+from iasolve.training.augmentation import normalise
 from iasolve.training.commit import commit_of
 from iasolve.training.config import TrainingConfig
-from iasolve.training.data import Split, load_split, normalise
 from iasolve.training.degradations import DegradationMix
 from iasolve.training.parts import Part, part_of
 from iasolve.training.progress import Progress
 from iasolve.training.snapshot import load_snapshot, save_snapshot
+from iasolve.training.source import ImageSource, open_source
 from iasolve.training.update import Update
 
 __all__ = ["Trainer", "train"]
@@ -47,9 +47,8 @@ class Trainer:
     def __init__(self, config: TrainingConfig, folder: Path, device: str = "cpu", part: str = "hierarchy") -> None:
         self.config, self.folder, self.device = config, folder, torch.device(device)
         folder.mkdir(parents=True, exist_ok=True)
-        self.split: Split = load_split(config.data, config.folder)
-        _check_images(self.split.train, config)
-        self.split = replace(self.split, train=self.split.train.to(self.device))
+        self.source = open_source(config.data, config.augmentation, config.folder, self.device)
+        _check_images(self.source, config)
         self.part: Part = part_of(config, part)
         self.settings = o = self.part.optimisation
         torch.manual_seed(o.seed)
@@ -186,18 +185,17 @@ class Trainer:
 
     def export(self) -> Path:
         """Write the averaged weights with their card."""
-        return self.part.export(self.average, self.split, self.progress, self.commit, self.folder)
+        return self.part.export(self.average, self.source, self.progress, self.commit, self.folder)
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights on the validation images."""
-        return self.part.validate(self.average, normalise(self.split.validation).to(self.device))
+        return self.part.validate(self.average, normalise(self.source.validation).to(self.device))
 
     def _networks(self) -> dict[str, nn.Module]:
         return {"network": self.network, "average": self.average}
 
     def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
-        picks = torch.from_numpy(rng.integers(len(self.split.train), size=count))
-        return self.config.augmentation(self.split.train[picks.to(self.device)], rng)
+        return self.source.draw(count, rng)
 
     def _step(self, done: float) -> None:
         o = self.settings
@@ -290,21 +288,18 @@ _BURST = 0.2
 """Nats per dimension that a score may lie below the best one; an ELBO wanders by a quarter of that."""
 
 
-def _check_images(images: Tensor, config: TrainingConfig) -> None:
+def _check_images(source: ImageSource, config: TrainingConfig) -> None:
     n = config.network
-    if tuple(images.shape[1:]) != (n.channels, n.size, n.size):
+    if source.shape != (n.channels, n.size, n.size):
         raise ValueError(
-            f"the training images are {tuple(images.shape[1:])} (C, H, W), the network is for "
+            f"the training images are {source.shape} (C, H, W), the network is for "
             f"{(n.channels, n.size, n.size)}: change [network] size and channels, or the data"
         )
-    makes_complex = images.is_complex() or config.data.phase is not None
-    if makes_complex != n.is_complex:
+    if source.is_complex != n.is_complex:
         raise ValueError(
-            f"the training images are {'complex' if makes_complex else 'real'}, the network is for "
+            f"the training images are {'complex' if source.is_complex else 'real'}, the network is for "
             f"{'complex' if n.is_complex else 'real'} ones: change [network] is_complex, or [data] phase"
         )
-    if not torch.isfinite(images).all():
-        raise ValueError("the training images hold NaN or infinite values: remove those images first")
 
 
 def train(

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from iasolve.networks import HVAE, Reader
 from iasolve.priors.checkpoint import load_checkpoint, read_card, save_checkpoint
 from iasolve.priors.reader import load_reader, reader_beside
+from iasolve.training.augmentation import normalise
 from iasolve.training.card import card_of, reader_card
 from iasolve.training.config import OptimisationConfig, ReaderTraining, TrainingConfig
-from iasolve.training.data import Split
 from iasolve.training.objective import Objective
 from iasolve.training.progress import Progress
 from iasolve.training.reading import ReaderObjective
+from iasolve.training.source import ImageSource
 from iasolve.training.validation import validate, validate_reader
 
 __all__ = ["HierarchyPart", "Part", "ReaderPart", "part_of"]
@@ -56,7 +57,9 @@ class Part(Protocol):
     def described(self, network: nn.Module) -> dict[str, Any]:
         """What else a row of the log shows."""
 
-    def export(self, network: nn.Module, split: Split, progress: Progress, commit: str | None, folder: Path) -> Path:
+    def export(
+        self, network: nn.Module, source: ImageSource, progress: Progress, commit: str | None, folder: Path
+    ) -> Path:
         """Write the weights and their card; their path."""
 
 
@@ -138,11 +141,13 @@ class HierarchyPart:
         """``sigma_x`` of every ring."""
         return {"sigma_x": [round(float(v), 5) for v in _hvae(network).sigma_x.flatten()]}
 
-    def export(self, network: nn.Module, split: Split, progress: Progress, commit: str | None, folder: Path) -> Path:
+    def export(
+        self, network: nn.Module, source: ImageSource, progress: Progress, commit: str | None, folder: Path
+    ) -> Path:
         """``NAME.safetensors``."""
         net, path = _hvae(network), folder / f"{self.config.name}.safetensors"
-        figures = self.validate(net, _validation(split))
-        save_checkpoint(net, card_of(net, self.config, split, progress, figures, commit), path)
+        figures = self.validate(net, _validation(source))
+        save_checkpoint(net, card_of(net, self.config, source, progress, figures, commit), path)
         return path
 
 
@@ -214,11 +219,13 @@ class ReaderPart:
         """Nothing."""
         return {}
 
-    def export(self, network: nn.Module, split: Split, progress: Progress, commit: str | None, folder: Path) -> Path:
+    def export(
+        self, network: nn.Module, source: ImageSource, progress: Progress, commit: str | None, folder: Path
+    ) -> Path:
         """``NAME.reader.safetensors``."""
         net, path = _reader(network), folder / f"{self.config.name}.reader.safetensors"
-        figures = self.validate(net, _validation(split))
-        save_checkpoint(net, reader_card(self.config, self.optimisation, split, progress, figures, commit), path)
+        figures = self.validate(net, _validation(source))
+        save_checkpoint(net, reader_card(self.config, self.optimisation, source, progress, figures, commit), path)
         return path
 
 
@@ -230,10 +237,8 @@ def _fitting(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], leave: tup
     return {k: v for k, v in theirs.items() if k not in leave and k in own and own[k].shape == v.shape}
 
 
-def _validation(split: Split) -> Tensor:
-    from iasolve.training.data import normalise
-
-    return normalise(split.validation).to(split.train.device)
+def _validation(source: ImageSource) -> Tensor:
+    return normalise(source.validation).to(source.device)
 
 
 def _hvae(network: nn.Module) -> HVAE:

@@ -243,8 +243,8 @@ def test_the_rate_decays_and_steps_that_are_not_finite_are_skipped(folder):
         rates.append(float(trainer.update.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([3e-3, 3e-3, 1.5e-3, 1.5e-4])
     before = [p.detach().clone() for p in trainer.network.parameters()]
-    good = trainer.split.train.clone()
-    trainer.split.train[:] = math.nan
+    good = trainer.source.train.clone()
+    trainer.source.train[:] = math.nan
     trainer.update.means()
     trainer._step(0.0)
     assert int(trainer.update.skipped) == 1
@@ -252,7 +252,7 @@ def test_the_rate_decays_and_steps_that_are_not_finite_are_skipped(folder):
     for old, new in zip(before, trainer.network.parameters(), strict=True):
         assert torch.equal(old, new)
     # it left nothing behind, the tracked noise level included: the next good step goes on from there
-    trainer.split.train.copy_(good)
+    trainer.source.train.copy_(good)
     trainer._step(0.0)
     assert all(math.isfinite(v) for v in trainer.update.means().values())
 
