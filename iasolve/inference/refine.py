@@ -228,7 +228,7 @@ class _Refinement:
 
     def _iterates(self, part: Part) -> list[list[Tensor]]:
         """Values of the part's latents among which the best is to be found."""
-        if len(part.blocks) == 1:
+        if self.steps.blocks != "latent":
             span = slice(part.first, part.end)
             starts = [Gaussian(z, w) for z, w in zip(self.latents[span], self.log_widths[span], strict=True)]
             return self._walk(part, part.blocks[0], self.done, starts)
@@ -258,7 +258,7 @@ class _Refinement:
         count = max(plan.steps)
         for step in range(count):
             variables = [v.requires_grad_(True) for v in moving.tensors(rule.trial)]
-            name = None if part.scale is not None and len(part.blocks) == 1 else block.start - part.first
+            name = None if self.steps.blocks == "scale" and part.scale is not None else block.start - part.first
             draw = objective.fresh(step, name, *part.label, base=part.first)
             with torch.enable_grad():
                 choose = moving.chooser(variables, block.start)
