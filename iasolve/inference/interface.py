@@ -260,6 +260,12 @@ class Result(Generic[Array]):
     seed: int
     seconds: float
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from iasolve.report import result_html
+
+        return result_html(self)
+
 
 _PER_IMAGE = ("image", "std", "sigma", "gain", "improved", "likeness", "distance")
 
