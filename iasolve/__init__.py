@@ -10,9 +10,15 @@ The names below are imported when they are first used, so that ``import iasolve`
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_beside = Path(__file__).parents[1]
+if (_beside / "operators" / "registry.py").is_file() and (_beside / "pyproject.toml").is_file():
+    # a checkout, where operators and recipes lie beside this folder: it runs as it is, with python -m iasolve
+    __path__.append(str(_beside))
 
 if TYPE_CHECKING:
     from iasolve import operators

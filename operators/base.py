@@ -101,9 +101,9 @@ def as_tensor(values: Tensor | np.ndarray) -> Tensor:
         return values.resolve_conj().resolve_neg()
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise ValueError(
-            f"a masked array of shape {values.shape} with {np.ma.count_masked(values)} masked value(s), expected plain "
-            "values: for missing pixels pass array.filled(0) with the operator PixelMask(~array.mask, shape), or fill "
-            "them yourself"
+            f"a masked array of shape {values.shape} with {int(np.ma.getmaskarray(values).sum())} masked value(s), "
+            "expected plain values: for missing pixels pass array.filled(0) with the operator PixelMask(~array.mask, "
+            "shape), or fill them yourself"
         )
     array = np.asarray(values)
     if array.dtype.kind not in "biufc":

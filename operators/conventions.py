@@ -128,8 +128,8 @@ def check_kspace_order(kspace: Tensor | np.ndarray) -> None:
     if corner > _MARGIN * middle:
         raise ValueError(
             f"k-space of shape {tuple(values.shape)} has {corner:.0%} of its energy about index (0, 0) and "
-            f"{middle:.0%} about the middle, ({values.shape[-2] // 2}, {values.shape[-1] // 2}), where DC is expected: pass "
-            "numpy.fft.fftshift(kspace, axes=(-2, -1)), or solve with FourierTransform(shape, centred=False)"
+            f"{middle:.0%} about the middle, ({values.shape[-2] // 2}, {values.shape[-1] // 2}), where DC is expected: "
+            "pass numpy.fft.fftshift(kspace, axes=(-2, -1)), or solve with FourierTransform(shape, centred=False)"
         )
 
 

@@ -89,8 +89,8 @@ for axis, (title, values) in zip(axes, panels, strict=True):
 plt.show()
 
 # %%
-# With four views the image looks like a head, because the prior knows heads. It is not *this* head: the error bar is
-# large everywhere, and that is the honest answer.
+# Four views decide little of this head: too many images have the same four sets of sums. The error bar is large
+# everywhere, and that is the honest answer. Eighteen views are enough.
 #
 # What can go wrong
 # -----------------

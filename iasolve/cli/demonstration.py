@@ -211,6 +211,7 @@ def _solve(
     for method in _METHODS:
         first = "zero-filled" if method == "input" and isinstance(operator, KSpaceMask) else method
         row.append(Panel(pictures[method][k, 0].numpy(), f"{first}, {scores[method]['psnr'][k]:.1f} dB", 0.0, high))
+    assert solved.std is not None
     spread = solved.std[k, 0].numpy()
     row.append(Panel(spread, "error bar (std)", 0.0, float(np.percentile(spread, 99.9)), "magma"))
     return result, row

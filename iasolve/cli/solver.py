@@ -189,7 +189,7 @@ class Solver:
                 "in the file's units; nothing can be told of an image below so much noise"
             )
 
-    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result:
+    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result[Any]:
         assert self.task.operator is not None
         kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
         operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
@@ -214,7 +214,7 @@ class Solver:
             "Choose another --prior"
         )
 
-    def _phase(self, result: Result) -> list[str]:
+    def _phase(self, result: Result[Any]) -> list[str]:
         """A warning where an image with phase was taken for a real one."""
         if not isinstance(result, Reconstruction):
             return []
@@ -227,7 +227,7 @@ class Solver:
             "images: what has phase is lost. Leave out --phase none, or remove the phase first"
         ]
 
-    def _report(self, source: Source, result: Result, unit: float, notes: list[str]) -> dict[str, Any]:
+    def _report(self, source: Source, result: Result[Any], unit: float, notes: list[str]) -> dict[str, Any]:
         like = source.like
 
         def each(values: Any) -> list[Any]:

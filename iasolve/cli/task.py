@@ -50,5 +50,5 @@ class Task:
     read: Callable[[Path], Source]
     operator: Callable[[Source, Shape, torch.dtype], LinearOperator] | None
     asked: Mapping[str, Any] = field(default_factory=dict)
-    solve: Callable[..., Result] | None = None
+    solve: Callable[..., Result[Any]] | None = None
     files: Callable[[], Mapping[str, Path]] = dict

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.operator_likelihood import TOLERANCE
+from iasolve.operators.conventions import check_batch_size
 from iasolve.recipe import Recipe
 
 __all__ = [
@@ -99,7 +100,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.fit not in ("canvas", "field-of-view"):
             raise ValueError(f"fit must be 'canvas' or 'field-of-view', got {self.fit!r}")
-        for name, least in (("seed", 0), ("batch_size", 1), ("iterations", 1), ("tolerance", 0)):
+        check_batch_size(self.batch_size)
+        for name, least in (("seed", 0), ("iterations", 1), ("tolerance", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not value >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value!r}")
@@ -257,6 +259,12 @@ class Result(Generic[Array]):
     chosen: str
     seed: int
     seconds: float
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from iasolve.report import result_html
+
+        return result_html(self)
 
 
 _PER_IMAGE = ("image", "std", "sigma", "gain", "improved", "likeness", "distance")

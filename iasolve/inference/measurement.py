@@ -13,9 +13,11 @@ from iasolve.inference.interface import NonFiniteError, Options, UnlikePriorWarn
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
+from iasolve.noise_level import estimate_noise
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
-from iasolve.operators.noise import NoiseModel
+from iasolve.operators.conventions import check_not_zero
+from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
 from iasolve.spectrum import ifft2
@@ -76,6 +78,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
             f"the operator's support() is {tuple(support.shape)} {support.dtype}, expected boolean "
             f"{tuple(operator.in_shape[1:])}, True where images may be other than 0, or None"
         )
+    check_not_zero(operator)
     if not bool(torch.isfinite(y).all()):
         bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
@@ -90,6 +93,11 @@ def whitened(
     found: list[tuple[Tensor, LinearOperator, float | None]]
     if noise is None:
         found = [(flat, operator, None)]
+        if operator.codomain == "image" and operator.transfer() is not None and min(flat.shape[-2:]) >= 8:
+            models = [estimate_noise(item, operator) for item in flat]
+            if not all(isinstance(model, GaussianNoise) for model in models):
+                each = [model.whitened(item, operator) for model, item in zip(models, flat, strict=True)]
+                found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]
     elif getattr(noise, "follows_measurement", False):
         each = [noise.whitened(item, operator) for item in flat]
         found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]

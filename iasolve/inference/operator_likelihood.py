@@ -139,7 +139,9 @@ class OperatorLikelihood:
         self.operator, self.y, self.iterations, self.tolerance = operator, y, iterations, tolerance
         self.gram = operator.gram
         self.is_complex = operator.is_complex
-        floor = 1e-3 * y.abs().square().flatten(1).mean(1).sqrt()
+        level = y.abs().square().flatten(1).mean(1).sqrt()
+        # of a blank measurement, a thousandth of an image
+        floor = 1e-3 * level.where(level > 0, 1.0)
         self.sigma = torch.maximum(sigma, floor)
         # weight of |y - A x|^2 in the exponent, and of |x - x0|^2_V
         self.weight = 1 / self.sigma.square() / (1.0 if y.is_complex() else 2.0)

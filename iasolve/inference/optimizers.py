@@ -6,12 +6,16 @@ A point is one row an image, ``(B, D)``, in units of a step. New rules go into :
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["LBFGS", "OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "Plan"]
+from iasolve.networks import Gaussian
+from iasolve.priors.hierarchy import Node
+
+__all__ = ["LBFGS", "OPTIMIZERS", "Adam", "GradientDescent", "Optimizer", "Plan", "Variables"]
 
 
 MEMORY = 12
@@ -47,6 +51,49 @@ class Plan(NamedTuple):
     def per_value(self, numbers: list[float]) -> Tensor:
         """One number a block for each of its values, ``(D,)``."""
         return torch.cat([self.start.new_full((size,), x) for size, x in zip(self.blocks, numbers, strict=True)])
+
+
+class Variables:
+    """What moves, a latent or its offset from the posterior, and its units: a step is counted in them."""
+
+    def __init__(self, starts: list[Gaussian], offsets: list[Tensor] | None, covered: list[Tensor | None]) -> None:
+        self.posteriors, self.offsets = starts, offsets is not None
+        self.starts = [q.mean for q in starts] if offsets is None else offsets
+        self.units = [q.std if offsets is None else torch.ones_like(q.mean) for q in starts]
+        self.covered = [
+            torch.ones((), device=q.mean.device) if c is None else c for q, c in zip(starts, covered, strict=True)
+        ]
+
+    def chooser(self, variables: list[Tensor], first: int) -> Callable[[Node], Gaussian]:
+        """The posteriors of the block's latents; later ones are completed in the context at hand."""
+
+        def choose(node: Node) -> Gaussian:
+            place = node.number - first
+            if place >= len(variables):
+                return node.posterior
+            mean = variables[place]
+            if self.offsets:
+                mean = node.posterior.mean + node.posterior.std * mean
+            return Gaussian(mean, self.posteriors[place].log_std)
+
+        return choose
+
+    def scaled(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients in units of a step; nothing of tiles that the guess does not cover."""
+        return [g * unit * c for g, unit, c in zip(gradients, self.units, self.covered, strict=True)]
+
+    def flat(self, tensors: list[Tensor], tiles: int) -> Tensor:
+        """One row an image."""
+        return torch.cat([t.reshape(-1, tiles * t[0].numel()) for t in tensors], 1)
+
+    def tensors(self, points: Tensor) -> list[Tensor]:
+        """What points stand for."""
+        out, place = [], 0
+        for start, unit in zip(self.starts, self.units, strict=True):
+            size = unit.numel() // len(points)
+            out.append(start + unit * points[:, place : place + size].reshape(unit.shape))
+            place += size
+        return out
 
 
 class Optimizer(Protocol):

@@ -45,7 +45,9 @@ __all__ = [
     "SHIFTS",
     "Estimate",
     "Guess",
+    "by_scale",
     "descend",
+    "finest_scales",
     "first_guess",
     "half_quadratic",
     "levels",
@@ -107,6 +109,23 @@ class Guess(NamedTuple):
     def offsets(self) -> list[Tensor]:
         """What each latent lies off its posterior's mean, in that posterior's standard deviations."""
         return [(z - q.mean) / q.std for z, q in zip(self.latents, self.posteriors, strict=True)]
+
+
+def finest_scales(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
+    """Index of the finest scale of the guess, ``(B,)``; without encoder, latents of all scales are refined."""
+    if recipe.guess.stop == "auto":
+        return problem.stop
+    scales = prior.spectrum.scales
+    index = len(scales) - 1 if recipe.guess.stop in ("all", "none") else scales.index(int(recipe.guess.stop))
+    return torch.full_like(problem.stop, index)
+
+
+def by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
+    """Something of each latent, scale by scale; of none, nothing."""
+    if not latents:
+        return []
+    rest = iter(latents)
+    return [[next(rest) for _ in prior.layers(index)] for index in range(len(prior.spectrum.scales))]
 
 
 def descend(prior: Prior, features: list[Tensor] | None, stop: Tensor, choose: Choice = posterior_mean) -> Guess:

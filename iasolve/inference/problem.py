@@ -121,6 +121,10 @@ def pose(
     """
     size = prior.spectrum.size
     height, width = operator.in_shape[1:]
+    # squares of values about 1e-12 underflow; a power of 2 changes no digit
+    peak = y.abs().flatten(1).amax(1)
+    unit = torch.where(peak > 0, torch.exp2(torch.floor(torch.log2(peak))), 1.0)
+    y, sigma = y / unit.reshape(-1, *([1] * (y.ndim - 1))), sigma / unit
     geometry: Geometry
     grid = (height, width)
     if whole:
@@ -185,7 +189,7 @@ def pose(
     levels = torch.arange(len(prior.spectrum.scales), device=y.device)
     stop = torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
     seen = Evidence(geometry.cut(image), profile.repeat_interleave(geometry.tiles, dim=0))
-    return Problem(geometry, likelihood, variance, seen, gain, stop, crop, power, rings, posterior, direct)
+    return Problem(geometry, likelihood, variance, seen, gain * unit, stop, crop, power, rings, posterior, direct)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -259,7 +263,11 @@ def gain_diagonal(folded: Folded, power: Tensor, iterations: int = 40) -> Tensor
     value2 = folded.value.real.square() + folded.value.imag.square()
     power = power.expand_as(value2)
     # start from the best measured bins only: where a blur has all but removed the signal, y^ is amplified noise
-    best = folded.variance <= 4 * folded.variance.amin(dim=(-2, -1), keepdim=True)
+    # and not from bins that are exactly empty, as after zero-filled interpolation, while the image lies elsewhere
+    strong = power >= 0.1 * power.mean(dim=(-2, -1), keepdim=True)
+    lowest = folded.variance.where(strong, torch.inf).amin(dim=(-2, -1), keepdim=True)
+    lowest = lowest.where(torch.isfinite(lowest), folded.variance.amin(dim=(-2, -1), keepdim=True))
+    best = folded.variance <= 4 * lowest
     noise = torch.where(best, folded.variance, torch.zeros_like(folded.variance))
     whole = (value2 * best).flatten(1).sum(1)
     energy = whole - (noise * best).flatten(1).sum(1)
@@ -314,7 +322,8 @@ def gain_general(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tens
     squared = matched(squared)
     for _ in range(_ROUNDS if bool(faint.any()) else 0):
         squared = torch.where(faint, matched(squared), squared)
-    return squared.sqrt()
+    # of a blank measurement, any
+    return squared.sqrt().where(energy > 0, 1.0)
 
 
 _FAINT, _ROUNDS = 0.1, 4

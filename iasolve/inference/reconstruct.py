@@ -29,6 +29,7 @@ from iasolve.inference.solve import solve
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
+from iasolve.operators.conventions import check_kspace_order
 from iasolve.operators.fourier import KSpaceMask
 from iasolve.operators.masks import acceleration
 from iasolve.operators.noise import GaussianNoise
@@ -148,6 +149,8 @@ def reconstruct(
             f"expected complex k-space (coils, H, W) or (slices, coils, H, W), got shape {tuple(volume.shape)}, "
             f"{volume.dtype}; a single coil is an axis of length 1: kspace[None]"
         )
+    check_kspace_order(volume)
+    check_kspace_order(volume)
     if prior.channels != 1:
         raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
     stack = volume[None] if volume.ndim == 3 else volume

@@ -20,23 +20,25 @@ every context. The objective is the same function of the latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from iasolve.inference.interface import Watch
+from iasolve.inference.interface import ScaleReport, Watch
 from iasolve.inference.likelihood import Solution
-from iasolve.inference.objective import Drawn, Objective
-from iasolve.inference.optimizers import OPTIMIZERS, Plan
+from iasolve.inference.objective import Drawn, Noise, Objective, data_term
+from iasolve.inference.optimizers import OPTIMIZERS, Plan, Variables
 from iasolve.inference.passes import Guess, descend
+from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian
+from iasolve.priors import Prior
 from iasolve.priors.hierarchy import START, Hierarchy, Node, Prefix, posterior_mean, values
-from iasolve.recipe import Steps
+from iasolve.recipe import Recipe, Steps
 
-__all__ = ["Candidate", "Judgement", "Part", "Variables", "better", "judge", "parts_of", "refine", "steps_of"]
+__all__ = ["Candidate", "Improved", "Judgement", "Part", "better", "improve", "judge", "parts_of", "refine", "steps_of"]
 
 T = TypeVar("T")
 
@@ -226,7 +228,7 @@ class _Refinement:
 
     def _iterates(self, part: Part) -> list[list[Tensor]]:
         """Values of the part's latents among which the best is to be found."""
-        if len(part.blocks) == 1:
+        if self.steps.blocks != "latent":
             span = slice(part.first, part.end)
             starts = [Gaussian(z, w) for z, w in zip(self.latents[span], self.log_widths[span], strict=True)]
             return self._walk(part, part.blocks[0], self.done, starts)
@@ -256,7 +258,7 @@ class _Refinement:
         count = max(plan.steps)
         for step in range(count):
             variables = [v.requires_grad_(True) for v in moving.tensors(rule.trial)]
-            name = None if part.scale is not None and len(part.blocks) == 1 else block.start - part.first
+            name = None if self.steps.blocks == "scale" and part.scale is not None else block.start - part.first
             draw = objective.fresh(step, name, *part.label, base=part.first)
             with torch.enable_grad():
                 choose = moving.chooser(variables, block.start)
@@ -276,44 +278,56 @@ class _Refinement:
         ]
 
 
-class Variables:
-    """What moves, a latent or its offset from the posterior, and its units: a step is counted in them."""
+class Improved(NamedTuple):
+    """The best of what was tried, what it did at every scale, and whether it is better than the first guess."""
 
-    def __init__(self, starts: list[Gaussian], offsets: list[Tensor] | None, covered: list[Tensor | None]) -> None:
-        self.posteriors, self.offsets = starts, offsets is not None
-        self.starts = [q.mean for q in starts] if offsets is None else offsets
-        self.units = [q.std if offsets is None else torch.ones_like(q.mean) for q in starts]
-        self.covered = [
-            torch.ones((), device=q.mean.device) if c is None else c for q, c in zip(starts, covered, strict=True)
+    guess: Guess
+    scales: list[ScaleReport[Tensor]]
+    improved: Tensor
+
+
+def improve(
+    problem: Problem,
+    prior: Prior,
+    recipe: Recipe,
+    readings: tuple[Guess, Guess | None],
+    stop: Tensor,
+    noise: Noise,
+    reported: bool,
+    watch: Watch,
+) -> Improved:
+    """The better of first guess and further passes, and the recipe's steps from there where they pay."""
+    first, again = readings
+    tiles, scales, steps = problem.geometry.tiles, prior.spectrum.scales, recipe.steps
+    if not (reported or recipe.takes_steps or again is not None):
+        return Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
+    term = data_term(problem, prior, [steps.beta_at(scale) for scale in scales])
+    kind = steps.objective if recipe.takes_steps or again is None else "map"
+
+    def objective(guess: Guess) -> Objective:
+        return Objective(prior, Hierarchy(prior, len(stop), guess.features, stop), term, kind, noise, tiles)
+
+    judging = objective(first)
+    parts = parts_of(judging.hierarchy, steps.blocks, prior.separable)
+
+    def candidate(guess: Guess) -> Candidate:
+        widths = [q.log_std for q in guess.posteriors]
+        return Candidate(guess, widths, judge(judging, parts, guess, widths))
+
+    begin = best = candidate(first)
+    if again is not None:
+        best = better(best, candidate(again), tiles)
+    counts = [0] * len(judging.hierarchy.layers)
+    if recipe.takes_steps:
+        counts = steps_of(judging.hierarchy, steps)
+        best = better(best, refine(objective(best.guess), parts, best, steps, watch), tiles)
+    rows: list[ScaleReport[Tensor]] = []
+    if reported:
+        misfit = term.misfit(best.guess.contributions)
+        taken = dict(zip(judging.hierarchy.scale_of, counts, strict=True))
+        before, after = begin.judgement.shares, best.judgement.shares
+        rows = [
+            {"scale": scale, "steps": taken[n], "before": before[n], "after": after[n], "misfit": misfit[n]}
+            for n, scale in enumerate(scales)
         ]
-
-    def chooser(self, variables: list[Tensor], first: int) -> Callable[[Node], Gaussian]:
-        """The posteriors of the block's latents; later ones are completed in the context at hand."""
-
-        def choose(node: Node) -> Gaussian:
-            place = node.number - first
-            if place >= len(variables):
-                return node.posterior
-            mean = variables[place]
-            if self.offsets:
-                mean = node.posterior.mean + node.posterior.std * mean
-            return Gaussian(mean, self.posteriors[place].log_std)
-
-        return choose
-
-    def scaled(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients in units of a step; nothing of tiles that the guess does not cover."""
-        return [g * unit * c for g, unit, c in zip(gradients, self.units, self.covered, strict=True)]
-
-    def flat(self, tensors: list[Tensor], tiles: int) -> Tensor:
-        """One row an image."""
-        return torch.cat([t.reshape(-1, tiles * t[0].numel()) for t in tensors], 1)
-
-    def tensors(self, points: Tensor) -> list[Tensor]:
-        """What points stand for."""
-        out, place = [], 0
-        for start, unit in zip(self.starts, self.units, strict=True):
-            size = unit.numel() // len(points)
-            out.append(start + unit * points[:, place : place + size].reshape(unit.shape))
-            place += size
-        return out
+    return Improved(best.guess, rows, lower(best.judgement.total, begin.judgement.total))

@@ -29,18 +29,27 @@ from iasolve.inference.interface import (
 )
 from iasolve.inference.likelihood import Solves
 from iasolve.inference.measurement import Measurement, check, likeness_of, warn_signed, warn_unlike, whitened
-from iasolve.inference.objective import Noise, Objective, data_term
-from iasolve.inference.passes import SHIFTS, Guess, first_guess, moves, read_again, read_image, read_whole
+from iasolve.inference.objective import Noise
+from iasolve.inference.passes import (
+    SHIFTS,
+    by_scale,
+    finest_scales,
+    first_guess,
+    moves,
+    read_again,
+    read_image,
+    read_whole,
+)
 from iasolve.inference.problem import Problem, pose
-from iasolve.inference.refine import Candidate, better, judge, lower, parts_of, refine, steps_of
+from iasolve.inference.refine import improve
 from iasolve.inference.sampling import Samples, draw_samples
 from iasolve.operators.base import LinearOperator, as_tensor
+from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
-from iasolve.priors.hierarchy import Hierarchy
 from iasolve.recipe import Recipe, load_recipe
 
-__all__ = ["Improved", "improve", "solve"]
+__all__ = ["solve"]
 
 
 @overload
@@ -94,7 +103,8 @@ def solve(
     noise : NoiseModel, optional
         Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`; any other model is brought
         to white noise first (``noise.whitened``), and the result's ``sigma`` is then that of the white noise.
-        Without it the level is estimated from ``y`` and reported.
+        Without it the level is estimated from ``y`` and reported; of images, a level for each ring of frequencies where
+        they differ (:func:`iasolve.noise_level.estimate_noise`), and ``sigma`` is then their root mean square.
     recipe : str, path or Recipe, optional
         Name of a ready recipe, a TOML file, or a recipe; without it the ready one that is made for the operator
         (:meth:`iasolve.Recipe.for_operator`; the result says which).
@@ -117,6 +127,9 @@ def solve(
     NonFiniteError
         When the solution is not finite.
     """
+    check_operator_kind(operator)
+    if not hasattr(prior, "spectrum"):
+        raise TypeError(f"the prior is {prior!r}, expected a prior, as iasolve.load_prior returns it by name")
     asked = Options(**options)
     if noise is not None and not hasattr(noise, "whitened"):
         raise TypeError(f"noise must be a noise model, as in noise=GaussianNoise(0.1), got {noise!r}")
@@ -193,7 +206,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         improved=first.improved,
         likeness=likeness,
         distance=distance,
-        offsets=_by_scale(prior, first.offsets),
+        offsets=by_scale(prior, first.offsets),
         solver=None
         if residual is None
         else {
@@ -231,7 +244,7 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     if reads and not (recipe.takes_steps or recipe.samples):
         return _read_view(batch, prior, recipe, options, number, watch)
     problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
-    stop = _stops(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
+    stop = finest_scales(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
     nonnegative = options.nonnegative and prior.nonnegative
 
@@ -304,75 +317,3 @@ def _read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Option
         ]
     idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
     return _View(problem, found.image, image, None, None, rows, idle, [], problem.likelihood.solves)
-
-
-class Improved(NamedTuple):
-    """The best of what was tried, what it did at every scale, and whether it is better than the first guess."""
-
-    guess: Guess
-    scales: list[ScaleReport[Tensor]]
-    improved: Tensor
-
-
-def improve(
-    problem: Problem,
-    prior: Prior,
-    recipe: Recipe,
-    readings: tuple[Guess, Guess | None],
-    stop: Tensor,
-    noise: Noise,
-    reported: bool,
-    watch: Watch,
-) -> Improved:
-    """The better of first guess and further passes, and the recipe's steps from there where they pay."""
-    first, again = readings
-    tiles, scales, steps = problem.geometry.tiles, prior.spectrum.scales, recipe.steps
-    if not (reported or recipe.takes_steps or again is not None):
-        return Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
-    term = data_term(problem, prior, [steps.beta_at(scale) for scale in scales])
-    kind = steps.objective if recipe.takes_steps or again is None else "map"
-
-    def objective(guess: Guess) -> Objective:
-        return Objective(prior, Hierarchy(prior, len(stop), guess.features, stop), term, kind, noise, tiles)
-
-    judging = objective(first)
-    parts = parts_of(judging.hierarchy, steps.blocks, prior.separable)
-
-    def candidate(guess: Guess) -> Candidate:
-        widths = [q.log_std for q in guess.posteriors]
-        return Candidate(guess, widths, judge(judging, parts, guess, widths))
-
-    begin = best = candidate(first)
-    if again is not None:
-        best = better(best, candidate(again), tiles)
-    counts = [0] * len(judging.hierarchy.layers)
-    if recipe.takes_steps:
-        counts = steps_of(judging.hierarchy, steps)
-        best = better(best, refine(objective(best.guess), parts, best, steps, watch), tiles)
-    rows: list[ScaleReport[Tensor]] = []
-    if reported:
-        misfit = term.misfit(best.guess.contributions)
-        taken = dict(zip(judging.hierarchy.scale_of, counts, strict=True))
-        before, after = begin.judgement.shares, best.judgement.shares
-        rows = [
-            {"scale": scale, "steps": taken[n], "before": before[n], "after": after[n], "misfit": misfit[n]}
-            for n, scale in enumerate(scales)
-        ]
-    return Improved(best.guess, rows, lower(best.judgement.total, begin.judgement.total))
-
-
-def _by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
-    """Something of each latent, scale by scale; of none, nothing."""
-    if not latents:
-        return []
-    rest = iter(latents)
-    return [[next(rest) for _ in prior.layers(index)] for index in range(len(prior.spectrum.scales))]
-
-
-def _stops(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
-    """Index of the finest scale of the guess, ``(B,)``; without encoder, latents of all scales are refined."""
-    if recipe.guess.stop == "auto":
-        return problem.stop
-    scales = prior.spectrum.scales
-    index = len(scales) - 1 if recipe.guess.stop in ("all", "none") else scales.index(int(recipe.guess.stop))
-    return torch.full_like(problem.stop, index)

@@ -142,11 +142,10 @@ class Reader(nn.Module):
         self.decoder = nn.ModuleList(_blocks(width[i], config.blocks[i], embedding) for i in levels)
         self.tail = _conv(width[0], config.real_channels, 0.01)
         # the log of the error over the Wiener posterior's, at frequencies that the data determine and others
-        self.error = nn.Sequential(
-            nn.Linear(embedding + width[-1], embedding), nn.SiLU(), nn.Linear(embedding, 2 * config.channels * scales)
-        )
-        nn.init.zeros_(self.error[2].weight)
-        nn.init.zeros_(self.error[2].bias)
+        last = nn.Linear(embedding, 2 * config.channels * scales)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.error = nn.Sequential(nn.Linear(embedding + width[-1], embedding), nn.SiLU(), last)
         self.register_buffer("power", torch.ones(config.channels, config.size, config.size))
         self.power: Tensor
 

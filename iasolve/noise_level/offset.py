@@ -18,6 +18,7 @@ _WIDTH = 1.5  # standard deviation of the smoothing, pixels
 _DARKEST = 0.01  # share of pixels that are taken for the floor
 _NORMAL = 2.3263  # of a normal distribution's lowest hundredth
 _SIGNIFICANT = 4.0  # smoothed noise levels
+_ALIASES = 0.12  # of the range of an image with missing frequencies
 
 
 def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | SpectralNoise) -> float:
@@ -43,7 +44,8 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     Returns
     -------
     float
-        In the image's units. 0 where the image goes no further below zero than four levels of the smoothed noise, for
+        In the image's units. 0 where the image goes no further below zero than four levels of the smoothed noise (and,
+        where frequencies are missing, an eighth of its range, which aliases reach), for
         operators that lose a constant (high-pass), and for blank images.
 
     Raises
@@ -80,7 +82,10 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     values = smooth.flatten()
     lowest = float(values.kthvalue(max(1, math.ceil(_DARKEST * values.numel()))).values)
     floor = lowest + _NORMAL * left
-    return unit * floor if lowest < -_SIGNIFICANT * left - 1e-6 else 0.0
+    # missing frequencies make ringing and aliases, which go below zero without any offset
+    missing = bool((transfer.abs() < 1e-3 * constant).any())
+    doubt = _ALIASES * float(values.max() - values.min()) if missing else 1e-6
+    return unit * floor if lowest < -_SIGNIFICANT * left - doubt else 0.0
 
 
 def _window(shape: tuple[int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from iasolve.files.atomic import atomic_write
-from iasolve.networks import HVAE, NetworkConfig
+from iasolve.networks import HVAE, NetworkConfig, Reader
 from iasolve.tables import Amount, FileName, Flag, Text, described
 
 __all__ = [
@@ -70,12 +70,12 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save_checkpoint(network: HVAE, card: dict[str, Any], path: Path) -> None:
+def save_checkpoint(network: HVAE | Reader, card: dict[str, Any], path: Path) -> None:
     """Write ``path`` (``NAME.safetensors``, weights in half precision) and ``NAME.json``.
 
     Parameters
     ----------
-    network : HVAE
+    network : HVAE or Reader
         Its parameters are stored as float16, its statistics (buffers) as float32.
     card : dict
         Everything but the architecture, the format and the hash, which are added here.

@@ -83,7 +83,7 @@ def part_of(config: TrainingConfig, name: str) -> Part:
 class HierarchyPart:
     """The IA-HVAE, or its vanilla twin."""
 
-    logged = ("total", "elbo", "kl", "amortization", "guess", "mse")
+    logged: tuple[str, ...] = ("total", "elbo", "kl", "amortization", "guess", "mse")
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config, self.optimisation = config, config.optimisation
@@ -154,7 +154,7 @@ class HierarchyPart:
 class ReaderPart:
     """The reader."""
 
-    logged = ("total", "error", "spread", "mse")
+    logged: tuple[str, ...] = ("total", "error", "spread", "mse")
 
     def __init__(self, config: TrainingConfig, settings: ReaderTraining) -> None:
         self.config, self.settings, self.optimisation = config, settings, settings.optimisation

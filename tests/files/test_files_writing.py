@@ -28,7 +28,8 @@ def test_can_carry():
     medical = (".nii", ".nii.gz", ".mat", ".cfl")
     assert files.suffixes_for(np.complex64) == (".tif", ".tiff", ".npy", ".npz", *medical)
     assert files.suffixes_for(np.float32, pages=4) == (".tif", ".tiff", ".npy", ".npz", *medical, ".h5", ".hdf5")
-    assert files.suffixes_for("uint8", channels=3, alpha=True) == (".png", ".tif", ".tiff", ".npy", ".npz", ".mat")
+    suffixes = (".png", ".webp", ".tif", ".tiff", ".npy", ".npz", ".mat")
+    assert files.suffixes_for("uint8", channels=3, alpha=True) == suffixes
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64, np.int16])

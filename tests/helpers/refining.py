@@ -7,8 +7,7 @@ from iasolve.inference.interface import Options, Watch
 from iasolve.inference.objective import ImageTerm, Noise, Objective, data_term
 from iasolve.inference.passes import descend, first_guess
 from iasolve.inference.problem import pose
-from iasolve.inference.refine import Candidate, judge, parts_of, refine
-from iasolve.inference.solve import improve
+from iasolve.inference.refine import Candidate, improve, judge, parts_of, refine
 from iasolve.networks import Gaussian
 from iasolve.priors.hierarchy import START, Hierarchy, values
 

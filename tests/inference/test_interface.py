@@ -217,3 +217,10 @@ def test_inference_is_a_house_of_at_most_seventeen_short_files():
     assert len(files) <= 17
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert not {name: count for name, count in lengths.items() if count > 350}
+
+
+def test_a_notebook_shows_a_result():
+    result = solve(measured(1), Identity(SHAPE), tiny_prior(), noise=NOISE, warn=False)
+    page = result._repr_html_()
+    assert "data:image/png;base64," in page
+    assert "denoise" in page

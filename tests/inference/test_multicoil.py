@@ -1,7 +1,6 @@
 """Multi-coil k-space posed as a problem and reconstructed: maps, phase, compression, whitening, slices, errors."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -237,7 +236,7 @@ def test_a_single_coil_without_phase_is_what_solve_makes_of_it(image):
     assert all(found["imaginary_share"] < 0.01 for found in result.facts)
     # slices that were sampled differently each keep their own mask; compared with the closing that is solved exactly:
     # the iterative one ends at its tolerance, and one slice's operator is not two slices'
-    exact = {**FAST, "recipe": replace(load_recipe("fast"), residual="stationary")}
+    exact = {**FAST, "recipe": load_recipe("fast").changed(closing={"error": "stationary"})}
     expected = iasolve.solve(stack, operator, tiny_prior(), **exact)
     stack[1, ..., 0] = 0
     own = iasolve.reconstruct(stack, tiny_prior(), **exact)

@@ -54,6 +54,15 @@ def test_images_that_are_not_shifted_have_no_offset(sigma):
         assert estimate_offset(noise.sample(clean, generator()), Identity(SHAPE), noise) == 0
 
 
+@pytest.mark.parametrize("acceleration", [2, 4])
+def test_aliases_are_no_offset(acceleration):
+    operator = KSpaceMask(line_mask((128, 128), acceleration, 0.08), SHAPE)
+    noise = GaussianNoise(0.02)
+    for clean in (image(0), image(1)):
+        y = operator.mask * noise.sample(operator(clean.float()), generator())
+        assert estimate_offset(y, operator, noise) == 0
+
+
 def test_blank_images_have_no_offset_and_other_operators_are_refused():
     assert estimate_offset(torch.zeros(SHAPE), Identity(SHAPE), GaussianNoise(0.0)) == 0
     with pytest.raises(ValueError, match="give the offset"):
