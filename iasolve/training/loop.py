@@ -161,8 +161,6 @@ class Trainer:
         resumed parts included; ``minutes`` None leaves what the run began with.
         """
         o, p = self.settings, self.progress
-        # subnormal numbers take a processor a hundred times as long
-        torch.set_flush_denormal(True)
         self._distribute()
         if p.first_image is None:
             p.first_image, p.first_second = p.images, p.seconds
@@ -341,4 +339,10 @@ def train(
         else:
             trainer.measure_statistics()
         trainer.start_over()
-    return trainer.run(minutes, callback)
+    # Subnormal numbers take a processor a hundred times as long. The setting is the process's: others, who count on
+    # gradual underflow, get it back.
+    torch.set_flush_denormal(True)
+    try:
+        return trainer.run(minutes, callback)
+    finally:
+        torch.set_flush_denormal(False)
