@@ -7,6 +7,7 @@ are refused, and unknown keys are refused by name.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar
@@ -41,8 +42,6 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
-FileName = Annotated[str, Field(strict=True, pattern=r"^\w[\w.+ -]*$", max_length=200)]
-"""Begins a file's name: it holds no separators, so that it cannot leave the output folder."""
 
 
 def ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -51,6 +50,15 @@ def ordered(value: tuple[float, float]) -> tuple[float, float]:
         raise ValueError("should be [low, high] with low <= high")
     return value
 
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.+ -]{0,199}", value):
+        raise ValueError("should begin a file's name: letters, digits, _ . + - and spaces, no / or \\")
+    return value
+
+
+FileName = Annotated[Text, AfterValidator(_file_name)]
+"""It holds no separators, so that it cannot leave the output folder."""
 
 Range = Annotated[tuple[Positive, Positive], AfterValidator(ordered)]
 """``[low, high]``, both above 0."""
@@ -65,16 +73,17 @@ def table(where: str) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(cls: type[T]) -> type[T]:
-        init = cls.__init__
+        made: Any = cls
+        init = made.__init__
 
         @functools.wraps(init)
         def checked(self: T, *args: Any, **values: Any) -> None:
             try:
                 init(self, *args, **values)
             except ValidationError as error:
-                raise ValueError(described(error, where, [f.name for f in fields(cls)])) from None  # type: ignore[arg-type]
+                raise ValueError(described(error, where, [f.name for f in fields(made)])) from None
 
-        cls.__init__ = checked  # type: ignore[assignment]
+        made.__init__ = checked
         return cls
 
     return decorate
@@ -109,7 +118,7 @@ def described(error: ValidationError, where: str, known: list[str]) -> str:
             texts.append(message.removeprefix("Value error, "))
         else:
             # positional arguments are numbered
-            if places[0].isdigit() and int(places[0]) < len(known):
+            if places and places[0].isdigit() and int(places[0]) < len(known):
                 places[0] = known[int(places[0])]
             text = message.removeprefix("Value error, ").removeprefix("Input ")
             texts.append(f"{'.'.join((where, *places))} {text}, got {_short(entry['input'])}")

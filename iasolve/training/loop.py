@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iasolve.evidence import Folded
+from iasolve.files.atomic import sweep_leftovers
 from iasolve.training.augmentation import normalise
 from iasolve.training.burst import judge, rate_factor
 from iasolve.training.commit import commit_of
@@ -151,6 +152,7 @@ class Trainer:
         # a checkpoint follows every verdict on a window, so its state is the last good window's
         self._kept = [] if p.best_training is None else [t.clone() for t in self._state()]
         if self.rank == 0:
+            sweep_leftovers([self.folder])
             cut_log(self.log, p.images)
 
     def run(self, minutes: float | None = None, callback: Callback = lambda _: None) -> Path:

@@ -20,6 +20,7 @@ from iasolve.training import loop
 from iasolve.training.burst import HALVINGS, judge, rate_factor
 from iasolve.training.log import append_row, cut_log
 from iasolve.training.loop import Trainer, train
+from iasolve.training.parts import HierarchyPart
 from iasolve.training.progress import Progress
 from iasolve.training.speed import Speed
 from iasolve.training.status import Status
@@ -138,6 +139,7 @@ def test_a_run_killed_at_any_moment_is_the_same_run(whole, folder):
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[k], expected[k]) for k in expected)
     assert without_clock(log(out)) == whole[1]
+    assert not list(out.glob(".iasolve.*")), "what the killed processes were writing"
 
 
 def test_a_run_by_the_clock_knows_its_beginning_and_its_end(folder, monkeypatch):
@@ -192,11 +194,12 @@ def test_the_log_loses_rows_beyond_the_checkpoint_and_rows_cut_off(tmp_path):
 
 
 def scores(monkeypatch, values):
-    """Validation scores of a run that bursts: ``values`` by images."""
+    """Scores of a run that bursts: those of validation are ``values`` by images, those of training 1."""
+    monkeypatch.setattr(HierarchyPart, "score", lambda _, figures: figures.get("scripted", 1.0))
     monkeypatch.setattr(
         Trainer,
         "validate",
-        lambda trainer: {"elbo": values(trainer.progress.images), "mse": 1.0},
+        lambda trainer: {"scripted": values(trainer.progress.images)},
     )
 
 
