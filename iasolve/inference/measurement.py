@@ -93,7 +93,7 @@ def whitened(
     found: list[tuple[Tensor, LinearOperator, float | None]]
     if noise is None:
         found = [(flat, operator, None)]
-        if operator.codomain == "image" and operator.transfer() is not None and min(flat.shape[-2:]) >= 8:
+        if operator.codomain == "image" and operator.transfer() is not None and min(flat.shape[-2:]) >= _SMALLEST:
             models = [estimate_noise(item, operator) for item in flat]
             if not all(isinstance(model, GaussianNoise) for model in models):
                 each = [model.whitened(item, operator) for model, item in zip(models, flat, strict=True)]
@@ -119,6 +119,10 @@ def whitened(
             )
         pieces.append(Measurement(values, sigma, acting))
     return pieces
+
+
+_SMALLEST = 64
+"""Side of an image below which its noise is taken for white: too few flat blocks tell the levels of its rings."""
 
 
 def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, options: Options) -> Tensor:
