@@ -55,8 +55,8 @@ class RicianNoise:
     Examples
     --------
     >>> y = RicianNoise(0.1).sample(torch.zeros(256, 256), torch.Generator().manual_seed(0))
-    >>> round(float(y.mean()), 3), round(float(y.std()), 3)
-    (0.125, 0.066)
+    >>> abs(float(y.mean()) - 0.1253) < 0.002, abs(float(y.std()) - 0.0655) < 0.002
+    (True, True)
     """
 
     sigma: float

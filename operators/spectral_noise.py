@@ -44,8 +44,8 @@ class SpectralNoise:
     --------
     >>> noise = SpectralNoise((1.0, 1.0, 0.5, 0.0))  # nothing above 3/8 cycles per pixel
     >>> y = noise.sample(torch.zeros(1, 256, 256), torch.Generator().manual_seed(0))
-    >>> round(float(y.std()), 2), round(noise.sigma, 2)
-    (0.56, 0.57)
+    >>> abs(float(y.std()) - noise.sigma) < 0.01, round(noise.sigma, 2)
+    (True, 0.57)
     """
 
     levels: tuple[float, ...]

@@ -38,6 +38,19 @@ def estimate_noise(y: Tensor, operator: LinearOperator) -> GaussianNoise | Spect
     ------
     ValueError
         When the operator's codomain is neither, or ``y`` has another shape or fewer than 8 x 8 values.
+
+    Examples
+    --------
+    >>> from iasolve.operators import Identity
+    >>> from iasolve.samples import load_samples
+    >>> clean = torch.from_numpy(load_samples().images[:1]).float()
+    >>> y = GaussianNoise(10.0).sample(clean, torch.Generator().manual_seed(0))
+    >>> 9.5 < estimate_noise(y, Identity((1, 128, 128))).sigma < 10.5
+    True
+    >>> y = SpectralNoise((20.0, 10.0, 5.0, 5.0)).sample(clean, torch.Generator().manual_seed(0))
+    >>> found = estimate_noise(y, Identity((1, 128, 128)))
+    >>> type(found).__name__, len(found.levels)
+    ('SpectralNoise', 16)
     """
     if operator.codomain is None:
         raise ValueError(

@@ -52,6 +52,17 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     ------
     ValueError
         When the operator is not diagonal or of complex images, or ``y`` has another shape.
+
+    Examples
+    --------
+    >>> from iasolve.operators import Identity
+    >>> from iasolve.samples import load_samples
+    >>> clean = torch.from_numpy(load_samples().images[:1]).float()
+    >>> scored = (clean - clean.mean()) / clean.std()
+    >>> noise = GaussianNoise(0.1)
+    >>> y = noise.sample(scored, torch.Generator().manual_seed(0))
+    >>> round(float(scored.min()), 2), round(estimate_offset(y, Identity((1, 128, 128)), noise), 2)
+    (-0.75, -0.74)
     """
     transfer = operator.transfer()
     if transfer is None or operator.is_complex:

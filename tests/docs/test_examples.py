@@ -11,7 +11,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "api.rst"
 
 WITHOUT = {
     # what a function returns, what it raises or warns of, and what a class must answer: seen in the functions' examples
-    *("Result", "Reconstruction", "OperatorReport", "Samples", "RawSample", "TotalVariationResult"),
+    *("Result", "Reconstruction", "Options", "Status", "OperatorReport", "Samples", "RawSample", "TotalVariationResult"),
     *("TotalVariationSense", "ImageFile", "KSpaceFile", "MeasurementFile"),
     *("UnlikePriorWarning", "NonFiniteError", "PriorError", "RecipeError", "FileError"),
     *("Prior", "HVAEPrior", "NoiseModel"),
