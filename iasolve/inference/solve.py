@@ -260,7 +260,11 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
         again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
     final, scales, improved = improve(problem, prior, recipe, (guess, again), stop, noise, number == 0, watch)
 
-    samples = Samples(problem, prior, final, guess if again is not None else final, stop, noise)
+    # the spread is that of a reading that knows the measurement's noise, not of an image that is partly the prior's
+    source = guess if again is not None else final
+    if whole is not None and recipe.passes.count and recipe.samples:
+        source = first_guess(problem, prior, recipe, stop)
+    samples = Samples(problem, prior, final, source, stop, noise)
     centre = samples.centre
     variance = (
         problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)

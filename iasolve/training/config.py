@@ -168,7 +168,9 @@ def _reader(data: Mapping[str, Any], network: NetworkConfig, optimisation: Mappi
     own = {key: data[key] for key in ("crops", "crop") if key in data}
     changes = as_table(data.get("optimisation", {}), "reader.optimisation")
     rest = {key: value for key, value in data.items() if key not in ("optimisation", "crops", "crop")}
-    return ReaderTraining(ReaderConfig.from_dict(images | rest), OptimisationConfig(**{**optimisation, **changes}), **own)
+    return ReaderTraining(
+        ReaderConfig.from_dict(images | rest), OptimisationConfig(**{**optimisation, **changes}), **own
+    )
 
 
 def load_config(path: str | Path) -> TrainingConfig:

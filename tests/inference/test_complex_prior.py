@@ -9,6 +9,7 @@ import torch
 from flat_recipes import recipe_of
 from refining import Setting
 from tiny import decaying_power, images, relative, tiny_network, tiny_prior
+from watching import at_validation
 
 from iasolve import HVAEPrior, load_prior, solve
 from iasolve.evidence import evidence
@@ -327,7 +328,7 @@ def _quick_statistics(monkeypatch):
 def test_a_complex_prior_is_trained_saved_and_used(tmp_path, decoder, domain):
     config = training_config(tmp_path, decoder, head_domain=domain)
     rows = []
-    path = train(config, tmp_path / "run", report=rows.append)
+    path = train(config, tmp_path / "run", callback=at_validation(rows.append))
     assert rows[-1]["val_elbo"] > rows[0]["val_elbo"]
     assert rows[-1]["skipped"] == 0
     prior = load_prior(path)
@@ -356,7 +357,7 @@ def test_an_interrupted_vanilla_run_resumes_bit_for_bit(tmp_path):
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        train(config, tmp_path / "parts", report=interrupt)
+        train(config, tmp_path / "parts", callback=at_validation(interrupt))
     assert train(config, tmp_path / "parts", resume=True).read_bytes() == whole.read_bytes()
 
 
