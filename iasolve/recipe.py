@@ -49,7 +49,7 @@ class Passes:
     ----------
     count : int
     end : float
-        Noise level of the last one, in units of the image's root mean square; the first reads at 0.2.
+        Noise level of the last one, in units of the image's root mean square; the first reads at 0.2 (a reader at 1).
     """
 
     count: int = 0
