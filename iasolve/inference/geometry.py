@@ -41,13 +41,10 @@ class Geometry(Protocol):
         """Which ring of the prior each frequency of the image grid belongs to."""
 
 
-class Direct:
-    """The image has the prior's size."""
+class _Untiled:
+    """The image is its only tile."""
 
     tiles = 1
-
-    def __init__(self, size: int) -> None:
-        self.shape = (size, size)
 
     def image(self, tiles: Tensor) -> Tensor:
         """The tile itself."""
@@ -60,6 +57,13 @@ class Direct:
     def cut(self, image: Tensor) -> Tensor:
         """The image itself."""
         return image
+
+
+class Direct(_Untiled):
+    """The image has the prior's size."""
+
+    def __init__(self, size: int) -> None:
+        self.shape = (size, size)
 
     def per_bin(self, prior_bins: Tensor) -> Tensor:
         """Unchanged."""
@@ -71,7 +75,7 @@ class Direct:
         return RingGrid(ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float())
 
 
-class Whole:
+class Whole(_Untiled):
     """An image of any size as it is, for a reader: no tiles.
 
     Parameters
@@ -82,22 +86,8 @@ class Whole:
         Of the image.
     """
 
-    tiles = 1
-
     def __init__(self, size: int, shape: tuple[int, int]) -> None:
         self.size, self.shape = size, shape
-
-    def image(self, tiles: Tensor) -> Tensor:
-        """The image itself."""
-        return tiles
-
-    def deviation(self, tiles: Tensor) -> Tensor:
-        """The image itself."""
-        return tiles
-
-    def cut(self, image: Tensor) -> Tensor:
-        """The image itself."""
-        return image
 
     def per_bin(self, prior_bins: Tensor) -> Tensor:
         """At equal cycles per pixel."""

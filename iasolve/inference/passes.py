@@ -253,7 +253,7 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
 
     schedule = levels(recipe.passes.count, recipe.passes.end, READERS_FIRST)
     estimate = half_quadratic(problem, image, schedule, read, nonnegative, True, watch)
-    more = problem.likelihood.unexplained(estimate, variance, problem.rings, 4 * problem.rings.means(problem.power))
+    more = problem.unexplained(problem.likelihood, estimate, variance)
     return Estimate(closest_image(problem.likelihood, estimate, more, nonnegative).image, variance)
 
 

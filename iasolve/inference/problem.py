@@ -77,8 +77,8 @@ class Problem:
         """The image of every scale's contribution, before closing, ``(B, C, H, W)``."""
         return self.geometry.image(prior.spectrum.inverse(prior.assemble(contributions)))
 
-    def unexplained(self, likelihood: Likelihood, image: Tensor) -> Tensor:
-        """``V`` of each image, ``(B, C, H, W)``: what decoded ``image`` leaves unexplained, not less than the prior's.
+    def unexplained(self, likelihood: Likelihood, image: Tensor, usual: Tensor | None = None) -> Tensor:
+        """``V`` of each image, ``(B, C, H, W)``: what it leaves unexplained, not less than ``usual``, the prior's.
 
         An image unlike the training data has more detail than the decoder makes, and closing with the training set's
         ``V`` would smooth it away: the residual of a measurement, by its ``likelihood``, tells. A ring that is hardly
@@ -86,7 +86,7 @@ class Problem:
         the usual amplitude.
         """
         most = 4 * self.rings.means(self.power)
-        return likelihood.unexplained(image, self.variance, self.rings, most)
+        return likelihood.unexplained(image, self.variance if usual is None else usual, self.rings, most)
 
     def _tiled(self, profile: Tensor) -> Tensor:
         return profile.repeat_interleave(self.geometry.tiles, dim=0)
