@@ -162,7 +162,7 @@ def _solve(
     truth: Tensor,
     prior: HVAEPrior,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
     progress: Callable[[int, int], None],
 ) -> tuple[dict[str, Any], list[Panel]]:
     operator = problem.operator

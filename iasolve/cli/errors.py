@@ -127,8 +127,10 @@ def _known(error: BaseException) -> tuple[int, str] | None:
             return DAMAGED_PRIOR, str(error)
         if isinstance(error, NonFiniteError):
             return NON_FINITE, str(error)
+    if type(error).__name__ == "BudgetError":  # torch need not be loaded to know
+        return DEVICE, str(error)
     if _is_memory(error):
-        return DEVICE, "out of memory: use a smaller --batch-size, fewer --samples, or --device cpu"
+        return DEVICE, "out of memory: use less --memory, fewer --samples, or --device cpu"
     if isinstance(error, OSError):
         return DEVICE, f"{error}: check the disk and its permissions"
     text = " ".join(str(error).split())

@@ -41,7 +41,22 @@ class Running:
     """Where and in what portions the work is done."""
 
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto"
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images solved at a time.")] = 16
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Tiles that the networks take at a time.  [default: 8, on a GPU 128; fewer where memory is short]",
+        ),
+    ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What the program keeps to, as 1.5GB.  [default: half of what is free, at most 1.5GB; on a GPU its "
+            "free memory]",
+        ),
+    ] = None
 
 
 def _trust(value: bool) -> bool:

@@ -31,7 +31,11 @@ class Settings:
     tile, overlap : int or None
         None: the prior's size, a quarter of it.
     fit, device : str
-    seed, batch_size : int
+    seed : int
+    batch_size : int or None
+        Tiles at a time; None: as many as the memory allows, up to 8 (128 on a GPU).
+    memory : str or None
+        The budget; None: half of what is free, at most 1.5 GB.
     """
 
     sigma: float | None
@@ -42,7 +46,8 @@ class Settings:
     tile: int | None
     overlap: int | None
     device: str
-    batch_size: int
+    batch_size: int | None
+    memory: str | None = None
 
 
 def parse_sigma(text: str, option: str = "--sigma") -> float | None:
@@ -80,6 +85,13 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
         raise UsageError(f"--fit {solving.fit}: expected canvas or field-of-view")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", running.device):
         raise UsageError(f"--device {running.device}: expected auto, cpu or cuda")
+    if running.memory is not None:
+        from iasolve.files.memory import parse_memory
+
+        try:
+            parse_memory(running.memory)
+        except ValueError as error:
+            raise UsageError(f"--memory {running.memory}: {error}") from None
     tile = None
     if solving.tile != "auto":
         if not solving.tile.isdecimal():
@@ -95,6 +107,7 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
         overlap=solving.overlap,
         device=running.device,
         batch_size=running.batch_size,
+        memory=running.memory,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 import iasolve
 from iasolve.cli.errors import DeviceError, UnfitInput, UsageError
+from iasolve.cli.facts import facts_of, joined_facts
 from iasolve.cli.outputs import Outputs, std_type
+from iasolve.cli.pieces import Piece, Pieces, key_of
 from iasolve.cli.priors import open_prior
 from iasolve.cli.provenance import hash_of_card, hashes_of_files, hashes_of_outputs, input_hash
 from iasolve.cli.reporter import plain, spread
@@ -23,6 +25,9 @@ from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
 from iasolve.files import suffix_of, write_image, write_json, write_together
 from iasolve.inference import Result, UnlikePriorWarning
+from iasolve.inference.geometry import tiles_of
+from iasolve.inference.interface import Options, SolveOptions, Status
+from iasolve.inference.memory import cut
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
 from iasolve.priors import HVAEPrior
@@ -39,6 +44,7 @@ class Answer:
     image: Array
     std: Array | None
     report: dict[str, Any]
+    pieces: Pieces | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -67,12 +73,27 @@ def choose_device(name: str) -> str:
     return name
 
 
+def _largest(y: Array) -> float:
+    """Largest magnitude, page by page: of a volume there is no second one."""
+    return max(float(np.abs(page).max()) for page in y)
+
+
 def _unit(y: Array) -> float:
     """1; for values so large or small that their squares leave single precision, a power of two to divide by."""
-    largest = float(np.abs(y).max())
+    largest = _largest(y)
     if largest == 0 or 1e-12 < largest < 1e12:
         return 1.0
     return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
+
+
+def _shifted(tell: Callable[[int, int], None], rows: slice, tiles: int, total: int, images: float) -> None:
+    tell(int(tiles * (rows.start + images)), total)
+
+
+def _images_done(status: Status, images: int) -> float:
+    """Images of a piece that are done; of those at work, the share of their views."""
+    at_work = status.step / status.steps if status.stage == "closing" else 0.0
+    return min(status.image + at_work * (images - status.image), images)
 
 
 _LARGEST_NOISE = 1e9
@@ -128,40 +149,92 @@ class Solver:
         # once for all inputs, when the first is solved: a user's operator is imported by then
         return {"--prior (card)": hash_of_card(self.prior.card), **hashes_of_files(self.task.files())}
 
-    def solve(self, source: Source, progress: Callable[[int, int], None] | None = None) -> Answer:
-        """Solve one measurement.
+    def cut(self, source: Source) -> tuple[list[slice], int]:
+        """The pieces of a measurement, by their images, and the tiles of an image.
+
+        Raises
+        ------
+        BudgetError
+            Where the memory does not suffice for a tile.
+        """
+        options = Options(**self._options)
+        count, size = len(self._images(source)), cut(self.prior, self.settings.recipe, source.shape, options).images
+        tiles = tiles_of(self.prior.spectrum.size, source.shape, options.fit, options.overlap)
+        return [slice(first, min(first + size, count)) for first in range(0, count, size)], tiles
+
+    @property
+    def _options(self) -> SolveOptions:
+        s = self.settings
+        return {
+            "seed": s.seed,
+            "fit": s.fit,
+            "overlap": s.overlap,
+            "batch_size": s.batch_size,
+            "memory": s.memory,
+        }
+
+    def solve(
+        self, source: Source, progress: Callable[[int, int], None] | None = None, outputs: Outputs | None = None
+    ) -> Answer:
+        """Solve one measurement, piece by piece.
 
         Parameters
         ----------
         source : Source
         progress : callable, optional
-            Called with (images done, images in all).
+            Called with (tiles done, tiles in all).
+        outputs : Outputs, optional
+            Beside which finished pieces are kept; :meth:`write` removes them.
+
+        Raises
+        ------
+        UnfitInput, NonFiniteError, MemoryError, WriteError
+        """
+        rows, tiles = self.cut(source)
+        self._require_plausible_sigma(source)
+        tell = progress or (lambda done, total: None)
+        total = tiles * rows[-1].stop
+        if len(rows) == 1 or outputs is None:
+            report = [partial(_shifted, tell, some, tiles, total) for some in rows]
+            return self._answer(source, [self.solve_piece(source, *pair) for pair in zip(rows, report, strict=True)])
+        kept = Pieces(outputs, key_of(input_hash(source.like.path), self.identity), rows)
+        for some in rows:
+            tell(tiles * some.start, total)
+            if some.start not in kept.done:
+                kept.put(some, self.solve_piece(source, some, partial(_shifted, tell, some, tiles, total)))
+        return self._answer(source, [kept.get(some) for some in rows], kept)
+
+    def solve_piece(self, source: Source, rows: slice, progress: Callable[[float], None] | None = None) -> Piece:
+        """Solve some images of a measurement.
+
+        Parameters
+        ----------
+        source : Source
+        rows : slice
+            One of :meth:`cut`.
+        progress : callable, optional
+            Called with the images that are done, parts of one included.
 
         Raises
         ------
         UnfitInput, NonFiniteError, MemoryError
         """
-        y, notes = self._batch(source)
-        unit = _unit(y)
-        self._require_plausible_sigma(y, source)
-        y = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
-        settings = self.settings
+        settings, unit = self.settings, _unit(source.y)
+        y = self._images(source)[rows] / unit
+        y = y.astype(np.complex64 if y.dtype.kind == "c" else np.float32)
         solve = self.task.solve or self._with_operator
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UnlikePriorWarning)
             try:
                 result = solve(
-                    source,
+                    source.of(rows),
                     y,
                     self.prior,
                     noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
                     recipe=settings.recipe,
-                    seed=settings.seed,
-                    fit=settings.fit,
-                    overlap=settings.overlap,
-                    batch_size=settings.batch_size,
-                    callback=None if progress is None else lambda status: progress(status.image, status.images),
+                    callback=None if progress is None else lambda status: progress(_images_done(status, len(y))),
+                    **self._options,
                 )
             except ValueError as error:
                 raise UnfitInput(f"{source.like.path}: {error}") from error
@@ -171,18 +244,30 @@ class Solver:
                         f"a number of the options or the recipe is too large ({error}): choose one within reason"
                     ) from error
                 raise
-        notes += [str(w.message) for w in caught] + self._phase(result)
-        report = self._report(source, result, unit, source.notes + notes)
+        said = [str(w.message) for w in caught] + self._phase(result)
 
         def whole(values: Array) -> Array:
-            pages, channels = source.like.pixels.shape[:2]
-            values = values.reshape(pages, channels, *values.shape[-2:])[..., *source.crop]
+            values = values.reshape(len(y), -1, *values.shape[-2:])[..., *source.crop]
             return values if unit == 1.0 else values.astype(np.result_type(values, np.float64)) * unit
 
-        return Answer(whole(result.image), None if result.std is None else whole(result.std), report)
+        std = None if result.std is None else whole(result.std)
+        return Piece(whole(result.image), std, plain(facts_of(result, unit) | {"said": said}))
 
-    def _require_plausible_sigma(self, y: Array, source: Source) -> None:
-        sigma, largest = self.settings.sigma, float(np.abs(y).max())
+    def _answer(self, source: Source, pieces: list[Piece], kept: Pieces | None = None) -> Answer:
+        pages, channels = source.like.pixels.shape[:2]
+
+        def joined(parts: list[Array]) -> Array:
+            values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            return values.reshape(pages, channels, *values.shape[-2:])
+
+        notes = self._notes(source)
+        facts = joined_facts([piece.facts for piece in pieces])
+        image = joined([piece.image for piece in pieces])
+        std = joined([piece.std for piece in pieces if piece.std is not None]) if pieces[0].std is not None else None
+        return Answer(image, std, self._report(source, facts, source.notes + notes), kept)
+
+    def _require_plausible_sigma(self, source: Source) -> None:
+        sigma, largest = self.settings.sigma, _largest(source.y)
         if sigma is not None and largest > 0 and sigma > _LARGEST_NOISE * largest:
             raise UsageError(
                 f"--sigma {sigma:g}: {source.like.path.name} has values up to {largest:.4g}. Expected the noise level "
@@ -195,24 +280,30 @@ class Solver:
         operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
         return iasolve.solve(y, operator, prior, **options)
 
-    def _batch(self, source: Source) -> tuple[Array, list[str]]:
+    def _images(self, source: Source) -> Array:
+        """The measurement of each image that is solved for; of a grey prior, of each colour."""
         y, channels, path = source.y, self.prior.channels, source.like.path
         if self.task.solve is not None:  # no image, but what came of one
-            return y, []
+            return y
         if y.dtype.kind == "c" and not self.prior.spectrum.is_complex:
             raise UnfitInput(
                 f"{path}: a complex image. Expected real values, as prior {self.prior.name!r} has them. Take the "
                 "magnitude first, or give the k-space to 'iasolve reconstruct'"
             )
         if y.shape[1] == channels:
-            return y, []
+            return y
         if channels == 1:
-            note = f"prior {self.prior.name!r} is over grey images: the {y.shape[1]} colours are solved one by one"
-            return y.reshape(-1, 1, *y.shape[2:]), [note]
+            return y.reshape(-1, 1, *y.shape[2:])
         raise UnfitInput(
             f"{path}: {y.shape[1]} channel(s). Expected {channels}, as prior {self.prior.name!r} has. "
             "Choose another --prior"
         )
+
+    def _notes(self, source: Source) -> list[str]:
+        if len(self._images(source)) == len(source.y):
+            return []
+        colours = source.y.shape[1]
+        return [f"prior {self.prior.name!r} is over grey images: the {colours} colours are solved one by one"]
 
     def _phase(self, result: Result[Any]) -> list[str]:
         """A warning where an image with phase was taken for a real one."""
@@ -227,12 +318,9 @@ class Solver:
             "images: what has phase is lost. Leave out --phase none, or remove the phase first"
         ]
 
-    def _report(self, source: Source, result: Result[Any], unit: float, notes: list[str]) -> dict[str, Any]:
+    def _report(self, source: Source, facts: dict[str, Any], notes: list[str]) -> dict[str, Any]:
         like = source.like
-
-        def each(values: Any) -> list[Any]:
-            return list(np.asarray(values).reshape(-1).tolist())
-
+        slices = facts.pop("slices")
         report = {
             "iasolve": iasolve.__version__,
             **self.identity,
@@ -242,29 +330,13 @@ class Solver:
                 "type": str(like.dtype if self.task.solve is None else source.y.dtype),
                 "slice_axis": like.slice_axis,
             },
-            "operator": source.facts | ({"slices": result.facts} if isinstance(result, Reconstruction) else {}),
+            "operator": source.facts | ({"slices": slices} if slices else {}),
             "device": self.device,
-            "seconds": result.seconds,
-            # per image: pages, then colours
             "shape": list(like.pixels.shape),
-            "sigma": each(np.asarray(result.sigma, np.float64) * unit),
             "sigma_estimated": self.settings.sigma is None,
-            "gain": each(np.asarray(result.gain, np.float64) * unit),
-            "improved": each(result.improved),
-            "likeness": each(result.likeness),
-            # conjugate gradients, where the operator is not diagonal
-            "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
-            "scales": [
-                {
-                    "scale": row["scale"],
-                    "steps": row["steps"],
-                    "before": each(row["before"]),
-                    "after": each(row["after"]),
-                    "misfit": each(row["misfit"]),
-                }
-                for row in result.scales
-            ],
-            "warnings": notes,
+            # per image: pages, then colours
+            **facts,
+            "warnings": notes + facts.pop("said"),
         }
         found: dict[str, Any] = plain(report, 7)
         return found
@@ -307,4 +379,6 @@ class Solver:
                 "sha256": hashes_of_outputs(outputs),
             }
             write_json(outputs.sidecar, report)
+        if answer.pieces is not None:
+            answer.pieces.remove()
         return report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Source:
         Rows and columns of the solution that are the result; all by default.
     maps : ndarray or None, shape ``(coils, H, W)`` or ``(pages, coils, H, W)``
         Sensitivities, where the user gives them.
+    size : (int, int) or None
+        Of the images that are solved for, where the measurement's own is another.
     """
 
     y: Array
@@ -49,6 +51,18 @@ class Source:
     mask: NDArray[np.bool_] | None = None
     maps: Array | None = None
     crop: tuple[slice, slice] = (slice(None), slice(None))
+    size: tuple[int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the images that are solved for."""
+        height, width = self.y.shape[-2:]
+        return self.size or (height, width)
+
+    def of(self, rows: slice) -> Source:
+        """The same for some of its slices."""
+        each = self.maps is not None and self.maps.ndim == 4
+        return replace(self, y=self.y[rows], maps=self.maps[rows] if each and self.maps is not None else self.maps)
 
 
 def image_source(path: Path) -> Source:

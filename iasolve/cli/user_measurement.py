@@ -59,7 +59,7 @@ def measured(file: MeasurementFile, operator: LinearOperator, name: str) -> Sour
         slice_axis="first axis" if lead else None,
     )
     facts = {"kind": "user's operator", "in_shape": operator.in_shape, "out_shape": operator.out_shape}
-    return Source(y, like, facts)
+    return Source(y, like, facts, size=(operator.in_shape[1], operator.in_shape[2]))
 
 
 def _batch(file: MeasurementFile, shape: tuple[int, ...], name: str) -> tuple[Array, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders,
 from iasolve.cli.interruption import uninterrupted
 from iasolve.cli.options import Printing, Running, Solving, Writing
 from iasolve.cli.outputs import Outputs, in_folder, real_path
+from iasolve.cli.pieces import kept_beside
 from iasolve.cli.provenance import reason_to_redo
 from iasolve.cli.reporter import Reporter, spread
 from iasolve.cli.settings import Settings, resolve
@@ -66,14 +67,16 @@ def _solve_file(
         from iasolve.cli.solver import Solver
 
         solver = Solver(task, settings)
-        count = len(source.y)
-        with reporter.progress(f"{task.command} {path.name}", count) as advance:
-            answer = solver.solve(source, lambda done, total: advance(done * count // total, ""))
+        rows, tiles = solver.cut(source)
+        with reporter.progress(f"{task.command} {path.name} (tiles)", tiles * rows[-1].stop) as advance:
+            answer = solver.solve(source, lambda done, total: advance(done, ""), outputs)
         with uninterrupted():
             report = solver.write(answer, source, outputs)
     except KeyboardInterrupt:
         done = outputs.sidecar.is_file() and outputs.image.is_file()
-        reporter.error("interrupted; the result is written" if done else "interrupted before the result was complete")
+        kept = kept_beside(outputs)
+        rest = f"; {kept} finished parts of it are kept: the same command goes on from there" if kept else ""
+        reporter.error(f"interrupted{'; the result is written' if done else ' before the result was complete' + rest}")
         raise typer.Exit(INTERRUPTED) from None
     for text in report["warnings"]:
         reporter.warn(text)
@@ -175,7 +178,7 @@ def _solve_folder(
     def work(path: Path) -> Callable[[], dict[str, Any]]:
         source = task.read(path)
         names[path].require_carry(source.like)
-        answer = solver.solve(source)
+        answer = solver.solve(source, outputs=names[path])
         return lambda: solver.write(answer, source, names[path])
 
     each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))

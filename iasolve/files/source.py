@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FileError, PathInput, UnfitData, UnreadableFile
+from .memory import free_memory
 
 __all__ = ["decoding", "require_finite", "require_kspace", "require_numeric", "require_plausible", "require_room"]
 
@@ -111,15 +112,6 @@ def require_room(values: int, path: Path) -> None:
             "data that fit in memory",
             "If it is not corrupt, save its slices as several files",
         )
-
-
-def free_memory() -> int | None:
-    """Memory that processes can still take, bytes; None where the system does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text("ascii")
-        return 1024 * int(text.split("MemAvailable:")[1].split()[0])
-    except (OSError, IndexError, ValueError):
-        return None
 
 
 def require_numeric(array: Array, path: PathInput) -> None:

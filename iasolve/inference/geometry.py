@@ -16,7 +16,7 @@ from iasolve.inference.probes import RingGrid
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
 
-__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "Whole", "bins_at"]
+__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "Whole", "bins_at", "canvas_of", "tiles_of"]
 
 
 class Geometry(Protocol):
@@ -265,6 +265,20 @@ class Crop(LinearOperator):
         _, h, w = self.out_shape
         self.check_out(y)
         return torch.nn.functional.pad(y, (self.left, width - w - self.left, self.top, height - h - self.top))
+
+
+def canvas_of(size: int, shape: tuple[int, int], overlap: int | None) -> tuple[tuple[int, int], int]:
+    """Canvas of tiles of ``size`` pixels for an image of ``shape``, and the smallest overlap; a quarter by default."""
+    height, width = (max(n, size) for n in shape)
+    return (height, width), size // 4 if overlap is None else overlap
+
+
+def tiles_of(size: int, shape: tuple[int, int], fit: str, overlap: int | None) -> int:
+    """Tiles of ``size`` pixels of an image of ``shape``."""
+    if fit == "field-of-view":
+        return 1
+    canvas, lap = canvas_of(size, shape, overlap)
+    return math.prod(len(_positions(n, size, lap)) for n in canvas)
 
 
 def _positions(length: int, size: int, overlap: int) -> list[int]:

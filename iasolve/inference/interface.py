@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iasolve.files.memory import parse_memory
 from iasolve.inference.operator_likelihood import TOLERANCE
 from iasolve.operators.conventions import check_batch_size
 from iasolve.recipe import Recipe
@@ -40,7 +41,8 @@ class SolveOptions(TypedDict, total=False):
     fit: str
     overlap: int | None
     nonnegative: bool
-    batch_size: int
+    batch_size: int | None
+    memory: int | str | None
     warn: bool
     iterations: int
     tolerance: float
@@ -64,8 +66,13 @@ class Options:
         Smallest overlap of a canvas's tiles, in pixels; None: a quarter of the tile.
     nonnegative : bool
         Use that images hold no negative value, where the prior's do not (its card says so).
-    batch_size : int
-        Images solved at a time.
+    batch_size : int or None
+        Tiles that the networks take at a time (an image of the prior's size is one); so images of fewer are solved
+        together, those of more one by one. None: 8 on a processor, 128 on a GPU, fewer where memory does not suffice.
+        Other numbers change a result by rounding.
+    memory : int, str or None
+        What the whole process, or on a GPU the solution, is to keep to: bytes, or a size as ``"1.5GB"``. None: half of
+        what is free, at most 1.5 GB; on a GPU, what is free. See :mod:`iasolve.inference.memory`.
     warn : bool
         Warn when an image is unlike the prior's data.
     iterations : int
@@ -91,7 +98,8 @@ class Options:
     fit: str = "canvas"
     overlap: int | None = None
     nonnegative: bool = True
-    batch_size: int = 16
+    batch_size: int | None = None
+    memory: int | str | None = None
     warn: bool = True
     iterations: int = 8
     tolerance: float = TOLERANCE
@@ -100,7 +108,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.fit not in ("canvas", "field-of-view"):
             raise ValueError(f"fit must be 'canvas' or 'field-of-view', got {self.fit!r}")
-        check_batch_size(self.batch_size)
+        if self.batch_size is not None:
+            check_batch_size(self.batch_size)
+        if self.memory is not None:
+            parse_memory(self.memory)
         for name, least in (("seed", 0), ("iterations", 1), ("tolerance", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not value >= least:

@@ -11,6 +11,7 @@ from torch import Tensor
 from iasolve.inference.geometry import Whole, bins_at
 from iasolve.inference.interface import NonFiniteError, Options, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference.portions import joined, portions
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
 from iasolve.noise_level import estimate_noise
@@ -24,6 +25,8 @@ from iasolve.spectrum import ifft2
 
 __all__ = [
     "Measurement",
+    "Negative",
+    "below_zero",
     "check",
     "estimate_sigma",
     "likely_sigma",
@@ -133,23 +136,37 @@ def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, options: Optio
     height, width = operator.in_shape[1:]
     power = bins_at(prior.power, (height, width), options.fit)
     with torch.no_grad():
-        likely = torch.cat([likely_sigma(some, operator, power) for some in y.split(options.batch_size)])
+        likely = likely_sigma(y, operator, power)
     # the image reaches the outermost k-space of all but large images: an upper bound, and a loose one
     return torch.minimum(estimate_sigma(y, operator), likely) if diagonal else likely
 
 
-def warn_signed(pieces: list[Measurement], prior: Prior) -> None:
-    """Images below zero, and a bound that does not know of them."""
-    y, sigma = torch.cat([piece.y for piece in pieces]), torch.cat([piece.sigma for piece in pieces])
+class Negative(NamedTuple):
+    """How far an image lies below zero beyond twice its noise (root mean square), its lowest value, and that noise."""
+
+    excess: float
+    lowest: float
+    sigma: float
+
+
+def below_zero(piece: Measurement) -> Negative:
+    """The image of a piece that lies furthest below zero."""
+    y, sigma = piece.y, piece.sigma
     if y.is_complex():
-        return
-    below = y.clamp_max(0).flatten(1).square().mean(1).sqrt()
+        return Negative(0.0, 0.0, 0.0)
     # noise about zero has 0.7 of its level there
-    if bool((below > 2 * sigma).any()):
-        worst = int((below - 2 * sigma).argmax())
+    excess = y.clamp_max(0).flatten(1).square().mean(1).sqrt() - 2 * sigma
+    worst = int(excess.argmax())
+    return Negative(float(excess[worst]), float(y[worst].min()), float(sigma[worst]))
+
+
+def warn_signed(found: list[Negative], prior: Prior) -> None:
+    """Images below zero, and a bound that does not know of them."""
+    worst = max(found, default=Negative(0.0, 0.0, 0.0))
+    if worst.excess > 0:
         warnings.warn(
-            f"the measurement goes down to {float(y[worst].min()):.3g}, further below zero than its noise of "
-            f"{float(sigma[worst]):.3g} explains, and the images of prior {prior.name!r} do not: the result is bounded "
+            f"the measurement goes down to {worst.lowest:.3g}, further below zero than its noise of "
+            f"{worst.sigma:.3g} explains, and the images of prior {prior.name!r} do not: the result is bounded "
             "to x >= 0. Add a constant to the images, or solve with nonnegative=False",
             UnlikePriorWarning,
             stacklevel=3,
@@ -277,7 +294,8 @@ def likeness_of(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tenso
     views = problem.geometry.cut(estimate)
     scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
     tiles = problem.geometry.tiles
+    elbo = joined([image_elbo(prior, scaled[rows]) for rows in portions(prior, len(scaled))])
     return (
-        image_elbo(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
+        elbo.unflatten(0, (-1, tiles)).mean(1),
         ring_distance(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
     )

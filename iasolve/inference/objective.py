@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.likelihood import Likelihood, Solution, Value
+from iasolve.inference.portions import each_portion
 from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian, kl_divergence
 from iasolve.priors import Prior
-from iasolve.priors.hierarchy import START, Descent, Hierarchy, Node, Prefix
+from iasolve.priors.hierarchy import START, Hierarchy, Node, Prefix
 from iasolve.spectrum import Spectrum
 
 __all__ = ["DataTerm", "Drawn", "Evaluation", "ImageTerm", "Noise", "Objective", "RingTerm", "data_term", "latent_cost"]
@@ -199,9 +200,9 @@ Drawn = Callable[[Node, Tensor], Tensor] | None
 
 
 class Evaluation(NamedTuple):
-    """A part of the way down: ``costs`` ``(B,)`` of its latents, and every scale's contribution after it."""
+    """A part of the way down: its latents, their costs ``(B,)``, and every scale's contribution after it."""
 
-    way: Descent
+    latents: list[Tensor]
     costs: list[Tensor]
     contributions: list[Tensor]
 
@@ -248,25 +249,36 @@ class Objective:
         end : int, optional
         draw : Drawn
         """
-        posteriors: list[Gaussian] = []
 
-        def value(node: Node) -> Tensor:
-            q = choose(node)
-            posteriors.append(q)
-            return q.mean if draw is None else q.mean + q.std * draw(node, q.mean)
+        def of(rows: slice) -> tuple[list[Tensor], list[Tensor], dict[int, Tensor]]:
+            posteriors: list[Gaussian] = []
 
-        way = self.hierarchy.descend(value, start, end)
-        costs = [self.cost(q, node.prior) for q, node in zip(posteriors, way.nodes, strict=True)]
-        if held is None:
-            return Evaluation(way, costs, self.prior.contributions(list(way.done.contexts)))
-        contributions = list(held)
-        for scale in sorted({node.scale for node in way.nodes}):
-            contributions[scale] = self.prior.contribution(scale, way.done.contexts[scale])
-        return Evaluation(way, costs, contributions)
+            def value(node: Node) -> Tensor:
+                q = choose(node)
+                posteriors.append(q)
+                return q.mean if draw is None else q.mean + q.std * draw(node, q.mean)
+
+            way = self.hierarchy.of(rows).descend(value, start.of(rows), end)
+            costs = [self._of_tiles(q, node.prior) for q, node in zip(posteriors, way.nodes, strict=True)]
+            if held is None:
+                made = dict(enumerate(self.prior.contributions(list(way.done.contexts))))
+            else:
+                scales = sorted({node.scale for node in way.nodes})
+                made = {scale: self.prior.contribution(scale, way.done.contexts[scale]) for scale in scales}
+            return way.latents, costs, made
+
+        latents, costs, made = each_portion(self.prior, self.hierarchy.batch, of)
+        contributions = [made.get(scale, other) for scale, other in enumerate(held or made.values())]
+        return Evaluation(latents, [self._of_images(cost) for cost in costs], contributions)
 
     def cost(self, q: Gaussian, p: Gaussian) -> Tensor:
         """What a latent costs, ``(B,)``."""
-        cost = latent_cost(q, p, self.kind).flatten(1).sum(1)
+        return self._of_images(self._of_tiles(q, p))
+
+    def _of_tiles(self, q: Gaussian, p: Gaussian) -> Tensor:
+        return latent_cost(q, p, self.kind).flatten(1).sum(1)
+
+    def _of_images(self, cost: Tensor) -> Tensor:
         return cost.unflatten(0, (-1, self.tiles)).sum(1) if self.tiles > 1 else cost
 
     def fixed(self, *label: int, base: int = 0) -> list[Drawn]:

@@ -71,10 +71,10 @@ class Variables:
             place = node.number - first
             if place >= len(variables):
                 return node.posterior
-            mean = variables[place]
+            mean = variables[place][node.rows]
             if self.offsets:
                 mean = node.posterior.mean + node.posterior.std * mean
-            return Gaussian(mean, self.posteriors[place].log_std)
+            return Gaussian(mean, self.posteriors[place].log_std[node.rows])
 
         return choose
 

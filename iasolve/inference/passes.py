@@ -34,6 +34,7 @@ from iasolve.evidence import Evidence, Folded, WienerPosterior, profile_at
 from iasolve.inference.closing import closest_image
 from iasolve.inference.interface import Watch
 from iasolve.inference.likelihood import DiagonalLikelihood, Solution
+from iasolve.inference.portions import joined, portions
 from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
@@ -130,14 +131,22 @@ def by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
 
 def descend(prior: Prior, features: list[Tensor] | None, stop: Tensor, choose: Choice = posterior_mean) -> Guess:
     """The way down that takes ``choose`` for every latent; ``stop`` ``(B * T,)``: the finest scale of the guess."""
-    way = Hierarchy(prior, len(stop), features, stop).descend(choose)
-    posteriors, priors = [node.posterior for node in way.nodes], [node.prior for node in way.nodes]
-    return Guess(features, way.latents, posteriors, priors, prior.contributions(list(way.done.contexts)))
+    whole = Hierarchy(prior, len(stop), features, stop)
+
+    def way(rows: slice) -> tuple[list[Tensor], list[Gaussian], list[Gaussian], list[Tensor]]:
+        # nodes hold every context: of a portion only
+        found = whole.of(rows).descend(choose)
+        posteriors, priors = [node.posterior for node in found.nodes], [node.prior for node in found.nodes]
+        return found.latents, posteriors, priors, prior.contributions(list(found.done.contexts))
+
+    return Guess(features, *joined([way(rows) for rows in portions(prior, len(stop))]))
 
 
 def read(evidence: Evidence, prior: Prior, stop: Tensor) -> Guess:
     """One reading of an image: what the encoder makes of it, latents at their posterior means."""
-    return descend(prior, prior.encode(evidence.image, evidence.profile), stop)
+    image, profile = evidence.image, evidence.profile
+    features = joined([prior.encode(image[rows], profile[rows]) for rows in portions(prior, len(image))])
+    return descend(prior, features, stop)
 
 
 def read_image(problem: Problem, prior: Prior, image: Tensor, level: float, stop: Tensor) -> tuple[Tensor, Guess]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, held_rings, profile_at
-from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry, Whole
+from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry, Whole, canvas_of
 from iasolve.inference.interface import Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood
@@ -134,8 +134,8 @@ def pose(
     elif options.fit == "field-of-view":
         geometry = FieldOfView(size, grid)
     else:
-        grid = (max(height, size), max(width, size))
-        geometry = Canvas(size, grid, size // 4 if options.overlap is None else options.overlap)
+        grid, overlap = canvas_of(size, grid, options.overlap)
+        geometry = Canvas(size, grid, overlap)
     on_grid = operator
     crop: Callable[[Tensor], Tensor] = _same
     if shift != (0, 0):

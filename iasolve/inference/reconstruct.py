@@ -16,6 +16,7 @@ from torch import Tensor
 from iasolve.inference.interface import (
     Array,
     Callback,
+    Options,
     Result,
     SolveOptions,
     Status,
@@ -24,8 +25,9 @@ from iasolve.inference.interface import (
     as_numpy,
     join,
 )
+from iasolve.inference.memory import cut
 from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
-from iasolve.inference.solve import solve
+from iasolve.inference.solve import solve, with_samples
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
@@ -34,7 +36,7 @@ from iasolve.operators.fourier import KSpaceMask
 from iasolve.operators.masks import acceleration
 from iasolve.operators.noise import GaussianNoise
 from iasolve.priors import Prior
-from iasolve.recipe import Recipe
+from iasolve.recipe import Recipe, load_recipe
 from iasolve.spectrum import reflect
 
 __all__ = ["ReconstructOptions", "Reconstruction", "imaginary_share", "reconstruct"]
@@ -101,7 +103,7 @@ def reconstruct(
     """Reconstruct images from undersampled k-space of any number of coils.
 
     Each slice has its own sensitivities and its own phase, so slices of several coils are solved one by one; those of
-    a single coil without phase are a batch on the exact path.
+    a single coil without phase are batches on the exact path.
 
     Parameters
     ----------
@@ -150,7 +152,6 @@ def reconstruct(
             f"{volume.dtype}; a single coil is an axis of length 1: kspace[None]"
         )
     check_kspace_order(volume)
-    check_kspace_order(volume)
     if prior.channels != 1:
         raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
     stack = volume[None] if volume.ndim == 3 else volume
@@ -168,26 +169,43 @@ def reconstruct(
         results.append(solve(y, operator, prior, noise=level, recipe=recipe, callback=count, **solving))
         watch.image += len(y)
 
-    if stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise):
-        batches = _single_coil(stack, mask, prior.spectrum.is_complex)
-        facts = [fact for y, operator in batches for fact in _single_facts(y, operator, noise)]
-        if phase == "none" or max(fact.get("imaginary_share", 0.0) for fact in facts) < LARGEST_IMAGINARY:
-            for y, operator in batches:
-                add(y, operator, noise)
-            return _joined(results, facts, volume, isinstance(kspace, np.ndarray))
+    def pose(number: int) -> None:
+        posed = pose_coils(
+            stack[number],
+            is_complex=prior.spectrum.is_complex,
+            maps=None if every is None else every[number],
+            mask=mask,
+            coils=coils,
+            noise=noise,
+            phase=phase,
+        )
+        facts[number] |= posed.facts
+        add(posed.y[None], posed.operator, posed.noise)
+
+    height, width = stack.shape[-2:]
+    # slice by slice, or as many slices together as are solved together: a volume in pieces gives the same
+    asked = Options(**solving)
+    size = cut(prior, with_samples(load_recipe(recipe), asked), (height, width), asked).images
     with _said_once(len(stack)):
-        for number, item in enumerate(stack):
-            posed = pose_coils(
-                item,
-                is_complex=prior.spectrum.is_complex,
-                maps=None if every is None else every[number],
-                mask=mask,
-                coils=coils,
-                noise=noise,
-                phase=phase,
-            )
-            facts[number] |= posed.facts
-            add(posed.y[None], posed.operator, posed.noise)
+        for numbers in torch.arange(len(stack)).split(size):
+            group = slice(int(numbers[0]), int(numbers[-1]) + 1)
+            plain = [False] * len(numbers)
+            batches = []
+            if stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise):
+                batches = _single_coil(stack[group], mask, prior.spectrum.is_complex)
+                facts[group] = [fact for y, operator in batches for fact in _single_facts(y, operator, noise)]
+                shares = [fact.get("imaginary_share", 0.0) for fact in facts[group]]
+                plain = [phase == "none" or share < LARGEST_IMAGINARY for share in shares]
+            if all(plain):
+                for y, operator in batches:
+                    add(y, operator, noise)
+                continue
+            images = [(y[n : n + 1], operator) for y, operator in batches for n in range(len(y))]
+            for place, number in enumerate(numbers.tolist()):
+                if plain[place]:
+                    add(*images[place], noise)
+                else:
+                    pose(number)
     return _joined(results, facts, volume, isinstance(kspace, np.ndarray))
 
 

@@ -127,7 +127,7 @@ def _drawn(
     """Contributions and costs of latents drawn about a guess."""
 
     def choose(node: Node) -> Gaussian:
-        return Gaussian(guess.latents[node.number], log_widths[node.number])
+        return Gaussian(guess.latents[node.number][node.rows], log_widths[node.number][node.rows])
 
     done, costs, contributions = START, [], list(guess.contributions)
     for part, draw in zip(parts, draws, strict=True):
@@ -217,7 +217,7 @@ class _Refinement:
         """The part's objective ``(B,)`` over the fixed draws."""
 
         def choose(node: Node) -> Gaussian:
-            return Gaussian(latents[node.number - part.first], self.log_widths[node.number])
+            return Gaussian(latents[node.number - part.first][node.rows], self.log_widths[node.number][node.rows])
 
         objective, totals = self.objective, []
         held = None if part.scale is None else self.held
@@ -273,7 +273,7 @@ class _Refinement:
         if self.offsets is None:
             return iterates
         return [
-            objective.evaluate(moving.chooser(iterate, block.start), held, done, part.end).way.latents
+            objective.evaluate(moving.chooser(iterate, block.start), held, done, part.end).latents
             for iterate in iterates
         ]
 

@@ -11,7 +11,7 @@ from iasolve.inference.objective import Noise
 from iasolve.inference.passes import Guess, descend
 from iasolve.inference.problem import Problem
 from iasolve.priors import Prior
-from iasolve.priors.hierarchy import Node
+from iasolve.priors.hierarchy import Hierarchy, Node
 
 __all__ = ["Samples", "draw_samples"]
 
@@ -50,14 +50,13 @@ class Samples:
 
     def decoded(self, number: int) -> Tensor:
         """The decoded image of draw ``number`` of the latents, ``(B, C, H, W)``."""
-        scale_of: list[int] = []
+        scale_of = Hierarchy(self.prior, 0).scale_of
 
         def choose(node: Node) -> Tensor:
-            place = sum(scale == node.scale for scale in scale_of)
-            scale_of.append(node.scale)
+            place = node.number - scale_of.index(node.scale)
             q = node.posterior
             draw = self.noise(tuple(q.mean.shape[1:]), f"sample {number}", node.scale, place)
-            return q.mean + q.std * self._offsets[node.number] + draw * q.std
+            return q.mean + q.std * self._offsets[node.number][node.rows] + draw * q.std
 
         drawn = self._tiles(descend(self.prior, self.source.features, self.stop, choose))
         return self.centre + self.problem.geometry.deviation(drawn - self.middle)

@@ -28,7 +28,16 @@ from iasolve.inference.interface import (
     join,
 )
 from iasolve.inference.likelihood import Solves
-from iasolve.inference.measurement import Measurement, check, likeness_of, warn_signed, warn_unlike, whitened
+from iasolve.inference.measurement import (
+    Measurement,
+    below_zero,
+    check,
+    likeness_of,
+    warn_signed,
+    warn_unlike,
+    whitened,
+)
+from iasolve.inference.memory import as_memory_allows, cut
 from iasolve.inference.objective import Noise
 from iasolve.inference.passes import (
     SHIFTS,
@@ -49,7 +58,7 @@ from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe, load_recipe
 
-__all__ = ["solve"]
+__all__ = ["solve", "with_samples"]
 
 
 @overload
@@ -111,8 +120,8 @@ def solve(
     callback : callable, optional
         Called with a :class:`~iasolve.inference.interface.Status` at every stage.
     **options
-        ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``warn``, ``iterations``,
-        ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
+        ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``memory``, ``warn``,
+        ``iterations``, ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
 
     Returns
     -------
@@ -126,6 +135,8 @@ def solve(
         When the recipe is unknown or impossible for this prior.
     NonFiniteError
         When the solution is not finite.
+    BudgetError
+        When ``memory`` does not suffice for one tile at a time.
     """
     check_operator_kind(operator)
     if not hasattr(prior, "spectrum"):
@@ -140,15 +151,26 @@ def solve(
         values = values.to(torch.promote_types(values.dtype, torch.complex64))
     check(values, operator, prior)
     lead = values.shape[: values.ndim - len(operator.out_shape)]
-    pieces = whitened(values, operator, noise, prior, asked)
-    if asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image":
-        warn_signed(pieces, prior)
-    watch = Watch(callback, sum(len(piece.y) for piece in pieces))
-    parts = []
-    for piece in pieces:
-        for batch in piece.batches(asked.batch_size):
-            parts.append(_solve_batch(batch, prior, resolved, asked, watch))
-            watch.finish(len(batch.y))
+    flat = values.reshape(-1, *operator.out_shape)
+    height, width = operator.in_shape[1:]
+    size = cut(prior, resolved, (height, width), asked)
+    signed = asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image"
+    watch = Watch(callback, len(flat))
+    parts, negative = [], []
+
+    def work(batch: Measurement, bounded: Prior) -> Result[Tensor]:
+        found = _solve_batch(batch, bounded, resolved, asked, watch)
+        watch.finish(len(batch.y))
+        return found
+
+    # what is estimated is estimated of the images at work: a file solved in pieces gives the same
+    for group in [flat] if noise is not None else flat.split(size.images):
+        for piece in whitened(group, operator, noise, prior, asked):
+            for batch in piece.batches(size.images):
+                parts += as_memory_allows(work, batch, prior, size)
+            if signed:
+                negative.append(below_zero(piece))
+    warn_signed(negative, prior)
     joined = join(parts, lead, values.device)
     if asked.warn:
         warn_unlike(joined.likeness, joined.distance, prior, idle=not resolved.takes_steps)
@@ -162,10 +184,14 @@ def _resolve(
     """The recipe, and why it is this one."""
     found = Recipe.for_operator(operator) if recipe is None else load_recipe(recipe)
     chosen = f"{found.name!r} is the recipe for {type(operator).__name__}" if recipe is None else ""
-    if options.samples is not None:
-        found = found.changed(samples=options.samples)
+    found = with_samples(found, options)
     found.check_scales(prior.spectrum.scales)
     return found, chosen
+
+
+def with_samples(recipe: Recipe, options: Options) -> Recipe:
+    """The recipe, with as many samples as the options ask for."""
+    return recipe if options.samples is None else recipe.changed(samples=options.samples)
 
 
 @torch.no_grad()

@@ -50,13 +50,14 @@ class Node:
         ``p(z | context)``.
     feature : Tensor
         What the prior adds to the context.
+    rows : slice
+        Which tiles of all these are.
     """
 
-    def __init__(
-        self, number: int, scale: int, layer: Layer, context: Tensor, evidence: Tensor | None, covered: Tensor | None
-    ) -> None:
+    def __init__(self, number: int, scale: int, layer: Layer, context: Tensor, hierarchy: Hierarchy) -> None:
         self.number, self.scale, self.layer, self.context = number, scale, layer, context
-        self.evidence, self.covered = evidence, covered
+        self.evidence = None if hierarchy.features is None else hierarchy.features[scale]
+        self.covered, self.rows = hierarchy.covered(scale), hierarchy.rows
         self.prior, self.feature = layer.prior(context)
 
     @cached_property
@@ -80,6 +81,11 @@ class Prefix(NamedTuple):
     latents: int = 0
     context: Tensor | None = None
     contexts: tuple[Tensor, ...] = ()
+
+    def of(self, rows: slice) -> Prefix:
+        """That of some tiles."""
+        context = None if self.context is None else self.context[rows]
+        return Prefix(self.latents, context, tuple(c[rows] for c in self.contexts))
 
 
 START = Prefix()
@@ -111,7 +117,7 @@ def posterior_mean(node: Node) -> Tensor:
 
 def values(latents: Sequence[Tensor], first: int = 0) -> Choice:
     """Known values of the latents from ``first`` on."""
-    return lambda node: latents[node.number - first]
+    return lambda node: latents[node.number - first][node.rows]
 
 
 class Hierarchy:
@@ -127,6 +133,8 @@ class Hierarchy:
         The encoder's, per scale; without them the posterior is the prior.
     stop : Tensor, optional
         ``(batch,)`` index of the finest scale that the encoder's guess covers; all scales by default.
+    rows : slice
+        Which tiles of all these are; all by default.
     """
 
     def __init__(
@@ -135,10 +143,17 @@ class Hierarchy:
         batch: int,
         features: Sequence[Tensor] | None = None,
         stop: Tensor | None = None,
+        rows: slice = slice(None),
     ) -> None:
-        self.trunk, self.batch, self.features, self.stop = trunk, batch, features, stop
+        self.trunk, self.batch, self.features, self.stop, self.rows = trunk, batch, features, stop, rows
         self.layers = [(index, layer) for index in range(len(trunk.spectrum.scales)) for layer in trunk.layers(index)]
         self.scale_of = [index for index, _ in self.layers]
+
+    def of(self, rows: slice) -> Hierarchy:
+        """The same of some tiles alone."""
+        features = None if self.features is None else [feature[rows] for feature in self.features]
+        stop = None if self.stop is None else self.stop[rows]
+        return Hierarchy(self.trunk, len(range(self.batch)[rows]), features, stop, rows)
 
     def covered(self, scale: int) -> Tensor | None:
         """Which images' guess covers a scale, ``(batch, 1, 1, 1)``; None: all."""
@@ -166,8 +181,7 @@ class Hierarchy:
             if number == 0 or self.ends_scale(number - 1):
                 context = self.trunk.enter(scale, context, self.batch)
             assert context is not None
-            evidence = None if self.features is None else self.features[scale]
-            node = Node(number, scale, layer, context, evidence, self.covered(scale))
+            node = Node(number, scale, layer, context, self)
             z = choose(node)
             context = layer.update(context, z, node.feature)
             nodes.append(node)

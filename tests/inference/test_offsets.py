@@ -42,14 +42,14 @@ def test_the_means_that_offsets_stand_for_have_the_same_objective(decoder, stop)
     setting = Setting(recipe_of(stop=stop, **OFFSETS), prior=prior_of(decoder))
     offsets = random_offsets(setting)
     moved = by_offsets(setting, offsets)
-    _, found = setting.value(setting.rest(0), moved.way.latents)
+    _, found = setting.value(setting.rest(0), moved.latents)
     torch.testing.assert_close(torch.stack(moved.costs), torch.stack(found.costs))
     for a, b in zip(moved.contributions, found.contributions, strict=True):
         torch.testing.assert_close(a, b)
     # and they lie where they are said to: the first off its posterior, later ones off those in the moved context
     mean, width = setting.latents[0], setting.log_widths[0].exp()
-    torch.testing.assert_close(moved.way.latents[0], mean + width * offsets[0])
-    last = moved.way.latents[-1] - setting.latents[-1] - setting.log_widths[-1].exp() * offsets[-1]
+    torch.testing.assert_close(moved.latents[0], mean + width * offsets[0])
+    last = moved.latents[-1] - setting.latents[-1] - setting.log_widths[-1].exp() * offsets[-1]
     assert float(last.abs().max()) > 1e-4
 
 
@@ -57,7 +57,7 @@ def test_the_means_that_offsets_stand_for_have_the_same_objective(decoder, stop)
 def test_no_offset_is_the_guess():
     setting = Setting(recipe_of(**OFFSETS), prior=tiny_prior(DOUBLE))
     found = by_offsets(setting, [torch.zeros_like(z) for z in setting.latents])
-    for a, z in zip(found.way.latents, setting.latents, strict=True):
+    for a, z in zip(found.latents, setting.latents, strict=True):
         torch.testing.assert_close(a, z)
 
 

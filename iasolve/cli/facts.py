@@ -1,0 +1,78 @@
+"""What a report says of solved images, one entry an image; of pieces as of the whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from iasolve.inference import Result
+from iasolve.inference.reconstruct import Reconstruction
+
+__all__ = ["facts_of", "joined_facts"]
+
+
+def facts_of(result: Result[Any], unit: float) -> dict[str, Any]:
+    """What a report says of a result, one entry an image."""
+
+    def each(values: Any) -> list[Any]:
+        return list(np.asarray(values).reshape(-1).tolist())
+
+    return {
+        "seconds": result.seconds,
+        "sigma": each(np.asarray(result.sigma, np.float64) * unit),
+        "gain": each(np.asarray(result.gain, np.float64) * unit),
+        "improved": each(result.improved),
+        "likeness": each(result.likeness),
+        # conjugate gradients, where the operator is not diagonal
+        "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
+        "scales": [
+            {
+                "scale": row["scale"],
+                "steps": row["steps"],
+                "before": each(row["before"]),
+                "after": each(row["after"]),
+                "misfit": each(row["misfit"]),
+            }
+            for row in result.scales
+        ],
+        "slices": result.facts if isinstance(result, Reconstruction) else [],
+    }
+
+
+def joined_facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Facts of all pieces as those of one; what was said of several pieces is said once."""
+    first = parts[0]
+    if len(parts) == 1:
+        return dict(first)
+    found: dict[str, Any] = {}
+    for key, value in first.items():
+        each = [part[key] for part in parts]
+        if key == "seconds":
+            found[key] = sum(each)
+        elif key == "scales":
+            found[key] = [_together(rows) for rows in zip(*each, strict=True)]
+        elif isinstance(value, Mapping):
+            found[key] = _together(each)
+        else:
+            found[key] = None if value is None else [item for part in each for item in part]
+    found["said"] = _once([part["said"] for part in parts])
+    return found
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lists of one entry an image, joined; what is no list is the same for all."""
+    first = rows[0]
+    return {key: [v for row in rows for v in row[key]] if isinstance(first[key], list) else first[key] for key in first}
+
+
+def _once(said: list[list[str]]) -> list[str]:
+    """Of texts that differ in their figures only, the first, and of how many pieces it was said."""
+    found: dict[str, list[str]] = {}
+    for texts in said:
+        for text in texts:
+            found.setdefault(re.sub(r"[-+.\de]+", "", text), []).append(text)
+    more = f" of {len(said)} parts)"
+    return [texts[0] + (f" (so of {len(texts)}{more}" if len(texts) > 1 else "") for texts in found.values()]

@@ -1,0 +1,128 @@
+"""Finished pieces of a long input, kept on the disk until all are: an interruption loses only the one at work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iasolve.cli.outputs import Outputs
+from iasolve.cli.reporter import plain
+from iasolve.files import atomic_write, sha256_of, write_json, write_together
+
+__all__ = ["Piece", "Pieces", "kept_beside", "key_of"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of solved images.
+
+    Attributes
+    ----------
+    image : ndarray, shape ``(n, C, H, W)``
+    std : ndarray or None
+        Of the same shape.
+    facts : dict
+        What the report says of them: plain lists of one entry an image.
+    """
+
+    image: Array
+    std: Array | None
+    facts: dict[str, Any]
+
+
+def key_of(input_hash: str, identity: Mapping[str, Any]) -> str:
+    """Names what a piece is made from: of two runs with the same key, one may go on with what the other finished."""
+    text = json.dumps(plain([input_hash, identity]), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+class Pieces:
+    """A hidden folder beside a result: ``.iasolve-pieces.OUT.KEY``, with arrays and a report for each finished piece.
+
+    Parameters
+    ----------
+    outputs : Outputs
+        Whose image it lies beside.
+    key : str
+        See :func:`key_of`; what lies there under another key, of other settings or another input, is removed.
+    rows : list of slice
+        The images of each piece.
+    """
+
+    def __init__(self, outputs: Outputs, key: str, rows: list[slice]) -> None:
+        self.folder = outputs.image.with_name(f"{_PREFIX}{outputs.image.name}.{key}")
+        for other in _folders(outputs):
+            if other != self.folder:
+                shutil.rmtree(other, ignore_errors=True)
+        self.done = {some.start for some in rows if self._intact(some)}
+
+    def _paths(self, rows: slice) -> tuple[Path, Path, Path]:
+        stem = f"{rows.start}-{rows.stop}"
+        return tuple(self.folder / f"{stem}{end}" for end in (".npy", ".std.npy", ".json"))  # type: ignore[return-value]
+
+    def _intact(self, rows: slice) -> bool:
+        image, std, report = self._paths(rows)
+        named = {"image": image, "std": std}
+        try:
+            hashes = json.loads(report.read_text(encoding="utf-8"))["sha256"]
+            return all(sha256_of(named[name]) == value for name, value in hashes.items())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def put(self, rows: slice, piece: Piece) -> None:
+        """Keep a piece; it is complete on the disk, or not there.
+
+        Raises
+        ------
+        WriteError
+        """
+        self.folder.mkdir(exist_ok=True)
+        image, std, report = self._paths(rows)
+        hashes = {}
+        with write_together():
+            for name, path, values in (("image", image, piece.image), ("std", std, piece.std)):
+                if values is not None:
+                    with atomic_write(path) as handle:
+                        np.save(handle, values)
+                    hashes[name] = sha256_of(path)
+            write_json(report, {**piece.facts, "sha256": hashes})
+        self.done.add(rows.start)
+
+    def get(self, rows: slice) -> Piece:
+        """A finished piece."""
+        image, std, report = self._paths(rows)
+        facts = json.loads(report.read_text(encoding="utf-8"))
+        hashes = facts.pop("sha256")
+        return Piece(np.load(image, mmap_mode="r"), np.load(std, mmap_mode="r") if "std" in hashes else None, facts)
+
+    def remove(self) -> None:
+        """Remove what the result has made superfluous."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_PREFIX = ".iasolve-pieces."
+
+
+def _folders(outputs: Outputs) -> list[Path]:
+    stem = f"{_PREFIX}{outputs.image.name}."
+    # OUT may be a.npy, and another's a.npy.npy
+    return [
+        path
+        for path in outputs.image.parent.iterdir()
+        if path.name.startswith(stem) and "." not in path.name[len(stem) :]
+    ]
+
+
+def kept_beside(outputs: Outputs) -> int:
+    """How many finished pieces an unfinished result has."""
+    return sum(len(list(folder.glob("*.json"))) for folder in _folders(outputs))

@@ -1,0 +1,174 @@
+"""What a solution takes of the memory, and how it is cut so that it keeps to a budget.
+
+A solution takes what the program itself does, some arrays of the image's size, what is kept of every tile of the image
+at work (features, latents and the optimizer's history of them), and the activations of one portion of tiles
+(:mod:`.portions`). The last are counted for the network at hand: one tile is sent through it, and what a gradient would
+keep is added up.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from iasolve.files.memory import default_memory, parse_memory
+from iasolve.inference.geometry import tiles_of
+from iasolve.inference.interface import Options
+from iasolve.inference.measurement import Measurement
+from iasolve.inference.portions import Portion, in_portions
+from iasolve.priors import Prior
+from iasolve.priors.hierarchy import Hierarchy, posterior_mean
+from iasolve.recipe import Recipe
+
+__all__ = ["BudgetError", "Cut", "as_memory_allows", "cut", "halved"]
+
+T = TypeVar("T")
+
+PROGRAM = 500_000_000
+"""Bytes: Python, torch and its compiled convolutions, and a prior's weights (measured: 0.45 to 0.5 GB)."""
+
+BYTES_PER_PIXEL = 256
+"""Of an image's channel: spectra, variances and conjugate gradients."""
+
+LATENTS_KEPT = 16
+"""Arrays of the latents' size besides an optimizer's: the guess and its rivals, with means and widths."""
+
+TILES, TILES_CUDA = 8, 128
+"""Tiles at a time where memory allows. On a processor more are not faster (measured: 4 to 16)."""
+
+
+class BudgetError(MemoryError):
+    """The budget does not suffice for a single tile at a time."""
+
+
+class Cut(NamedTuple):
+    """How measurements of one image size are solved: images at a time, and the portions of tiles that networks take."""
+
+    images: int
+    portion: Portion
+
+
+class _Tile(NamedTuple):
+    """Bytes of a tile: activations that a gradient keeps, the encoder's features, and the latents."""
+
+    activations: int
+    features: int
+    latents: int
+
+
+_TILES: weakref.WeakKeyDictionary[Prior, _Tile] = weakref.WeakKeyDictionary()
+
+
+def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) -> Cut:
+    """How images of ``shape`` are cut into what is solved at a time.
+
+    Results depend on the number of tiles that networks take at a time, to rounding, but on nothing else of the budget.
+
+    Raises
+    ------
+    BudgetError
+        Where one tile at a time is too much.
+    """
+    tiles = tiles_of(prior.spectrum.size, shape, options.fit, options.overlap)
+    cuda = prior.device.type == "cuda"
+    if options.memory is not None:
+        memory = parse_memory(options.memory)
+    else:
+        memory = torch.cuda.mem_get_info(prior.device)[0] if cuda else default_memory()
+    wanted = options.batch_size or (TILES_CUDA if cuda else TILES)
+    if prior.reads and not (recipe.takes_steps or recipe.samples):
+        return Cut(max(1, wanted // tiles), Portion(wanted))  # the reader takes images whole
+    tile = _tile(prior)
+    pixels = prior.channels * math.prod(max(n, prior.spectrum.size) for n in shape)
+    history = 2 * recipe.steps.most if recipe.takes_steps else 0
+
+    def needed(images: int, activations: int) -> int:
+        kept = tile.features + tile.latents * (LATENTS_KEPT + history)
+        whole = images * (BYTES_PER_PIXEL * pixels + tiles * kept) + activations * tile.activations
+        return whole + (0 if cuda else PROGRAM)
+
+    least = options.batch_size or 1
+    size = wanted
+    while size > least and needed(max(1, size // tiles), size) > memory:
+        size = max(least, size // 2)
+    images = max(1, size // tiles)
+    busy = min(size, images * tiles)
+    if needed(images, busy) > memory:
+        raise BudgetError(_words(needed(images, busy), memory, shape, tiles, options))
+    again = recipe.takes_steps and needed(images, images * tiles) > memory
+    return Cut(images, Portion(size, again))
+
+
+def as_memory_allows(work: Callable[[Measurement, Prior], T], batch: Measurement, prior: Prior, size: Cut) -> list[T]:
+    """``work`` on a batch; where memory runs out, on halves of it, or with half the tiles at a time.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        Where a single tile is too much.
+    """
+    try:
+        return [work(batch, in_portions(prior, size.portion))]
+    except torch.OutOfMemoryError:
+        smaller = halved(size, len(batch.y))
+        if smaller is None:
+            raise
+    torch.cuda.empty_cache()
+    return [found for part in batch.batches(smaller.images) for found in as_memory_allows(work, part, prior, smaller)]
+
+
+def halved(size: Cut, images: int) -> Cut | None:
+    """The cut to go on with where memory ran out over so many images: half of them, or half the tiles at a time."""
+    if images > 1:
+        return Cut((images + 1) // 2, size.portion)
+    if size.portion.tiles > 1:
+        return Cut(1, Portion((size.portion.tiles + 1) // 2, True))
+    return None
+
+
+def _words(needed: int, memory: int, shape: tuple[int, int], tiles: int, options: Options) -> str:
+    image = f"an image of {shape[0]} x {shape[1]} pixels" + (f" ({tiles} tiles)" if tiles > 1 else "")
+    how = f"{options.batch_size} tiles at a time" if options.batch_size else "one tile at a time"
+    advice = "a smaller batch size, or " if (options.batch_size or 1) > 1 else ""
+    return (
+        f"the memory budget is {memory / 1e9:.2f} GB, and {image} takes about {needed / 1e9:.2f} GB with {how}, the "
+        f"program itself included. Expected at least that: give {advice}memory of {math.ceil(needed / 1e8) / 10:g}GB, "
+        "or solve parts of the image"
+    )
+
+
+def _tile(prior: Prior) -> _Tile:
+    if prior not in _TILES:
+        _TILES[prior] = _measured(prior)
+    return _TILES[prior]
+
+
+def _measured(prior: Prior) -> _Tile:
+    """Send one blank tile through all networks, and add up what a gradient would keep."""
+    size, scales = prior.spectrum.size, len(prior.spectrum.scales)
+    dtype = torch.promote_types(prior.power.dtype, torch.complex32) if prior.spectrum.is_complex else prior.power.dtype
+    image = torch.zeros((1, prior.channels, size, size), device=prior.device, dtype=dtype)
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.ndim and len(tensor) == 1:  # of the tile: weights are there anyway
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    with torch.no_grad():
+        features = prior.encode(image, image.real.new_ones((1, 2, scales)))
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        moving = [feature.clone().requires_grad_(True) for feature in features]
+        way = Hierarchy(prior, 1, moving).descend(posterior_mean)
+        prior.contributions(list(way.done.contexts))
+    return _Tile(
+        sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
+        sum(feature.nbytes for feature in features),
+        sum(z.nbytes for z in way.latents),
+    )

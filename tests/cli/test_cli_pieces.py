@@ -1,0 +1,208 @@
+"""Long inputs in pieces: the same result to the bit, kept on the disk, gone on with, and within a budget."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from cli_fixtures import SIZE, cli, heads, tiny
+
+import iasolve
+from iasolve.cli import solver as solver_module
+from iasolve.cli.facts import joined_facts
+from iasolve.operators import GaussianNoise, Identity
+
+__all__ = ["heads", "tiny"]  # fixtures
+
+
+def quick(tiny, *more):
+    return ("--sigma", 20, "--prior", tiny, "--recipe", "fast", "--batch-size", 2, *more)
+
+
+@pytest.fixture
+def volume(heads, tmp_path):
+    """Five slices: pieces of two, two and one."""
+    noisy = np.concatenate([heads, heads])[:5] + np.random.default_rng(0).normal(0, 20, (5, *heads.shape[1:]))
+    path = tmp_path / "volume.npy"
+    np.save(path, noisy.astype(np.float32))
+    return path
+
+
+def hidden(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The first images of the pieces that are solved; raise at one with ``counted.fails = first``."""
+    solve = solver_module.Solver.solve_piece
+
+    class Counted(list):
+        fails = None
+        error = KeyboardInterrupt
+
+    seen = Counted()
+
+    def solve_piece(self, source, rows, progress=None):
+        if rows.start == seen.fails:
+            raise seen.error
+        seen.append(rows.start)
+        return solve(self, source, rows, progress)
+
+    monkeypatch.setattr(solver_module.Solver, "solve_piece", solve_piece)
+    return seen
+
+
+def test_a_volume_in_pieces_is_the_volume_to_the_bit(volume, counted, tiny, tmp_path):
+    out, std = tmp_path / "out.npy", tmp_path / "std.npy"
+    done = cli("denoise", volume, out, *quick(tiny, "--std-out", std, "--json"))
+    assert done.code == 0, done
+    assert counted == [0, 2, 4]
+    assert hidden(tmp_path) == []
+    recipe = iasolve.load_recipe("fast").changed(samples=8)
+    y = np.load(volume)[:, None]
+    operator, prior = Identity((1, SIZE, SIZE)), iasolve.load_prior(tiny)
+    whole = iasolve.solve(y, operator, prior, noise=GaussianNoise(20.0), recipe=recipe, batch_size=2, warn=False)
+    np.testing.assert_array_equal(np.load(out)[:, None], whole.image)
+    np.testing.assert_array_equal(np.load(std)[:, None], whole.std)
+    for key in ("sigma", "gain", "likeness", "improved"):
+        np.testing.assert_allclose(done.report[key], getattr(whole, key), rtol=1e-6)
+    assert all(len(row["misfit"]) == 5 for row in done.report["scales"])
+
+
+def test_an_interrupted_volume_is_gone_on_with(volume, counted, tiny, tmp_path):
+    plain = tmp_path / "plain.npy"
+    assert cli("denoise", volume, plain, *quick(tiny)).code == 0
+    counted.clear()
+    out = tmp_path / "out.npy"
+    counted.fails = 4
+    done = cli("denoise", volume, out, *quick(tiny))
+    assert done.code == 130
+    assert "2 finished parts of it are kept: the same command goes on" in done.err
+    assert not out.exists()
+    counted.fails = None
+    assert cli("denoise", volume, out, *quick(tiny)).code == 0
+    assert counted == [0, 2, 4]
+    assert hidden(tmp_path) == []
+    np.testing.assert_array_equal(np.load(out), np.load(plain))
+    reports = [json.loads(path.with_name(path.name + ".json").read_text()) for path in (plain, out)]
+    for report in reports:
+        del report["seconds"], report["output"]
+    assert reports[0] == reports[1]
+
+
+def test_what_was_finished_of_something_else_or_is_damaged_is_done_again(volume, counted, tiny, tmp_path):
+    out = tmp_path / "out.npy"
+    counted.fails, counted.error = 4, MemoryError
+    assert cli("denoise", volume, out, *quick(tiny)).code == 5
+    (first,) = hidden(tmp_path)
+    (tmp_path / first / "0-2.npy").write_bytes(b"cut")
+    assert cli("denoise", volume, out, *quick(tiny)).code == 5
+    assert counted == [0, 2, 0]
+    assert cli("denoise", volume, out, *quick(tiny, "--seed", 1)).code == 5
+    assert counted == [0, 2, 0, 0, 2]
+    (second,) = hidden(tmp_path)
+    assert first != second
+    np.save(volume, np.load(volume)[::-1])
+    counted.fails = None
+    assert cli("denoise", volume, out, *quick(tiny, "--seed", 1)).code == 0
+    assert counted == [0, 2, 0, 0, 2, 0, 2, 4]
+    assert hidden(tmp_path) == []
+
+
+def test_a_folder_is_gone_on_with_inside_of_its_volumes(volume, counted, tiny, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    volume.rename(folder / "b.npy")
+    np.save(folder / "a.npy", np.load(folder / "b.npy")[0])
+    counted.fails = 2
+    assert cli("denoise", folder, out, *quick(tiny)).code == 130
+    assert counted == [0, 0]
+    counted.fails = None
+    assert cli("denoise", folder, out, *quick(tiny, "--resume")).code == 0
+    assert counted == [0, 0, 2, 4]
+    assert hidden(out) == []
+
+
+def test_colours_are_pieces_too(heads, tiny, tmp_path, counted):
+    path, out = tmp_path / "colour.npy", tmp_path / "out.npy"
+    np.save(path, np.stack([heads[0], heads[1], heads[2], heads[0]])[..., None] * np.array([1, 0.5, 0.7]))
+    assert cli("denoise", path, out, *quick(tiny)).code == 0
+    assert counted == [0, 2, 4, 6, 8, 10]
+    single = tmp_path / "blue.npy"
+    np.save(single, np.load(path)[..., 2])
+    assert cli("denoise", single, tmp_path / "one.npy", *quick(tiny)).code == 0
+    np.testing.assert_allclose(np.load(out)[..., 2], np.load(tmp_path / "one.npy"), atol=1e-2)
+
+
+def test_kspace_of_several_coils_with_maps_of_each_slice(heads, tiny, tmp_path, counted):
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(3, 2, SIZE, SIZE)) + 1j * rng.normal(size=(3, 2, SIZE, SIZE))
+    maps /= np.sqrt((abs(maps) ** 2).sum(1, keepdims=True))
+    images = np.fft.fftshift(
+        np.fft.fft2(np.fft.ifftshift(maps * heads[:3, None], axes=(-2, -1)), norm="ortho"), (-2, -1)
+    )
+    path, given = tmp_path / "k.h5", tmp_path / "maps.npy"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = images.astype(np.complex64)
+    np.save(given, maps)
+    options = ("--sigma", 1, "--prior", tiny, "--recipe", "fast", "--phase", "none", "--maps", given)
+    done = cli("reconstruct", path, tmp_path / "out.npy", *options, "--batch-size", 1, "--json")
+    assert done.code == 0, done
+    assert counted == [0, 1, 2]
+    assert [one["maps"] for one in done.report["operator"]["slices"]] == ["given"] * 3
+    whole = iasolve.reconstruct(
+        images.astype(np.complex64),
+        iasolve.load_prior(tiny),
+        maps=maps,
+        noise=GaussianNoise(1.0),
+        recipe="fast",
+        phase="none",
+        batch_size=1,
+        warn=False,
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy")[:, None], whole.image, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "says"),
+    [
+        ("much", 2, "expected bytes or a size such as '1.5GB'"),
+        ("100MB", 5, "the memory budget is 0.10 GB, and an image of 32 x 32 pixels takes about 0.50 GB"),
+        ("2GB", 0, ""),
+    ],
+)
+def test_a_budget_is_kept_or_refused_with_words(given, code, says, volume, tiny, tmp_path):
+    done = cli("denoise", volume, tmp_path / "out.npy", *quick(tiny)[:-2], "--memory", given)
+    assert done.code == code, done
+    assert says in done.err
+
+
+def test_progress_counts_tiles(volume, tiny):
+    from iasolve.cli.options import Running, Solving
+    from iasolve.cli.settings import resolve
+    from iasolve.cli.sources import image_source
+    from iasolve.cli.task import Task
+
+    task = Task("denoise", "denoise", (".npy",), image_source, lambda source, shape, dtype: Identity(shape, dtype))
+    settings = resolve(Solving(sigma="20", prior=str(tiny), recipe="fast", overlap=8), Running(batch_size=2), "fast")
+    wide = volume.with_name("wide.npy")
+    np.save(wide, np.tile(np.load(volume)[:3], (1, 2, 1)))  # tiles of 32 in 64 pixels that overlap by 8: three
+    seen = []
+    solver_module.Solver(task, settings).solve(image_source(wide), lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {9}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {3, 6, 9} <= {done for done, _ in seen}
+
+
+def test_what_is_said_of_several_pieces_is_said_once():
+    said = ["its bound is 1.25 nats", "its bound is -3e-05 nats", "another"]
+    parts = [
+        {"seconds": 1.0, "said": [text], "sigma": [1.0], "scales": [], "solver": None, "slices": []} for text in said
+    ]
+    found = joined_facts(parts)
+    assert found["said"] == ["its bound is 1.25 nats (so of 2 of 3 parts)", "another"]
+    assert found["seconds"] == 3.0
+    assert found["sigma"] == [1.0] * 3
+    assert torch.tensor(found["sigma"]).shape == (3,)
