@@ -138,6 +138,13 @@ class Solving:
             help="Draw input, estimate and error bar. With a folder as input, a folder.",
         ),
     ] = None
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE.html",
+            help="Write a page to look at: before and after, error bar, residual, settings; one for a whole folder.",
+        ),
+    ] = None
 
 
 def expand(command: Callable[..., None]) -> Callable[..., None]:

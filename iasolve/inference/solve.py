@@ -42,6 +42,7 @@ from iasolve.inference.passes import (
 )
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import improve
+from iasolve.inference.residual import residual_of
 from iasolve.inference.sampling import Samples, draw_samples
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
@@ -213,6 +214,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
             "applications": torch.full_like(residual, applications, dtype=torch.int64),
             "residual": residual,
         },
+        residual=residual_of(batch.y, batch.operator, image, batch.sigma),
         recipe=recipe,
         chosen="",
         seed=options.seed,

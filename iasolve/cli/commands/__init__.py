@@ -18,6 +18,7 @@ from iasolve.cli.commands import (
     prior,
     recipe,
     reconstruct,
+    report,
     simulate,
     solve,
     train,
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check-operator": check_operator.check_operator,
     "simulate": simulate.simulate,
     "evaluate": evaluate.evaluate,
+    "report": report.report,
     "train": train.train,
     "demo": demo.demo,
 }

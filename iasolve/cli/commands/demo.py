@@ -22,7 +22,8 @@ def demo(
     """Solve bundled MR samples and compare, in a minute.
 
     Noise, 4x undersampled k-space and blur, each solved with total variation and with iasolve. Writes
-    iasolve-demo.png, .md and .json into the folder (replacing those of an earlier demo) and prints the table.
+    iasolve-demo.png, .md, .json and the page .html into the folder (replacing those of an earlier demo) and prints
+    the table.
     """
     from iasolve.cli.demonstration import demonstrate
 
