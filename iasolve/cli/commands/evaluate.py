@@ -27,6 +27,11 @@ def evaluate(
 
     Of the whole image and of its foreground, which is the head without the air around it. Pages are compared one by
     one and averaged. Of a folder, files that cannot be compared are listed at the end.
+
+    Examples
+    --------
+    iasolve evaluate clean.png truth.png
+    iasolve evaluate denoised/ truth/ --data-range 255
     """
     import math
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.options import Printing, expand
+from iasolve.cli.help import add_command
+from iasolve.cli.options import Printing
 
 __all__ = ["app", "list_", "show"]
 
@@ -14,7 +15,12 @@ app = typer.Typer(help="Ready recipes: how a problem is solved.")
 
 
 def list_(printing: Printing) -> None:
-    """List the recipes that come with iasolve."""
+    """List the recipes that come with iasolve.
+
+    Examples
+    --------
+    iasolve recipe list
+    """
     from iasolve.cli.reporter import Reporter, columns
     from iasolve.recipe import list_recipes, load_recipe, recipe_text
 
@@ -36,7 +42,12 @@ def list_(printing: Printing) -> None:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A ready recipe, or a .toml file.")], printing: Printing
 ) -> None:
-    """Print a recipe with its comments: a start for one's own."""
+    """Print a recipe with its comments: a start for one's own.
+
+    Examples
+    --------
+    iasolve recipe show denoise > mine.toml
+    """
     from pathlib import Path
 
     from iasolve.cli.reporter import Reporter
@@ -49,5 +60,5 @@ def show(
     reporter.result(recipe.to_dict())
 
 
-app.command("list")(expand(list_))
-app.command("show")(expand(show))
+add_command(app, "list", list_)
+add_command(app, "show", show)

@@ -33,6 +33,11 @@ def report(
     """Make a page to look at from results that are there: the page of --report, afterwards.
 
     A result is known by the report beside it, OUT.json. Measurements that have changed since are left out.
+
+    Examples
+    --------
+    iasolve report denoised/ --inputs scans/
+    iasolve report clean.tif look.html --inputs noisy.tif --std error.tif
     """
     from iasolve.cli.past_results import make_page
 
