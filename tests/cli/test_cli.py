@@ -77,6 +77,7 @@ def test_help_and_version_answer_at_once_and_without_torch():
         "simulate",
         "evaluate",
         "report",
+        "info",
         "train",
         "prior",
         "recipe",

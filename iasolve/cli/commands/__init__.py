@@ -15,6 +15,7 @@ from iasolve.cli.commands import (
     demo,
     denoise,
     evaluate,
+    info,
     prior,
     recipe,
     reconstruct,
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate.simulate,
     "evaluate": evaluate.evaluate,
     "report": report.report,
+    "info": info.info,
     "train": train.train,
     "demo": demo.demo,
 }
