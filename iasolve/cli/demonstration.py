@@ -20,7 +20,7 @@ from iasolve.cli.errors import INTERRUPTED, UsageError
 from iasolve.cli.figures import Panel, draw_panels
 from iasolve.cli.folders import make_folders
 from iasolve.cli.options import Printing, Running
-from iasolve.cli.reporter import Reporter, columns, plain
+from iasolve.cli.reporter import Reporter, plain
 from iasolve.cli.solver import choose_device
 from iasolve.evidence import fold
 from iasolve.files import atomic_write, write_json, write_together
@@ -140,7 +140,7 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
             handle.write(_markdown(report, problems, table).encode())
         write_json(names[2], report)
         write_report(names[3], looks, title="iasolve demo", notes=[samples.attribution])
-    reporter.say(columns(table))
+    reporter.table(table)
     reporter.say(
         f"mean PSNR in dB and SSIM of {len(truth)} images; {report['seconds']:.0f} s on {device}; prior {loaded.name}"
     )

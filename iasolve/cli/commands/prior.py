@@ -26,7 +26,7 @@ def list_(printing: Printing) -> None:
     """
     from iasolve.cli.errors import DamagedPrior
     from iasolve.cli.priors import blamed_on_prior
-    from iasolve.cli.reporter import Reporter, columns
+    from iasolve.cli.reporter import Reporter
     from iasolve.priors import PriorError, find_prior, list_priors, read_card
     from iasolve.priors.registry import origin_of
 
@@ -47,7 +47,10 @@ def list_(printing: Printing) -> None:
             reporter.warn(f"the prior {name!r} of package {origin!r} is left out: {what}")
             continue
         found.append({**card, "name": name, "from": origin})
-    reporter.say(columns(rows) if found else "no bundled priors in this installation; train one: iasolve train --help")
+    if found:
+        reporter.table(rows)
+    else:
+        reporter.say("no bundled priors in this installation; train one: iasolve train --help")
     reporter.result({"priors": found})
 
 

@@ -21,7 +21,7 @@ def list_(printing: Printing) -> None:
     --------
     iasolve recipe list
     """
-    from iasolve.cli.reporter import Reporter, columns
+    from iasolve.cli.reporter import Reporter
     from iasolve.recipe import list_recipes, load_recipe, recipe_text
 
     reporter = Reporter(printing)
@@ -33,9 +33,7 @@ def list_(printing: Printing) -> None:
         counts = [str(n) for n in (recipe.views, recipe.passes.count, recipe.steps.count)]
         rows.append([name, *counts, about[0] if about else ""])
         reports.append({**recipe.to_dict(), "about": " ".join(about)})
-    # the last column is text, so it goes left
-    widest = max(len(row[4]) for row in rows)
-    reporter.say(columns([[*row[:4], row[4].ljust(widest)] for row in rows]))
+    reporter.table(rows, text=(0, 4))
     reporter.result({"recipes": reports})
 
 
