@@ -212,7 +212,7 @@ class ResidualReport(TypedDict, Generic[Array]):
     """What the image leaves of the measurement, over what noise alone would leave: about 1, or a little less.
 
     ``whole``: root mean square of all values, per image; ``bands``: of each band of frequency, coarse to fine,
-    ``(..., R)``. See :func:`iasolve.inference.residual.residual_of`.
+    ``(..., R)``. See :func:`iasolve.noise_level.residual.residual_of`.
     """
 
     whole: Array

@@ -42,8 +42,8 @@ from iasolve.inference.passes import (
 )
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import improve
-from iasolve.inference.residual import residual_of
 from iasolve.inference.sampling import Samples, draw_samples
+from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
@@ -197,6 +197,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
     residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
     applications = sum(s.applications for s in solves)
+    left = residual_of(batch.y, batch.operator, image, batch.sigma)
     return Result(
         image=image,
         std=std,
@@ -214,7 +215,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
             "applications": torch.full_like(residual, applications, dtype=torch.int64),
             "residual": residual,
         },
-        residual=residual_of(batch.y, batch.operator, image, batch.sigma),
+        residual={"whole": left.whole, "bands": left.bands},
         recipe=recipe,
         chosen="",
         seed=options.seed,
