@@ -47,6 +47,8 @@ _GONE = {
     "trust": "there is no limit to the distance from the guess",
     "coupling_start": "passes start at 0.2",
     "momentum": "the momentum of passes is 0.5",
+    "spin": "passes read moved images wherever the prior was trained on such",
+    "adaptive": "closing.error 'local' follows what the measurement shows, 'stationary' does not",
     "nonnegative": "an option of solve(), nonnegative=False",
     "iterations": "an option of solve()",
     "tolerance": "an option of solve()",

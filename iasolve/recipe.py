@@ -43,13 +43,15 @@ class Guess:
 
 @dataclass(frozen=True)
 class Passes:
-    """Further readings by the encoder (:mod:`iasolve.inference.passes`).
+    """Further readings by the encoder, or by the prior's reader (:mod:`iasolve.inference.passes`).
 
     Attributes
     ----------
     count : int
     end : float
-        Noise level of the last one, in units of the image's root mean square; the first reads at 0.2 (a reader at 1).
+        Level of the white noise that the last pass takes its image to be in, over the root mean square of the prior's
+        images. The first pass takes 0.2, of a reader 1; the levels between fall in equal ratios. One pass takes
+        ``end``.
     """
 
     count: int = 0

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.evidence import Evidence, Folded, WienerPosterior, profile_at
+from iasolve.evidence import Evidence, Folded
 from iasolve.inference.closing import closest_image
 from iasolve.inference.interface import Watch
 from iasolve.inference.likelihood import DiagonalLikelihood, Solution
@@ -39,7 +39,7 @@ from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Choice, Hierarchy, posterior_mean
 from iasolve.recipe import Recipe
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import fft2
 
 __all__ = [
     "SHIFTS",
@@ -117,7 +117,7 @@ def finest_scales(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
         return problem.stop
     scales = prior.spectrum.scales
     index = len(scales) - 1 if recipe.guess.stop in ("all", "none") else scales.index(int(recipe.guess.stop))
-    return torch.full_like(problem.stop, index)
+    return torch.full((len(problem.gain),), index, device=problem.gain.device)
 
 
 def by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
@@ -247,7 +247,7 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
     def read(joined: Tensor, level: float, shift: tuple[int, int]) -> Tensor:
         nonlocal variance
         moved = torch.roll(joined, shift, (-2, -1))
-        reading = prior.read(reading_of(problem, moved, level))
+        reading = prior.read(problem.posterior_of(moved, level))
         variance = reading.variance
         return torch.roll(reading.estimate, (-shift[0], -shift[1]), (-2, -1))
 
@@ -255,12 +255,3 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
     estimate = half_quadratic(problem, image, schedule, read, nonnegative, True, watch)
     more = problem.unexplained(problem.likelihood, estimate, variance)
     return Estimate(closest_image(problem.likelihood, estimate, more, nonnegative).image, variance)
-
-
-def reading_of(problem: Problem, image: Tensor, level: float) -> WienerPosterior:
-    """The reader's input for images ``(B, C, H, W)`` in white noise of standard deviation ``level``."""
-    rho = problem.power / (problem.power + level**2)
-    mean = ifft2(rho * fft2(image))
-    size = len(problem.rings.counts)
-    profile = profile_at(rho[None], 2 ** (size - 1)).expand(len(image), -1, -1)
-    return WienerPosterior(mean if image.is_complex() else mean.real, rho.expand(image.shape), profile)

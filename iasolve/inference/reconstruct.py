@@ -150,7 +150,6 @@ def reconstruct(
             f"{volume.dtype}; a single coil is an axis of length 1: kspace[None]"
         )
     check_kspace_order(volume)
-    check_kspace_order(volume)
     if prior.channels != 1:
         raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
     stack = volume[None] if volume.ndim == 3 else volume

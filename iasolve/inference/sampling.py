@@ -27,8 +27,8 @@ class Samples:
     ----------
     problem : Problem
     prior : Prior
-    solution : Guess
-        Around whose image samples lie.
+    centre : Tensor
+        Decoded image of the solution, ``(B, C, H, W)``, around which samples lie.
     source : Guess
         Whose posterior the spread is that of: the solution itself or, after further passes, the first reading.
     stop : Tensor
@@ -38,10 +38,10 @@ class Samples:
     """
 
     def __init__(
-        self, problem: Problem, prior: Prior, solution: Guess, source: Guess, stop: Tensor, noise: Noise
+        self, problem: Problem, prior: Prior, centre: Tensor, source: Guess, stop: Tensor, noise: Noise
     ) -> None:
-        self.problem, self.prior, self.source, self.stop, self.noise = problem, prior, source, stop, noise
-        self.centre = problem.decode(prior, solution.contributions)
+        self.problem, self.prior, self.centre = problem, prior, centre
+        self.source, self.stop, self.noise = source, stop, noise
         self.middle = self._tiles(source)
         self._offsets = source.offsets
 

@@ -192,7 +192,9 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         image = image * support
         std = None if std is None else std * support
         samples = None if samples is None else samples * support
-    likeness, distance = likeness_of(first.problem, prior, first.estimate)
+    # not a number where the reader alone has answered: the bound takes longer than its answer
+    unknown = torch.full_like(batch.sigma, torch.nan)
+    likeness, distance = likeness_of(first.problem, prior, first.estimate) if first.offsets else (unknown, unknown)
     solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
     residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
     applications = sum(s.applications for s in solves)
@@ -260,12 +262,7 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
         again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
     final, scales, improved = improve(problem, prior, recipe, (guess, again), stop, noise, number == 0, watch)
 
-    # the spread is that of a reading that knows the measurement's noise, not of an image that is partly the prior's
-    source = guess if again is not None else final
-    if whole is not None and recipe.passes.count and recipe.samples:
-        source = first_guess(problem, prior, recipe, stop)
-    samples = Samples(problem, prior, final, source, stop, noise)
-    centre = samples.centre
+    centre = problem.decode(prior, final.contributions)
     variance = (
         problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
     )
@@ -279,6 +276,11 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     watch.tell("closing", number + 1, views)
     drawn = std = None
     if recipe.samples:
+        # the spread is that of a reading that knows the measurement's noise, not of an image that is partly the prior's
+        source = guess if again is not None else final
+        if whole is not None and recipe.passes.count:
+            source = first_guess(problem, prior, recipe, stop)
+        samples = Samples(problem, prior, centre, source, stop, noise)
         drawn, std = draw_samples(samples, recipe.samples, closing, watch)
         drawn = drawn + (estimate - apart)
         if nonnegative:
