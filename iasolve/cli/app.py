@@ -13,10 +13,9 @@ import typer
 from typer.main import get_command
 
 from iasolve import __version__
-from iasolve.cli.commands import COMMANDS, GROUPS
+from iasolve.cli.commands import add_commands
 from iasolve.cli.errors import INTERRUPTED, describe
 from iasolve.cli.interruption import termination_as_interrupt
-from iasolve.cli.options import expand
 from iasolve.plugins import PluginWarning
 
 __all__ = ["app", "run"]
@@ -49,10 +48,7 @@ def _root(
     pass
 
 
-for _name, _command in COMMANDS.items():
-    app.command(_name)(expand(_command))
-for _name, _group in GROUPS.items():
-    app.add_typer(_group, name=_name)
+add_commands(app)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from iasolve.recipe_values import RecipeError, to_toml
+from iasolve.recipe.values import RecipeError, to_toml
 
 __all__ = ["refuse_old"]
 
