@@ -16,6 +16,7 @@ from iasolve.inference.problem import Problem, gain_general
 from iasolve.noise_level import estimate_noise
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
+from iasolve.operators.conventions import check_image_axes
 from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
@@ -61,6 +62,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
     if len(operator.in_shape) != 3:
         raise ValueError(f"the operator takes {operator.in_shape}, expected images (C, H, W)")
     if operator.in_shape[0] != prior.channels:
+        check_image_axes(operator.in_shape)
         raise ValueError(
             f"the operator's images have {operator.in_shape[0]} channel(s), "
             f"the prior {prior.name!r} has {prior.channels}"

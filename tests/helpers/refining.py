@@ -3,8 +3,9 @@
 import torch
 from flat_recipes import recipe_of
 
-from iasolve.inference.interface import Options, Watch
-from iasolve.inference.objective import OBJECTIVES, ImageTerm, Noise, Objective, data_term
+from iasolve.inference import OBJECTIVES, Options
+from iasolve.inference.interface import Watch
+from iasolve.inference.objective import ImageTerm, Noise, Objective, data_term
 from iasolve.inference.passes import descend, first_guess
 from iasolve.inference.problem import pose
 from iasolve.inference.refine import Candidate, improve, judge, parts_of, refine

@@ -6,7 +6,7 @@ from flat_recipes import recipe_of
 from tiny import dense, mute_prior, relative
 
 from iasolve import solve
-from iasolve.inference.interface import Options
+from iasolve.inference import Options
 from iasolve.inference.probes import response, surplus_of_rings
 from iasolve.inference.problem import pose
 from iasolve.operators import (

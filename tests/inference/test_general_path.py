@@ -7,8 +7,7 @@ from flat_recipes import recipe_of
 from tiny import SIZE, images, relative, tiny_prior
 
 from iasolve import solve
-from iasolve.inference import operator_likelihood
-from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference import OperatorLikelihood, operator_likelihood
 from iasolve.operators import (
     BlockAverage,
     GaussianNoise,

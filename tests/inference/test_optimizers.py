@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from iasolve import Recipe
-from iasolve.inference.objective import OBJECTIVES
-from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Plan
+from iasolve.inference import LBFGS, OBJECTIVES, OPTIMIZERS, Plan
 from iasolve.networks import Gaussian
 from iasolve.recipe import RecipeError
 

@@ -15,10 +15,8 @@ from iasolve.networks import Reader, ReaderConfig
 from iasolve.priors import list_priors
 from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.spectrum import fft2
-from iasolve.training.config import TrainingConfig
-from iasolve.training.loop import Trainer, train
+from iasolve.training import ReaderObjective, Trainer, TrainingConfig, train
 from iasolve.training.parts import part_of
-from iasolve.training.reading import ReaderObjective
 
 READER = {
     "widths": [8, 12],
