@@ -176,6 +176,8 @@ class ReaderPart:
     def start(self, path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A reader's weights and power, or a hierarchy's power alone: both parts of a prior must have the same.
 
+        Of a prior of another name, a reader's weights alone: its images have another power.
+
         Raises
         ------
         ValueError
@@ -195,6 +197,8 @@ class ReaderPart:
             theirs, ours = getattr(reader.config, key), getattr(self.settings.network, key)
             if theirs != ours:
                 raise ValueError(f"{found} cannot start this reader: its {key} is {theirs}, the configuration's {ours}")
+        if card.get("name") != self.config.name:
+            return _fitting(reader.state_dict(), own, leave=("power",)), {"sha256": card["sha256"]}
         return _fitting(reader.state_dict(), own), card
 
     def prepare(self, images: Tensor, rng: np.random.Generator) -> Tensor:
