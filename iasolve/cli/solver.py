@@ -25,7 +25,7 @@ from iasolve.files import suffix_of, write_image, write_json, write_together
 from iasolve.inference import Result, UnlikePriorWarning
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
-from iasolve.priors import HVAEPrior
+from iasolve.priors import Prior
 
 __all__ = ["Answer", "Solver", "choose_device"]
 
@@ -189,7 +189,7 @@ class Solver:
                 "in the file's units; nothing can be told of an image below so much noise"
             )
 
-    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result[Any]:
+    def _with_operator(self, source: Source, y: Array, prior: Prior, **options: Any) -> Result[Any]:
         assert self.task.operator is not None
         kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
         operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)

@@ -42,12 +42,12 @@ from iasolve.inference.passes import (
 )
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import improve
-from iasolve.inference.sampling import Samples, draw_samples
+from iasolve.inference.sampling import Samples, StationaryError, draw_errors, draw_samples
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
-from iasolve.recipe import Recipe, load_recipe
+from iasolve.recipe import Recipe, RecipeError, load_recipe
 
 __all__ = ["solve"]
 
@@ -165,14 +165,37 @@ def _resolve(
     if options.samples is not None:
         found = found.changed(samples=options.samples)
     found.check_scales(prior.spectrum.scales)
+    if not prior.descends:
+        if recipe is None and found.takes_steps:
+            found = found.changed(steps={"count": 0})
+            chosen += f", without its steps: {prior.name!r} is a reader alone"
+        _refuse_descent(found, prior)
     return found, chosen
+
+
+def _refuse_descent(recipe: Recipe, prior: Prior) -> None:
+    for key, impossible in (
+        ("steps.count", recipe.takes_steps),
+        ("guess.stop", recipe.guess.stop not in _WHOLE),
+    ):
+        if impossible:
+            raise RecipeError(
+                f"the prior {prior.name!r} is a reader alone, without latents, and the recipe {recipe.name!r} needs "
+                f"them (its key {key!r}): take the recipe 'fast', or steps.count = 0 and guess.stop = 'all'"
+            )
+
+
+_WHOLE = ("all", "auto")
+"""Where a guess ends that a reader can make."""
 
 
 @torch.no_grad()
 def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> Result[Tensor]:
     """The mean of all views; samples, error bars and reports are the first one's: of one posterior, about the mean."""
-    first = _solve_view(batch, prior, recipe, options, 0, watch)
-    count = recipe.views if moves(prior) else 1
+    if _reads(prior, recipe) and not recipe.takes_steps:
+        first, count = _read(batch, prior, recipe, options, watch), 1
+    else:
+        first, count = _solve_view(batch, prior, recipe, options, 0, watch), recipe.views if moves(prior) else 1
     refined = recipe.steps.views or count if recipe.reads else count
     quiet = recipe.changed(samples=0)
     guessed = quiet.changed(steps={"count": 0})
@@ -222,6 +245,11 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     )
 
 
+def _reads(prior: Prior, recipe: Recipe) -> bool:
+    """Whether the prior's reader guesses."""
+    return prior.reads and recipe.guess.stop in _WHOLE
+
+
 class _View(NamedTuple):
     """The solution for one moved image; ``estimate``: on the problem's grid, in the prior's units."""
 
@@ -242,15 +270,14 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     The reader's estimate and, where the recipe takes steps, the hierarchy's are solutions in their own right, whose
     errors differ: the mean of both is better than either.
     """
-    reads = prior.reads and recipe.guess.stop in ("all", "auto")
-    if reads and not (recipe.takes_steps or recipe.samples):
-        return _read_view(batch, prior, recipe, options, number, watch)
     problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
     stop = finest_scales(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
     nonnegative = options.nonnegative and prior.nonnegative
 
-    whole = None if not reads else read_whole(problem, prior, recipe, nonnegative, watch)
+    whole = None
+    if _reads(prior, recipe):
+        whole = read_whole(problem, prior, recipe.changed(views=1), nonnegative, watch)
     if whole is None or not recipe.passes.count:
         guess = first_guess(problem, prior, recipe, stop)
     else:
@@ -306,20 +333,26 @@ def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Optio
     )
 
 
-def _read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch) -> _View:
-    """The reader's estimate alone, for the image moved back by a shift and moved there again."""
-    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number], whole=True)
-    found = read_whole(problem, prior, recipe, options.nonnegative and prior.nonnegative, watch)
-    image = problem.crop(problem.gain.reshape(-1, 1, 1, 1) * found.image)
+def _read(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> _View:
+    """The reader's estimate alone, views and passes included; samples have the error that the reader expects."""
+    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
+    nonnegative = options.nonnegative and prior.nonnegative
+    found = read_whole(problem, prior, recipe, nonnegative, watch)
+    gain = problem.gain.reshape(-1, 1, 1, 1)
+    image = problem.crop(gain * found.image)
     if not bool(torch.isfinite(image).all()):
         raise NonFiniteError("the solution holds NaN or infinite values: check the measurement's range and sigma")
-    rows: list[ScaleReport[Tensor]] = []
-    if number == 0:
-        misfit = problem.likelihood.misfit(found.image, found.variance)
-        unknown = torch.full_like(misfit, torch.nan)
-        rows = [
-            {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit}
-            for s in prior.spectrum.scales
-        ]
+    misfit = problem.likelihood.misfit(found.image, found.variance)
+    unknown = torch.full_like(misfit, torch.nan)
+    rows: list[ScaleReport[Tensor]] = [
+        {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit} for s in prior.spectrum.scales
+    ]
+    error = StationaryError(found.variance, found.image)
+    std, drawn = problem.crop(gain * error.std), None
+    if recipe.samples:
+        noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
+        errors = draw_errors(error, recipe.samples, noise, watch)
+        drawn = torch.stack([problem.crop(gain * (found.image + one)) for one in errors])
+        drawn = drawn.clamp_min(0) if nonnegative else drawn
     idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
-    return _View(problem, found.image, image, None, None, rows, idle, [], problem.likelihood.solves)
+    return _View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves)
