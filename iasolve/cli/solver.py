@@ -251,6 +251,7 @@ class Solver:
             "sigma_estimated": self.settings.sigma is None,
             "gain": each(np.asarray(result.gain, np.float64) * unit),
             "improved": each(result.improved),
+            "prior_used": np.ravel(result.prior_used).tolist(),
             "likeness": each(result.likeness),
             # conjugate gradients, where the operator is not diagonal
             "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},

@@ -42,6 +42,7 @@ class SolveOptions(TypedDict, total=False):
     nonnegative: bool
     batch_size: int
     warn: bool
+    fallback: bool
     iterations: int
     tolerance: float
     force_general: bool
@@ -68,6 +69,10 @@ class Options:
         Images solved at a time.
     warn : bool
         Warn when an image is unlike the prior's data.
+    fallback : bool
+        Answer with the stationary Gaussian of the prior's power, fitted to the measurement, where a part of the
+        measurement that is kept back shows the prior to be worse (:mod:`iasolve.inference.fallback`). Not with recipes
+        that do without encoder or closing, nor with priors whose card tells of no validation.
     iterations : int
         Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8 the gradient
         is off by less than 1 %, and ten steps end 0.02 dB below those with 20, with 6 0.1 dB, with 3 0.4 dB
@@ -93,6 +98,7 @@ class Options:
     nonnegative: bool = True
     batch_size: int = 16
     warn: bool = True
+    fallback: bool = True
     iterations: int = 8
     tolerance: float = TOLERANCE
     force_general: bool = False
@@ -227,6 +233,11 @@ class Result(Generic[Array]):
     improved : array
         Whether passes or steps ended with a better total objective than the guess, per image; where not, the guess
         is returned.
+    prior : str
+        Name of the prior that was asked.
+    fits : array
+        Whether that prior answered, per image; where not, the stationary Gaussian with its power did: a Wiener
+        estimate, with its own error bar. What else is reported of such an image is the prior's attempt.
     likeness : array
         ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
     distance : array
@@ -251,6 +262,8 @@ class Result(Generic[Array]):
     sigma: Array
     gain: Array
     improved: Array
+    prior: str
+    fits: Array
     likeness: Array
     distance: Array
     offsets: list[list[Array]]
@@ -260,6 +273,12 @@ class Result(Generic[Array]):
     seed: int
     seconds: float
 
+    @property
+    def prior_used(self) -> Any:
+        """Name of the prior whose answer each image is: the one asked, or ``"gaussian"``; nested lists for a batch."""
+        names = np.where(np.asarray(self.fits.tolist(), dtype=bool), self.prior, "gaussian")
+        return names.tolist()
+
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
         from iasolve.report import result_html
@@ -267,7 +286,7 @@ class Result(Generic[Array]):
         return result_html(self)
 
 
-_PER_IMAGE = ("image", "std", "sigma", "gain", "improved", "likeness", "distance")
+_PER_IMAGE = ("image", "std", "sigma", "gain", "improved", "fits", "likeness", "distance")
 
 
 def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.device) -> Result[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.geometry import Whole, bins_at
-from iasolve.inference.interface import NonFiniteError, Options, UnlikePriorWarning
+from iasolve.inference.interface import NonFiniteError, Options, Result, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
@@ -161,9 +161,10 @@ def _precision(y: Tensor, prior: Prior) -> torch.dtype:
     return torch.promote_types(real, torch.complex32) if y.is_complex() else real
 
 
-def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -> None:
-    """Images whose bound or whose power of coarse scales is far from that of the prior's validation images."""
+def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
+    """Images that the prior does not fit, or whose bound or power of coarse scales is far from validation images'."""
     validation = prior.card.get("validation", {})
+    likeness, distance, fits = result.likeness, result.distance, result.fits
     findings = []
     lowest = validation.get("elbo_lowest")
     # validation images are a sample: leave room beyond the most unusual of them
@@ -178,9 +179,20 @@ def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) ->
             f"the power of its coarse scales lies {float(distance.max()):.1f} standard deviations off, the farthest of "
             f"the validation images {float(usual):.1f}"
         )
-    if findings:
+    numbers = f" ({'; '.join(findings)})" if findings else ""
+    unfit = int((~fits).sum())
+    if unfit:
+        which = "this image does" if fits.numel() == 1 else f"{unfit} of {fits.numel()} images do"
         warnings.warn(
-            f"the image is unlike the data of prior {prior.name!r}: {'; '.join(findings)}. "
+            f"{which} not look like the images that prior {prior.name!r} was trained on{numbers}: the result falls "
+            "back to a plain linear (Wiener) estimate, which comes closer to a part of the measurement kept back for "
+            "the test",
+            UnlikePriorWarning,
+            stacklevel=3,
+        )
+    elif findings:
+        warnings.warn(
+            f"this does not look like the images that prior {prior.name!r} was trained on{numbers}. "
             "The result may be worse than a classical method's"
             + ("; refinement adapts the guess: take a recipe with steps, as 'denoise' has them" if idle else ""),
             UnlikePriorWarning,

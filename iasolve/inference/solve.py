@@ -1,8 +1,8 @@
 """``solve``: from a measurement to an image with an error bar.
 
 A solution goes through the functions of this file from top to bottom: a measurement is checked and whitened, each batch
-of it is solved in as many views as the recipe has, and a view is posed, guessed, read again, refined, closed and
-sampled.
+of it is tried, then solved in as many views as the recipe has, and a view is posed, guessed, read again, refined, closed
+and sampled. Where the trial goes against the prior, the stationary Gaussian answers (:mod:`.fallback`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing
+from iasolve.inference.fallback import Gaussian, better, verdict
 from iasolve.inference.interface import (
     Callback,
     NonFiniteError,
@@ -111,8 +112,8 @@ def solve(
     callback : callable, optional
         Called with a :class:`~iasolve.inference.interface.Status` at every stage.
     **options
-        ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``warn``, ``iterations``,
-        ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
+        ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``warn``, ``fallback``,
+        ``iterations``, ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
 
     Returns
     -------
@@ -151,7 +152,7 @@ def solve(
             watch.finish(len(batch.y))
     joined = join(parts, lead, values.device)
     if asked.warn:
-        warn_unlike(joined.likeness, joined.distance, prior, idle=not resolved.takes_steps)
+        warn_unlike(joined, prior, idle=not resolved.takes_steps)
     result = replace(joined, chosen=chosen, seconds=watch.seconds)
     return as_numpy(result) if isinstance(y, np.ndarray) else result
 
@@ -170,6 +171,35 @@ def _resolve(
 
 @torch.no_grad()
 def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> Result[Tensor]:
+    """The prior's answer, or the Gaussian's where that prior does not fit."""
+    quick = recipe.changed(views=1, samples=0, steps={"count": 0})
+
+    def guess(seen: Measurement) -> tuple[Problem, Tensor]:
+        view = _solve_view(seen, prior, quick, options, 0, Watch())
+        return view.problem, view.image
+
+    found = verdict(batch, prior, recipe, options, guess)
+    # where the prior fits no image of the batch, only the report is its own
+    working = recipe if found is None or bool(found.fits.any()) else quick
+    result, problem = _answer(batch, prior, working, options, watch)
+    if found is not None:
+        result = better(batch, result, found, Gaussian(batch, prior, options, problem), recipe.samples, watch)
+    support = batch.operator.support()
+    if support is None:
+        return replace(result, recipe=recipe)
+    # nothing was measured there, because nothing is there
+    return replace(
+        result,
+        image=result.image * support,
+        std=None if result.std is None else result.std * support,
+        samples=None if result.samples is None else result.samples * support,
+        recipe=recipe,
+    )
+
+
+def _answer(
+    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch
+) -> tuple[Result[Tensor], Problem]:
     """The mean of all views; samples, error bars and reports are the first one's: of one posterior, about the mean."""
     first = _solve_view(batch, prior, recipe, options, 0, watch)
     count = recipe.views if moves(prior) else 1
@@ -180,30 +210,26 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     for number in range(1, count):
         view = _solve_view(batch, prior, quiet if number < refined else guessed, options, number, watch)
         others.append((view.image, view.solves))
-    image, samples, std = first.image, first.samples, first.std
+    image, samples = first.image, first.samples
     if others:
         image = torch.stack([image, *(moved for moved, _ in others)]).mean(0)
         if samples is not None:
             samples = samples + (image - first.image)
             samples = samples.clamp_min(0) if options.nonnegative and prior.nonnegative else samples
-    support = batch.operator.support()
-    if support is not None:
-        # nothing was measured there, because nothing is there
-        image = image * support
-        std = None if std is None else std * support
-        samples = None if samples is None else samples * support
     likeness, distance = likeness_of(first.problem, prior, first.estimate)
     solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
     residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
     applications = sum(s.applications for s in solves)
-    return Result(
+    result = Result(
         image=image,
-        std=std,
+        std=first.std,
         samples=samples,
         scales=first.scales,
         sigma=batch.sigma,
         gain=first.problem.gain,
         improved=first.improved,
+        prior=prior.name,
+        fits=torch.ones_like(first.improved),
         likeness=likeness,
         distance=distance,
         offsets=by_scale(prior, first.offsets),
@@ -218,6 +244,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         seed=options.seed,
         seconds=0.0,
     )
+    return result, first.problem
 
 
 class _View(NamedTuple):
