@@ -8,13 +8,13 @@ Which of the two fits is told by data that neither has seen. A *trial* keeps a p
 solve the rest, the trained one by its guess alone, and what lies farther from the part kept back loses:
 
 * Of sampled k-space, some of the sampled lines or points are kept back, as in cross-validation.
-* Of anything else, noise is drawn anew. Where ``n'`` is as strong as the noise of ``y`` and independent of it, the noise
-  of ``y + a n'`` and that of ``y - n' / a`` are independent, and the second measures the error of what was made of the
-  first without bias (Oliveira, Lei and Tibshirani 2021, arXiv:2111.09447; Pang et al., CVPR 2021).
+* Of anything else, noise is drawn anew. Where ``n'`` is as strong as the noise of ``y`` and independent of it, the
+  noise of ``y + a n'`` and that of ``y - n' / a`` are independent, and the second measures the error of what was made
+  of the first without bias (Oliveira, Lei and Tibshirani 2021, arXiv:2111.09447; Pang et al., CVPR 2021).
 
-A trial asks nothing of a prior but an answer, so that hierarchies and readers, and all operators, are treated alike. The
-evidence would compare bounds: of a hierarchy only, on the exact path only, and not of the error. What trials get wrong:
-benchmarks/results/out_of_domain.md.
+A trial asks nothing of a prior but an answer, so that hierarchies and readers, and all operators, are treated alike.
+The evidence would compare bounds: of a hierarchy only, on the exact path only, and not of the error. What trials get
+wrong: benchmarks/results/out_of_domain.md.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """``image`` ``(B, C, H, W)`` and, with samples, ``std`` and ``samples`` ``(K, B, C, H, W)``, in the user's units."""
+    """In the user's units: ``image`` ``(B, C, H, W)``, and with samples ``std`` and ``samples`` ``(K, B, C, H, W)``."""
 
     image: Tensor
     std: Tensor | None = None
@@ -89,7 +89,7 @@ def hold_back(batch: Measurement, seed: int = 0) -> Trial:
 
 
 def _more_noise(batch: Measurement, seed: int) -> Trial:
-    y, sigma, operator = batch
+    y, sigma, operator, _ = batch
     draw = Noise(seed, y.device, y.real.dtype)
     parts = iter(("trial", "trial, imaginary"))
     fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
@@ -118,8 +118,7 @@ def _kept_back(sampled: Tensor, seed: int) -> Tensor:
         drawn = (drawn[:, :1] if along_rows else drawn[:1]).expand(height, width)
     # of a real image -k tells all of k
     drawn = torch.minimum(drawn, reflect(drawn))
-    radius = torch.maximum(frequencies(height).abs()[:, None] / height, frequencies(width).abs() / width)
-    open_to = sampled & (radius.to(sampled.device) > MIDDLE)
+    open_to = sampled & (_radius(height, width).to(sampled.device) > MIDDLE)
     places = torch.unique(drawn[open_to])
     if not len(places):
         return open_to
@@ -127,13 +126,18 @@ def _kept_back(sampled: Tensor, seed: int) -> Tensor:
 
 
 def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
-    y, sigma, operator = batch
+    y, sigma, operator, _ = batch
     centred = operator.codomain == "kspace"
     if centred:
         back = torch.fft.fftshift(back)
     fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
     seen = Measurement(y * ~back, sigma, fewer)
     return Trial(seen, lambda image: ((operator(image) - y) * back).abs().square().flatten(1).sum(1))
+
+
+def _radius(height: int, width: int) -> Tensor:
+    """Cycles per pixel of each frequency, the larger of both axes', ``(H, W)``, unshifted."""
+    return torch.maximum(frequencies(height).abs()[:, None] / height, frequencies(width).abs() / width)
 
 
 def fitted_power(problem: Problem, iterations: int = 20) -> Tensor:
@@ -152,7 +156,7 @@ def fitted_power(problem: Problem, iterations: int = 20) -> Tensor:
     value, variance = likelihood.folded
     squared = value.real.square() + value.imag.square()
     height, width = power.shape[-2:]
-    r = torch.maximum(frequencies(height).abs()[:, None] / height, frequencies(width).abs() / width) * max(height, width)
+    r = _radius(height, width) * max(height, width)
     band = torch.where(r > 0, torch.floor(2 * torch.log2(r.clamp_min(1))) + 1, 0.0).long().to(power.device).flatten()
     count = int(band.max()) + 1
 

@@ -13,7 +13,7 @@ from iasolve.inference.interface import NonFiniteError, Options, Result, UnlikeP
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
-from iasolve.noise_level import estimate_noise
+from iasolve.noise_level import estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
 from iasolve.operators.conventions import check_not_zero
@@ -35,16 +35,40 @@ __all__ = [
 
 
 class Measurement(NamedTuple):
-    """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device."""
+    """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device.
+
+    ``offset`` ``(B,)``: the constant that was taken off each image; None: nothing was.
+    """
 
     y: Tensor
     sigma: Tensor
     operator: LinearOperator
+    offset: Tensor | None = None
 
     def batches(self, size: int) -> list[Measurement]:
         """Pieces of at most ``size`` images."""
-        pairs = zip(self.y.split(size), self.sigma.split(size), strict=True)
-        return [Measurement(y, sigma, self.operator) for y, sigma in pairs]
+        offset = torch.zeros_like(self.sigma) if self.offset is None else self.offset
+        parts = zip(self.y.split(size), self.sigma.split(size), offset.split(size), strict=True)
+        return [Measurement(y, sigma, self.operator, off) for y, sigma, off in parts]
+
+    def shifted(self, prior: Prior, offset: float | str) -> Measurement:
+        """Without the offset of its images: see :class:`Options`."""
+        operator = self.operator
+        if offset == "auto":
+            floor = prior.nonnegative and not operator.is_complex and operator.support() is None
+            if not floor or operator.transfer() is None:
+                return self
+            levels = [GaussianNoise(float(sigma)) for sigma in self.sigma]
+            found = [estimate_offset(y, operator, noise) for y, noise in zip(self.y, levels, strict=True)]
+        else:
+            found = [float(offset)] * len(self.y)
+        if not any(found):
+            return self
+        off = torch.tensor(found, dtype=self.sigma.dtype, device=self.sigma.device)
+        ones = torch.ones(operator.in_shape, dtype=self.y.real.dtype, device=self.y.device)
+        constant = operator(ones.to(torch.promote_types(ones.dtype, operator.in_dtype)))
+        y = self.y - off.reshape(-1, *[1] * constant.ndim) * constant.to(self.y.dtype)
+        return Measurement(y, self.sigma, operator, off)
 
 
 def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:

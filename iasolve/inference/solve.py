@@ -1,8 +1,8 @@
 """``solve``: from a measurement to an image with an error bar.
 
 A solution goes through the functions of this file from top to bottom: a measurement is checked and whitened, each batch
-of it is tried, then solved in as many views as the recipe has, and a view is posed, guessed, read again, refined, closed
-and sampled. Where the trial goes against the prior, the stationary Gaussian answers (:mod:`.fallback`).
+of it is tried, then solved in as many views as the recipe has, and a view is posed, guessed, read again, refined,
+closed and sampled. Where the trial goes against the prior, the stationary Gaussian answers (:mod:`.fallback`).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def solve(
         Called with a :class:`~iasolve.inference.interface.Status` at every stage.
     **options
         ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``warn``, ``fallback``,
-        ``iterations``, ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
+        ``offset``, ``iterations``, ``tolerance``, ``force_general``: see :class:`~iasolve.inference.interface.Options`.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def solve(
         values = values.to(torch.promote_types(values.dtype, torch.complex64))
     check(values, operator, prior)
     lead = values.shape[: values.ndim - len(operator.out_shape)]
-    pieces = whitened(values, operator, noise, prior, asked)
+    pieces = [piece.shifted(prior, asked.offset) for piece in whitened(values, operator, noise, prior, asked)]
     if asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image":
         warn_signed(pieces, prior)
     watch = Watch(callback, sum(len(piece.y) for piece in pieces))
@@ -180,19 +180,20 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
 
     found = verdict(batch, prior, recipe, options, guess)
     # where the prior fits no image of the batch, only the report is its own
-    working = recipe if found is None or bool(found.fits.any()) else quick
-    result, problem = _answer(batch, prior, working, options, watch)
+    result, problem = _answer(
+        batch, prior, recipe if found is None or bool(found.fits.any()) else quick, options, watch
+    )
     if found is not None:
         result = better(batch, result, found, Gaussian(batch, prior, options, problem), recipe.samples, watch)
     support = batch.operator.support()
-    if support is None:
-        return replace(result, recipe=recipe)
-    # nothing was measured there, because nothing is there
+    # outside of it nothing was measured, because nothing is there
+    inside = 1 if support is None else support
+    offset = 0 if batch.offset is None else batch.offset.reshape(-1, 1, 1, 1)
     return replace(
         result,
-        image=result.image * support,
-        std=None if result.std is None else result.std * support,
-        samples=None if result.samples is None else result.samples * support,
+        image=(result.image + offset) * inside,
+        std=None if result.std is None else result.std * inside,
+        samples=None if result.samples is None else (result.samples + offset) * inside,
         recipe=recipe,
     )
 
@@ -227,6 +228,7 @@ def _answer(
         scales=first.scales,
         sigma=batch.sigma,
         gain=first.problem.gain,
+        offset=torch.zeros_like(batch.sigma) if batch.offset is None else batch.offset,
         improved=first.improved,
         prior=prior.name,
         fits=torch.ones_like(first.improved),
