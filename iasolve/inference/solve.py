@@ -186,16 +186,11 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     if found is not None:
         result = better(batch, result, found, Gaussian(batch, prior, options, problem), recipe.samples, watch)
     support = batch.operator.support()
-    # outside of it nothing was measured, because nothing is there
-    inside = 1 if support is None else support
+    inside = 1 if support is None else support  # outside of it nothing was measured, because nothing is there
     offset = 0 if batch.offset is None else batch.offset.reshape(-1, 1, 1, 1)
-    return replace(
-        result,
-        image=(result.image + offset) * inside,
-        std=None if result.std is None else result.std * inside,
-        samples=None if result.samples is None else (result.samples + offset) * inside,
-        recipe=recipe,
-    )
+    std = None if result.std is None else result.std * inside
+    samples = None if result.samples is None else (result.samples + offset) * inside
+    return replace(result, image=(result.image + offset) * inside, std=std, samples=samples, recipe=recipe)
 
 
 def _answer(
