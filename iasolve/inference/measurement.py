@@ -206,17 +206,16 @@ def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
     numbers = f" ({'; '.join(findings)})" if findings else ""
     unfit = int((~fits).sum())
     if unfit:
-        which = "this image does" if fits.numel() == 1 else f"{unfit} of {fits.numel()} images do"
+        which = "the image is" if fits.numel() == 1 else f"{unfit} of {fits.numel()} images are"
         warnings.warn(
-            f"{which} not look like the images that prior {prior.name!r} was trained on{numbers}: the result falls "
-            "back to a plain linear (Wiener) estimate, which comes closer to a part of the measurement kept back for "
-            "the test",
+            f"{which} unlike those that prior {prior.name!r} was trained on{numbers}: the result falls back to a plain "
+            "linear (Wiener) estimate, which comes closer to a part of the measurement that was kept back as a test",
             UnlikePriorWarning,
             stacklevel=3,
         )
     elif findings:
         warnings.warn(
-            f"this does not look like the images that prior {prior.name!r} was trained on{numbers}. "
+            f"the image is unlike those that prior {prior.name!r} was trained on{numbers}. "
             "The result may be worse than a classical method's"
             + ("; refinement adapts the guess: take a recipe with steps, as 'denoise' has them" if idle else ""),
             UnlikePriorWarning,
