@@ -116,6 +116,7 @@ class Solver:
             "asked": {
                 **self.task.asked,
                 "sigma": "auto" if s.sigma is None else s.sigma,
+                "offset": "auto" if s.offset is None else s.offset,
                 "fit": s.fit,
                 "overlap": s.overlap,
             },
@@ -156,6 +157,7 @@ class Solver:
                     y,
                     self.prior,
                     noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
+                    offset="auto" if settings.offset is None else settings.offset / unit,
                     recipe=settings.recipe,
                     seed=settings.seed,
                     fit=settings.fit,
@@ -250,7 +252,9 @@ class Solver:
             "sigma": each(np.asarray(result.sigma, np.float64) * unit),
             "sigma_estimated": self.settings.sigma is None,
             "gain": each(np.asarray(result.gain, np.float64) * unit),
+            "offset": each(np.asarray(result.offset, np.float64) * unit),
             "improved": each(result.improved),
+            "prior_used": np.ravel(result.prior_used).tolist(),
             "likeness": each(result.likeness),
             # conjugate gradients, where the operator is not diagonal
             "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
