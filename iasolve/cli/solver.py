@@ -258,6 +258,11 @@ class Solver:
             "likeness": each(result.likeness),
             # conjugate gradients, where the operator is not diagonal
             "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
+            # over what noise alone would leave: of all values, and by bands of frequency
+            "residual": {
+                "whole": plain(each(result.residual["whole"]), 4),
+                "bands": plain(np.asarray(result.residual["bands"]).reshape(result.residual["whole"].size, -1), 4),
+            },
             "scales": [
                 {
                     "scale": row["scale"],

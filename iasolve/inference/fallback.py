@@ -33,6 +33,7 @@ from iasolve.inference.likelihood import DiagonalLikelihood, white_noise
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.inference.problem import Problem, pose
+from iasolve.inference.residual import residual_of
 from iasolve.operators.fourier import SampleKSpace
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
@@ -273,9 +274,11 @@ def better(
     def chosen(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
         return theirs if ours is None or theirs is None else torch.where(each, ours, theirs)
 
+    image = torch.where(each, result.image, other.image)
     return replace(
         result,
-        image=torch.where(each, result.image, other.image),
+        image=image,
+        residual=residual_of(batch.y, batch.operator, image, batch.sigma),
         std=chosen(result.std, other.std),
         samples=chosen(result.samples, other.samples),
         fits=fits,

@@ -21,6 +21,7 @@ __all__ = [
     "Callback",
     "NonFiniteError",
     "Options",
+    "ResidualReport",
     "Result",
     "ScaleReport",
     "SolveOptions",
@@ -222,6 +223,17 @@ class SolverReport(TypedDict, Generic[Array]):
     residual: Array
 
 
+class ResidualReport(TypedDict, Generic[Array]):
+    """What the image leaves of the measurement, over what noise alone would leave: about 1, or a little less.
+
+    ``whole``: root mean square of all values, per image; ``bands``: of each band of frequency, coarse to fine,
+    ``(..., R)``. See :func:`iasolve.inference.residual.residual_of`.
+    """
+
+    whole: Array
+    bands: Array
+
+
 @dataclass(frozen=True)
 class Result(Generic[Array]):
     """A solution; arrays are of the kind (torch or numpy) and on the device that ``y`` was, with its batch dimensions.
@@ -259,6 +271,7 @@ class Result(Generic[Array]):
         encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
     solver : SolverReport or None
         Where the operator is not diagonal.
+    residual : ResidualReport
     recipe : Recipe
     chosen : str
         Why this recipe was taken, where none was asked for; empty otherwise.
@@ -280,6 +293,7 @@ class Result(Generic[Array]):
     distance: Array
     offsets: list[list[Array]]
     solver: SolverReport[Array] | None
+    residual: ResidualReport[Array]
     recipe: Recipe
     chosen: str
     seed: int
@@ -330,6 +344,7 @@ def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.dev
         scales=scales,
         offsets=offsets,
         solver=solver,
+        residual=rows([r.residual for r in parts]),
         seconds=sum(r.seconds for r in parts),
     )
 

@@ -31,6 +31,7 @@ from iasolve.inference.passes import (
     moves,
 )
 from iasolve.inference.problem import Problem
+from iasolve.inference.residual import residual_of
 from iasolve.inference.view import WHOLE, read_view, reads, solve_view
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
@@ -247,6 +248,7 @@ def _answer(
             "applications": torch.full_like(residual, applications, dtype=torch.int64),
             "residual": residual,
         },
+        residual=residual_of(batch.y, batch.operator, image, batch.sigma),
         recipe=recipe,
         chosen="",
         seed=options.seed,
