@@ -13,9 +13,8 @@ import typer
 from typer.main import get_command
 
 from iasolve import __version__
-from iasolve.cli.commands import COMMANDS, GROUPS
+from iasolve.cli.commands import add_commands
 from iasolve.cli.errors import INTERRUPTED, describe
-from iasolve.cli.help import add_command
 from iasolve.cli.interruption import termination_as_interrupt
 from iasolve.plugins import PluginWarning
 
@@ -48,10 +47,7 @@ def _root(
     pass
 
 
-for _name, _command in COMMANDS.items():
-    add_command(app, _name, _command)
-for _name, _group in GROUPS.items():
-    app.add_typer(_group, name=_name)
+add_commands(app)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
-from iasolve.priors import HVAEPrior
+from iasolve.priors import Prior
 from iasolve.report import Entry, write_report
 from iasolve.samples import load_samples
 from iasolve.spectrum import reflect
@@ -164,7 +164,7 @@ def _problems(shape: tuple[int, int, int], seed: int) -> tuple[Problem, ...]:
 def _solve(
     problem: Problem,
     truth: Tensor,
-    prior: HVAEPrior,
+    prior: Prior,
     seed: int,
     batch_size: int,
     progress: Callable[[int, int], None],

@@ -89,6 +89,14 @@ class Solving:
             "grey levels, so 25 means 25 of 255). auto: estimated from the data, and reported.",
         ),
     ] = "auto"
+    offset: Annotated[
+        str,
+        typer.Option(
+            metavar="B|auto",
+            help="A constant in all of the image, in the file's units, that is taken off before and put back after "
+            "(-1024 of Hounsfield units). auto: found where images go further below zero than noise does.",
+        ),
+    ] = "auto"
     prior: Annotated[
         str,
         typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file.", autocompletion=_priors),

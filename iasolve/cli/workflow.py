@@ -111,6 +111,8 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"{path} -> {outputs.image}",
         f"  sigma     {spread(report['sigma'])} ({'estimated' if report['sigma_estimated'] else 'given'})",
     ]
+    if any(report["offset"]):
+        lines.append(f"  offset    {spread(report['offset'])}, taken off before and put back after")
     if "acceleration" in report["operator"]:
         lines += _sampling(report["operator"])
     passes = report["recipe"]["passes"]["count"]
@@ -124,6 +126,9 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"  residual  {spread(misfits, 3)} of what is expected"
         + (", scale by scale" if len(set(misfits)) > count else " in the whole image"),
     ]
+    fallen = sum(used == "gaussian" for used in report["prior_used"])
+    if fallen:
+        lines.append(f"  answer    of {fallen} of {count}, the linear (Wiener) estimate: the prior does not fit")
     if report["not_kept"]:
         lines.append(f"  not kept  {', '.join(report['not_kept'])}: such files have no place for it")
     if outputs.std is not None:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 
 from iasolve.operators.base import LinearOperator
 
-__all__ = ["BANDS", "Residual", "residual_of"]
+__all__ = ["BANDS", "ResidualReport", "residual_of"]
+
+Array = TypeVar("Array")
+"""Torch's arrays, or numpy's."""
 
 BANDS = 16
 """Bands of frequency in a report; fewer in images of fewer than 32 pixels."""
 
 
-class Residual(NamedTuple):
-    """Root mean square of a residual over the noise level, per image: of all values, and of each band."""
+class ResidualReport(TypedDict, Generic[Array]):
+    """What the image leaves of the measurement, over what noise alone would leave: about 1, or a little less.
 
-    whole: Tensor
-    bands: Tensor
+    ``whole``: root mean square of all values, per image; ``bands``: of each band of frequency, coarse to fine,
+    ``(..., R)``. See :func:`residual_of`.
+    """
+
+    whole: Array
+    bands: Array
 
 
 @torch.no_grad()
-def residual_of(y: Tensor, operator: LinearOperator, image: Tensor, sigma: Tensor) -> Residual:
+def residual_of(y: Tensor, operator: LinearOperator, image: Tensor, sigma: Tensor) -> ResidualReport[Tensor]:
     """Root mean square of ``y - A x`` over the noise level: of all values, and band by band.
 
     Parameters
@@ -39,7 +46,7 @@ def residual_of(y: Tensor, operator: LinearOperator, image: Tensor, sigma: Tenso
 
     Returns
     -------
-    Residual
+    ResidualReport
         ``whole`` ``(B,)`` and ``bands`` ``(B, R)``: R bands of equal width from frequency zero to the highest that the
         grid holds, NaN where nothing was measured. ``R = 0`` where the measurement is neither image nor k-space. All
         NaN where the noise level is 0.
@@ -50,7 +57,7 @@ def residual_of(y: Tensor, operator: LinearOperator, image: Tensor, sigma: Tenso
     counted = power > 0
     whole = (power.flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1)).sqrt() / unit
     if operator.codomain is None:
-        return Residual(whole, whole.new_empty(len(y), 0))
+        return {"whole": whole, "bands": whole.new_empty(len(y), 0)}
     if operator.codomain == "image":
         # white noise that is known at a share of the pixels has that share of its power at every frequency
         share = counted.flatten(1).double().mean(1).clamp_min(1e-30).reshape(-1, *[1] * (left.ndim - 1))
@@ -65,7 +72,7 @@ def residual_of(y: Tensor, operator: LinearOperator, image: Tensor, sigma: Tenso
     def total(values: Tensor) -> Tensor:
         return values.new_zeros(len(y), count).scatter_add_(1, band.flatten(1), values.flatten(1))
 
-    return Residual(whole, (total(power) / total(counted.double())).sqrt() / unit[:, None])
+    return {"whole": whole, "bands": (total(power) / total(counted.double())).sqrt() / unit[:, None]}
 
 
 def _band(height: int, width: int, count: int, device: Any) -> Tensor:
