@@ -27,7 +27,6 @@ app = typer.Typer(
         "Exit codes: 0 done; 2 usage; 3 unreadable or unfit input; 4 prior missing or damaged; 5 device, memory or "
         "disk; 6 non-finite result; 7 some files of a folder failed; 130 interrupted."
     ),
-    add_completion=False,
     rich_markup_mode=None,  # rich's help costs 0.2 s
     context_settings={"help_option_names": ["-h", "--help"]},
 )

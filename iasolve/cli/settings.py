@@ -22,7 +22,7 @@ class Settings:
 
     Attributes
     ----------
-    sigma : float or None
+    sigma, offset : float or None
         None: to be estimated.
     recipe : Recipe
         With the command line's changes.
@@ -35,6 +35,7 @@ class Settings:
     """
 
     sigma: float | None
+    offset: float | None
     recipe: Recipe
     prior: str
     seed: int
@@ -58,6 +59,15 @@ def parse_sigma(text: str, option: str = "--sigma") -> float | None:
     value = _number(text)
     if value is None or value < 0:
         raise UsageError(f"{option} {text}: expected a number of at least 0, in the file's units, or auto")
+    return value
+
+
+def _parse_offset(text: str) -> float | None:
+    if text.strip().lower() == "auto":
+        return None
+    value = _number(text)
+    if value is None:
+        raise UsageError(f"--offset {text}: expected a number in the file's units, or auto")
     return value
 
 
@@ -87,6 +97,7 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
         tile = int(solving.tile)
     return Settings(
         sigma=parse_sigma(solving.sigma),
+        offset=_parse_offset(solving.offset),
         recipe=_recipe(solving, recipe),
         prior=solving.prior,
         seed=solving.seed,

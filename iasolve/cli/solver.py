@@ -25,7 +25,7 @@ from iasolve.files import suffix_of, write_image, write_json, write_together
 from iasolve.inference import Result, UnlikePriorWarning
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
-from iasolve.priors import HVAEPrior
+from iasolve.priors import Prior
 
 __all__ = ["Answer", "Solver", "choose_device"]
 
@@ -116,6 +116,7 @@ class Solver:
             "asked": {
                 **self.task.asked,
                 "sigma": "auto" if s.sigma is None else s.sigma,
+                "offset": "auto" if s.offset is None else s.offset,
                 "fit": s.fit,
                 "overlap": s.overlap,
             },
@@ -156,6 +157,7 @@ class Solver:
                     y,
                     self.prior,
                     noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
+                    offset="auto" if settings.offset is None else settings.offset / unit,
                     recipe=settings.recipe,
                     seed=settings.seed,
                     fit=settings.fit,
@@ -189,7 +191,7 @@ class Solver:
                 "in the file's units; nothing can be told of an image below so much noise"
             )
 
-    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result[Any]:
+    def _with_operator(self, source: Source, y: Array, prior: Prior, **options: Any) -> Result[Any]:
         assert self.task.operator is not None
         kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
         operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
@@ -250,10 +252,17 @@ class Solver:
             "sigma": each(np.asarray(result.sigma, np.float64) * unit),
             "sigma_estimated": self.settings.sigma is None,
             "gain": each(np.asarray(result.gain, np.float64) * unit),
+            "offset": each(np.asarray(result.offset, np.float64) * unit),
             "improved": each(result.improved),
+            "prior_used": np.ravel(result.prior_used).tolist(),
             "likeness": each(result.likeness),
             # conjugate gradients, where the operator is not diagonal
             "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
+            # over what noise alone would leave: of all values, and by bands of frequency
+            "residual": {
+                "whole": plain(each(result.residual["whole"]), 4),
+                "bands": plain(np.asarray(result.residual["bands"]).reshape(result.residual["whole"].size, -1), 4),
+            },
             "scales": [
                 {
                     "scale": row["scale"],

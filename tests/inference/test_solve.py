@@ -276,7 +276,7 @@ def test_images_below_zero_are_told_of_the_bound(monkeypatch):
     noise = GaussianNoise(0.1)
     bounded = load_recipe("fast")
     with pytest.warns(UnlikePriorWarning, match="goes down to -.*nonnegative=False"):
-        solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded)
+        solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded, offset=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solve(x - 2, Identity(SHAPE), prior, noise=noise, recipe=bounded, nonnegative=False)

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from typer import Typer
 
-from iasolve.cli.options import expand
+from iasolve.cli.help import add_command
 
 __all__ = ["COMMANDS", "add_commands"]
 
@@ -22,6 +22,8 @@ COMMANDS = (
     "check-operator",
     "simulate",
     "evaluate",
+    "report",
+    "info",
     "train",
     "demo",
     "prior",
@@ -39,4 +41,4 @@ def add_commands(app: Typer) -> None:
         if group is not None:
             app.add_typer(group, name=name)
         else:
-            app.command(name)(expand(getattr(module, function)))
+            add_command(app, name, getattr(module, function))

@@ -74,6 +74,12 @@ def simulate(
     Values go to npy, npz, tif, mat and nii as they are (float32); a png, jpg or dcm keeps the input's type, rounded and
     clipped.
     Of --task mask, k-space goes to npy, or with its mask to npz. The boundary of a blur is circular.
+
+    Examples
+    --------
+    iasolve simulate clean.png noisy.npy --task denoise --sigma 20
+    iasolve simulate clean.tif blurred.tif --task gaussian --width 2 --sigma 1
+    iasolve simulate heads.npy kspace.npz --task mask --acceleration 4 --sigma 2
     """
     from iasolve.cli.simulation import Simulation, simulate_files
 

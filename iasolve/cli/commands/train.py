@@ -58,6 +58,12 @@ def train(
     prior is both, side by side. Train the hierarchy first: --init gives the reader the power of its images.
 
     On several GPUs: torchrun --nproc-per-node=N --no-python iasolve train CONFIG.toml
+
+    Examples
+    --------
+    iasolve train mine.toml --minutes 600
+    iasolve train mine.toml --resume
+    iasolve train mine.toml --part reader --init runs/mine/mine.safetensors
     """
     import os
     from dataclasses import replace
