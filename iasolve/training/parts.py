@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iasolve.networks import HVAE, Reader
-from iasolve.priors.checkpoint import load_checkpoint, read_card, save_checkpoint
+from iasolve.priors.checkpoint import ARCHITECTURES, load_checkpoint, read_card, save_checkpoint
 from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.training.augmentation import normalise
 from iasolve.training.calibration import calibrate
@@ -92,7 +92,8 @@ class HierarchyPart:
 
     def build(self) -> HVAE:
         """See :class:`Part`."""
-        return HVAE(self.config.network)
+        network = self.config.network
+        return ARCHITECTURES[network.decoder](network.to_dict())
 
     def objective(self, network: nn.Module) -> nn.Module:
         """See :class:`Part`."""
