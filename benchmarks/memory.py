@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from common import RESULTS, commit
 
 CASES = {
@@ -32,7 +33,9 @@ def picture(shape: tuple[int, ...]) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     generator = np.random.default_rng(0)
-    smooth = np.stack([gaussian_filter(generator.normal(size=shape[1:]), (8, 8, 0)[: len(shape) - 1]) for _ in range(shape[0])])
+    smooth = np.stack(
+        [gaussian_filter(generator.normal(size=shape[1:]), (8, 8, 0)[: len(shape) - 1]) for _ in range(shape[0])]
+    )
     values = 128 + 60 * smooth / smooth.std() + generator.normal(0, 20, shape)
     return np.clip(values, 0, 255).astype(np.float32)
 

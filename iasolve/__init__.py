@@ -22,9 +22,10 @@ if (_beside / "operators" / "registry.py").is_file() and (_beside / "pyproject.t
 
 if TYPE_CHECKING:
     from iasolve import operators
+    from iasolve.cluster import map  # noqa: A004
     from iasolve.inference import NonFiniteError, Result, UnlikePriorWarning, solve
     from iasolve.inference.reconstruct import Reconstruction, reconstruct
-    from iasolve.priors import HVAEPrior, Prior, PriorError, list_priors, load_prior
+    from iasolve.priors import HVAEPrior, Prior, PriorError, ReaderPrior, list_priors, load_prior
     from iasolve.recipe import Recipe, RecipeError, list_recipes, load_recipe
 
 _HOMES = {
@@ -39,10 +40,12 @@ _HOMES = {
     "PriorError": "iasolve.priors",
     "list_priors": "iasolve.priors",
     "load_prior": "iasolve.priors",
+    "ReaderPrior": "iasolve.priors",
     "Recipe": "iasolve.recipe",
     "RecipeError": "iasolve.recipe",
     "list_recipes": "iasolve.recipe",
     "load_recipe": "iasolve.recipe",
+    "map": "iasolve.cluster",
 }
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "NonFiniteError",
     "Prior",
     "PriorError",
+    "ReaderPrior",
     "Recipe",
     "RecipeError",
     "Reconstruction",
@@ -60,6 +64,7 @@ __all__ = [
     "list_recipes",
     "load_prior",
     "load_recipe",
+    "map",
     "operators",
     "reconstruct",
     "solve",

@@ -19,6 +19,7 @@ __all__ = [
     "CommandError",
     "DamagedPrior",
     "DeviceError",
+    "LostWorkers",
     "UnfitInput",
     "UsageError",
     "blamed_on",
@@ -49,6 +50,12 @@ class UnfitInput(CommandError):  # noqa: N818 - says what the input is
 
 class DeviceError(CommandError):
     """The device asked for is not there."""
+
+    code = DEVICE
+
+
+class LostWorkers(CommandError):  # noqa: N818 - says what happened
+    """Those who do the work are gone, and with them the rest of it."""
 
     code = DEVICE
 
@@ -127,7 +134,7 @@ def _known(error: BaseException) -> tuple[int, str] | None:
             return DAMAGED_PRIOR, str(error)
         if isinstance(error, NonFiniteError):
             return NON_FINITE, str(error)
-    if type(error).__name__ == "BudgetError":  # torch need not be loaded to know
+    if type(error).__name__ in ("BudgetError", "ClusterError"):  # by name: neither torch nor Dask need be loaded
         return DEVICE, str(error)
     if _is_memory(error):
         return DEVICE, "out of memory: use less --memory, fewer --samples, or --device cpu"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from iasolve.cli.reporter import plain
 from iasolve.inference import Result
 from iasolve.inference.reconstruct import Reconstruction
 
@@ -24,10 +25,17 @@ def facts_of(result: Result[Any], unit: float) -> dict[str, Any]:
         "seconds": result.seconds,
         "sigma": each(np.asarray(result.sigma, np.float64) * unit),
         "gain": each(np.asarray(result.gain, np.float64) * unit),
+        "offset": each(np.asarray(result.offset, np.float64) * unit),
         "improved": each(result.improved),
+        "prior_used": np.ravel(result.prior_used).tolist(),
         "likeness": each(result.likeness),
         # conjugate gradients, where the operator is not diagonal
         "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
+        # over what noise alone would leave: of all values, and by bands of frequency
+        "residual": {
+            "whole": plain(each(result.residual["whole"]), 4),
+            "bands": plain(np.asarray(result.residual["bands"]).reshape(result.residual["whole"].size, -1), 4),
+        },
         "scales": [
             {
                 "scale": row["scale"],

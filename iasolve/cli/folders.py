@@ -6,16 +6,17 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
-from iasolve.cli.errors import INTERRUPTED, SOME_FAILED, UnfitInput, UsageError, describe
+from iasolve.cli.errors import DEVICE, INTERRUPTED, SOME_FAILED, LostWorkers, UnfitInput, UsageError, describe
 from iasolve.cli.interruption import uninterrupted
 from iasolve.cli.reporter import Reporter, spread
 from iasolve.files import list_inputs, split_key, sweep_leftovers
 
 __all__ = [
+    "ahead",
     "each_file",
     "is_folder",
     "list_failures",
@@ -23,6 +24,9 @@ __all__ = [
     "make_folders",
     "refuse_existing",
 ]
+
+
+Begun = TypeVar("Begun")
 
 
 def is_folder(path: Path) -> bool:
@@ -99,11 +103,11 @@ def each_file(
     Raises
     ------
     typer.Exit
-        With code 7 if some failed, 130 if interrupted.
+        With code 7 if some failed, 130 if interrupted, 5 if workers were lost that the rest needs.
     """
     reports: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
-    interrupted = False
+    interrupted, lost = False, ""
     try:
         with reporter.progress(what, len(sources)) as advance:
             for number, path in enumerate(sources):
@@ -113,6 +117,9 @@ def each_file(
                     with uninterrupted():
                         report = write()
                         reports.append(report)
+                except LostWorkers as error:
+                    lost = str(error)
+                    break
                 except Exception as error:
                     code, message = describe(error)
                     failures.append({"name": path.name, "exit_code": code, "error": message})
@@ -129,11 +136,44 @@ def each_file(
     reporter.say(f"{done} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else ""))
     reporter.result({"files": reports, "failed": failures, "skipped": skipped, "interrupted": interrupted})
     list_failures(failures, len(sources), reporter)
-    if interrupted:
-        reporter.error(f"interrupted: {done} of {len(sources)} files done{earlier}, and intact; {rest}")
-        raise typer.Exit(INTERRUPTED)
+    if interrupted or lost:
+        reporter.error(f"{lost or 'interrupted'}: {done} of {len(sources)} files done{earlier}, and intact; {rest}")
+        raise typer.Exit(DEVICE if lost else INTERRUPTED)
     if failures:
         raise typer.Exit(SOME_FAILED)
+
+
+def ahead(sources: Sequence[Path], begin: Callable[[Path], Begun], room: Callable[[], bool]) -> Callable[[Path], Begun]:
+    """Begin files before it is their turn, as long as there is room; what goes wrong is raised when it is.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        In the order in which they are asked for.
+    begin : callable
+    room : callable
+        Whether another file is to be begun.
+    """
+    waiting = iter(sources)
+    begun: dict[Path, Begun | Exception] = {}
+
+    def start(path: Path) -> None:
+        try:
+            begun[path] = begin(path)
+        except Exception as error:
+            begun[path] = error
+
+    def get(path: Path) -> Begun:
+        while path not in begun:
+            start(next(waiting))
+        while room() and (following := next(waiting, None)) is not None:
+            start(following)
+        found = begun.pop(path)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return get
 
 
 def list_failures(failures: Sequence[dict[str, Any]], count: int, reporter: Reporter) -> None:

@@ -6,12 +6,16 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = ["Overwrite", "Printing", "Running", "Solving", "Writing", "expand"]
+__all__ = ["EXPERT", "Overwrite", "Printing", "Running", "Solving", "Spreading", "Writing", "expand"]
+
+EXPERT = "Expert options"
+"""Panel of the options that few need."""
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
@@ -22,7 +26,9 @@ class Printing:
 
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.", rich_help_panel=EXPERT)] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Running:
             metavar="N",
             min=1,
             help="Tiles that the networks take at a time.  [default: 8, on a GPU 128; fewer where memory is short]",
+            rich_help_panel=EXPERT,
         ),
     ] = None
     memory: Annotated[
@@ -57,6 +64,47 @@ class Running:
             "free memory]",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class Spreading:
+    """Who does the work, where it is not this process."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Solve on N processes of this machine (needs the extra 'cluster').",
+            rich_help_panel=EXPERT,
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Solve on the Dask cluster of this scheduler, as tcp://host:8786 (needs the extra 'cluster').",
+            rich_help_panel=EXPERT,
+        ),
+    ] = None
+
+
+def _beginning(names: list[str], incomplete: str) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _recipes(incomplete: str) -> list[str]:
+    """Names that complete ``--recipe``; a file's name is completed by the shell."""
+    folder = resources.files("iasolve.recipes")
+    return _beginning([f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")], incomplete)
+
+
+def _priors(incomplete: str) -> list[str]:
+    """Names that complete ``--prior``: those that come with iasolve."""
+    weights = [f.name for f in resources.files("iasolve.priors.weights").iterdir() if f.name.endswith(".safetensors")]
+    return _beginning(
+        [w.removesuffix(".safetensors") for w in weights if not w.endswith(".reader.safetensors")], incomplete
+    )
 
 
 def _trust(value: bool) -> bool:
@@ -78,37 +126,48 @@ class Solving:
             "grey levels, so 25 means 25 of 255). auto: estimated from the data, and reported.",
         ),
     ] = "auto"
+    offset: Annotated[
+        str,
+        typer.Option(
+            metavar="B|auto",
+            help="A constant in all of the image, in the file's units, that is taken off before and put back after "
+            "(-1024 of Hounsfield units). auto: found where images go further below zero than noise does.",
+        ),
+    ] = "auto"
     prior: Annotated[
         str,
-        typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file."),
+        typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file.", autocompletion=_priors),
     ] = "mri-t1-128"
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
             help="Ready recipe or .toml file; by default the one made for this command.",
+            autocompletion=_recipes,
         ),
     ] = None
     steps: Annotated[
         str | None,
         typer.Option(
-            metavar='N|"8=10,16=25"',
-            help="Refinement steps, of every scale or scale by scale.",
+            metavar='N|"8=10,16=25"', help="Refinement steps, of every scale or scale by scale.", rich_help_panel=EXPERT
         ),
     ] = None
     passes: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Further readings of the measurement by the encoder."),
+        typer.Option(
+            metavar="N", min=0, help="Further readings of the measurement by the encoder.", rich_help_panel=EXPERT
+        ),
     ] = None
     guess_stop: Annotated[
         str | None,
-        typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends."),
+        typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends.", rich_help_panel=EXPERT),
     ] = None
     beta: Annotated[
         str | None,
         typer.Option(
             metavar='B|"8=1,16=2"',
             help="Guidance strength: weight of the data, 1 being the exact one.",
+            rich_help_panel=EXPERT,
         ),
     ] = None
     samples: Annotated[
@@ -126,16 +185,24 @@ class Solving:
     ] = "canvas"
     tile: Annotated[
         str,
-        typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one."),
+        typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one.", rich_help_panel=EXPERT),
     ] = "auto"
     overlap: Annotated[
         int | None,
-        typer.Option(metavar="PIXELS", min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]"),
+        typer.Option(
+            metavar="PIXELS",
+            min=0,
+            help="Smallest overlap of tiles, pixels.  [default: tile / 4]",
+            rich_help_panel=EXPERT,
+        ),
     ] = None
     trust_links: Annotated[
         bool,
         typer.Option(
-            "--trust-links", callback=_trust, help="Read HDF5 files (h5, mrd, mat) that take data from other files."
+            "--trust-links",
+            callback=_trust,
+            help="Read HDF5 files (h5, mrd, mat) that take data from other files.",
+            rich_help_panel=EXPERT,
         ),
     ] = False
     std_out: Annotated[
@@ -151,6 +218,13 @@ class Solving:
         typer.Option(
             metavar="FILE.png",
             help="Draw input, estimate and error bar. With a folder as input, a folder.",
+        ),
+    ] = None
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE.html",
+            help="Write a page to look at: before and after, error bar, residual, settings; one for a whole folder.",
         ),
     ] = None
 

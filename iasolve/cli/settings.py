@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iasolve.cli.errors import UsageError
-from iasolve.cli.options import Running, Solving
+from iasolve.cli.options import Running, Solving, Spreading
 from iasolve.recipe import Recipe, load_recipe
 
 __all__ = ["Settings", "parse_sigma", "resolve"]
@@ -22,7 +22,7 @@ class Settings:
 
     Attributes
     ----------
-    sigma : float or None
+    sigma, offset : float or None
         None: to be estimated.
     recipe : Recipe
         With the command line's changes.
@@ -39,6 +39,7 @@ class Settings:
     """
 
     sigma: float | None
+    offset: float | None
     recipe: Recipe
     prior: str
     seed: int
@@ -66,7 +67,16 @@ def parse_sigma(text: str, option: str = "--sigma") -> float | None:
     return value
 
 
-def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
+def _parse_offset(text: str) -> float | None:
+    if text.strip().lower() == "auto":
+        return None
+    value = _number(text)
+    if value is None:
+        raise UsageError(f"--offset {text}: expected a number in the file's units, or auto")
+    return value
+
+
+def resolve(solving: Solving, running: Running, recipe: str, spreading: Spreading | None = None) -> Settings:
     """Check the shared options of a solving command.
 
     Parameters
@@ -75,6 +85,8 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
         As given.
     recipe : str
         The command's own recipe, for when none is asked for.
+    spreading : Spreading, optional
+        Who does the work: workers of this machine share its memory.
 
     Raises
     ------
@@ -99,6 +111,7 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
         tile = int(solving.tile)
     return Settings(
         sigma=parse_sigma(solving.sigma),
+        offset=_parse_offset(solving.offset),
         recipe=_recipe(solving, recipe),
         prior=solving.prior,
         seed=solving.seed,
@@ -107,8 +120,19 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
         overlap=solving.overlap,
         device=running.device,
         batch_size=running.batch_size,
-        memory=running.memory,
+        memory=running.memory if spreading is None else _of_each(running.memory, spreading),
     )
+
+
+def _of_each(memory: str | None, spreading: Spreading) -> str | None:
+    """The budget of each worker, the same wherever it is: pieces are cut before they are sent."""
+    if spreading.workers is not None and spreading.scheduler is not None:
+        raise UsageError("--workers starts processes here, --scheduler names those that are there: give one of both")
+    if memory is not None or (spreading.workers is None and spreading.scheduler is None):
+        return memory
+    from iasolve.files.memory import default_memory
+
+    return str(default_memory(spreading.workers or 1))
 
 
 def _recipe(solving: Solving, default: str) -> Recipe:

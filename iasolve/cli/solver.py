@@ -1,12 +1,12 @@
-"""One measurement solved: prior and device, the solver's call, and the report that goes beside the result."""
+"""A prior on a device, and what it makes of measurements, part by part."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,43 +14,25 @@ from numpy.typing import NDArray
 
 import iasolve
 from iasolve.cli.errors import DeviceError, UnfitInput, UsageError
-from iasolve.cli.facts import facts_of, joined_facts
-from iasolve.cli.outputs import Outputs, std_type
-from iasolve.cli.pieces import Piece, Pieces, key_of
+from iasolve.cli.facts import facts_of
+from iasolve.cli.pieces import Piece
 from iasolve.cli.priors import open_prior
-from iasolve.cli.provenance import hash_of_card, hashes_of_files, hashes_of_outputs, input_hash
-from iasolve.cli.reporter import plain, spread
+from iasolve.cli.provenance import hash_of_card, hashes_of_files
+from iasolve.cli.reporter import plain
 from iasolve.cli.settings import Settings
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
-from iasolve.files import suffix_of, write_image, write_json, write_together
 from iasolve.inference import Result, UnlikePriorWarning
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options, SolveOptions, Status
 from iasolve.inference.memory import cut
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
-from iasolve.priors import HVAEPrior
+from iasolve.priors import Prior
 
-__all__ = ["Answer", "Solver", "choose_device"]
+__all__ = ["Part", "Solver", "choose_device"]
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A solution in the shape of its source, ``(pages, channels, H, W)``, and its report."""
-
-    image: Array
-    std: Array | None
-    report: dict[str, Any]
-    pieces: Pieces | None = None
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should be told."""
-        found: list[str] = self.report["warnings"]
-        return found
 
 
 def choose_device(name: str) -> str:
@@ -73,6 +55,13 @@ def choose_device(name: str) -> str:
     return name
 
 
+class Part(NamedTuple):
+    """A measurement of some images, divided by ``unit``, in single precision."""
+
+    source: Source
+    unit: float
+
+
 def _largest(y: Array) -> float:
     """Largest magnitude, page by page: of a volume there is no second one."""
     return max(float(np.abs(page).max()) for page in y)
@@ -84,10 +73,6 @@ def _unit(y: Array) -> float:
     if largest == 0 or 1e-12 < largest < 1e12:
         return 1.0
     return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
-
-
-def _shifted(tell: Callable[[int, int], None], rows: slice, tiles: int, total: int, images: float) -> None:
-    tell(int(tiles * (rows.start + images)), total)
 
 
 def _images_done(status: Status, images: int) -> float:
@@ -137,6 +122,7 @@ class Solver:
             "asked": {
                 **self.task.asked,
                 "sigma": "auto" if s.sigma is None else s.sigma,
+                "offset": "auto" if s.offset is None else s.offset,
                 "fit": s.fit,
                 "overlap": s.overlap,
             },
@@ -158,7 +144,7 @@ class Solver:
             Where the memory does not suffice for a tile.
         """
         options = Options(**self._options)
-        count, size = len(self._images(source)), cut(self.prior, self.settings.recipe, source.shape, options).images
+        count, size = len(self.images(source)), cut(self.prior, self.settings.recipe, source.shape, options).images
         tiles = tiles_of(self.prior.spectrum.size, source.shape, options.fit, options.overlap)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)], tiles
 
@@ -173,45 +159,21 @@ class Solver:
             "memory": s.memory,
         }
 
-    def solve(
-        self, source: Source, progress: Callable[[int, int], None] | None = None, outputs: Outputs | None = None
-    ) -> Answer:
-        """Solve one measurement, piece by piece.
+    def part(self, source: Source, rows: slice) -> Part:
+        """Some images of a measurement by themselves, small enough to be sent."""
+        unit = _unit(source.y)
+        y = self.images(source)[rows] / unit
+        alone = source.of(rows)
+        like = replace(source.like, pixels=np.empty((0, 1, 1, 1)), alpha=None, icc=None, header=None)
+        single = y.astype(np.complex64 if y.dtype.kind == "c" else np.float32)
+        return Part(replace(alone, y=single, like=like), unit)
 
-        Parameters
-        ----------
-        source : Source
-        progress : callable, optional
-            Called with (tiles done, tiles in all).
-        outputs : Outputs, optional
-            Beside which finished pieces are kept; :meth:`write` removes them.
-
-        Raises
-        ------
-        UnfitInput, NonFiniteError, MemoryError, WriteError
-        """
-        rows, tiles = self.cut(source)
-        self._require_plausible_sigma(source)
-        tell = progress or (lambda done, total: None)
-        total = tiles * rows[-1].stop
-        if len(rows) == 1 or outputs is None:
-            report = [partial(_shifted, tell, some, tiles, total) for some in rows]
-            return self._answer(source, [self.solve_piece(source, *pair) for pair in zip(rows, report, strict=True)])
-        kept = Pieces(outputs, key_of(input_hash(source.like.path), self.identity), rows)
-        for some in rows:
-            tell(tiles * some.start, total)
-            if some.start not in kept.done:
-                kept.put(some, self.solve_piece(source, some, partial(_shifted, tell, some, tiles, total)))
-        return self._answer(source, [kept.get(some) for some in rows], kept)
-
-    def solve_piece(self, source: Source, rows: slice, progress: Callable[[float], None] | None = None) -> Piece:
+    def solve(self, part: Part, progress: Callable[[float], None] | None = None) -> Piece:
         """Solve some images of a measurement.
 
         Parameters
         ----------
-        source : Source
-        rows : slice
-            One of :meth:`cut`.
+        part : Part
         progress : callable, optional
             Called with the images that are done, parts of one included.
 
@@ -219,19 +181,19 @@ class Solver:
         ------
         UnfitInput, NonFiniteError, MemoryError
         """
-        settings, unit = self.settings, _unit(source.y)
-        y = self._images(source)[rows] / unit
-        y = y.astype(np.complex64 if y.dtype.kind == "c" else np.float32)
+        settings, (source, unit) = self.settings, part
+        y = source.y
         solve = self.task.solve or self._with_operator
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UnlikePriorWarning)
             try:
                 result = solve(
-                    source.of(rows),
+                    source,
                     y,
                     self.prior,
                     noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
+                    offset="auto" if settings.offset is None else settings.offset / unit,
                     recipe=settings.recipe,
                     callback=None if progress is None else lambda status: progress(_images_done(status, len(y))),
                     **self._options,
@@ -253,20 +215,8 @@ class Solver:
         std = None if result.std is None else whole(result.std)
         return Piece(whole(result.image), std, plain(facts_of(result, unit) | {"said": said}))
 
-    def _answer(self, source: Source, pieces: list[Piece], kept: Pieces | None = None) -> Answer:
-        pages, channels = source.like.pixels.shape[:2]
-
-        def joined(parts: list[Array]) -> Array:
-            values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            return values.reshape(pages, channels, *values.shape[-2:])
-
-        notes = self._notes(source)
-        facts = joined_facts([piece.facts for piece in pieces])
-        image = joined([piece.image for piece in pieces])
-        std = joined([piece.std for piece in pieces if piece.std is not None]) if pieces[0].std is not None else None
-        return Answer(image, std, self._report(source, facts, source.notes + notes), kept)
-
-    def _require_plausible_sigma(self, source: Source) -> None:
+    def require_plausible_sigma(self, source: Source) -> None:
+        """Refuse a noise level that is far beyond the measurement (UsageError)."""
         sigma, largest = self.settings.sigma, _largest(source.y)
         if sigma is not None and largest > 0 and sigma > _LARGEST_NOISE * largest:
             raise UsageError(
@@ -274,13 +224,13 @@ class Solver:
                 "in the file's units; nothing can be told of an image below so much noise"
             )
 
-    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result[Any]:
+    def _with_operator(self, source: Source, y: Array, prior: Prior, **options: Any) -> Result[Any]:
         assert self.task.operator is not None
         kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
         operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
         return iasolve.solve(y, operator, prior, **options)
 
-    def _images(self, source: Source) -> Array:
+    def images(self, source: Source) -> Array:
         """The measurement of each image that is solved for; of a grey prior, of each colour."""
         y, channels, path = source.y, self.prior.channels, source.like.path
         if self.task.solve is not None:  # no image, but what came of one
@@ -299,12 +249,6 @@ class Solver:
             "Choose another --prior"
         )
 
-    def _notes(self, source: Source) -> list[str]:
-        if len(self._images(source)) == len(source.y):
-            return []
-        colours = source.y.shape[1]
-        return [f"prior {self.prior.name!r} is over grey images: the {colours} colours are solved one by one"]
-
     def _phase(self, result: Result[Any]) -> list[str]:
         """A warning where an image with phase was taken for a real one."""
         if not isinstance(result, Reconstruction):
@@ -317,68 +261,3 @@ class Solver:
             f"{largest:.0%} of the image's energy is in its imaginary part, and prior {self.prior.name!r} is over real "
             "images: what has phase is lost. Leave out --phase none, or remove the phase first"
         ]
-
-    def _report(self, source: Source, facts: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-        like = source.like
-        slices = facts.pop("slices")
-        report = {
-            "iasolve": iasolve.__version__,
-            **self.identity,
-            "input": {
-                "name": like.path.name,
-                "sha256": input_hash(like.path),
-                "type": str(like.dtype if self.task.solve is None else source.y.dtype),
-                "slice_axis": like.slice_axis,
-            },
-            "operator": source.facts | ({"slices": slices} if slices else {}),
-            "device": self.device,
-            "shape": list(like.pixels.shape),
-            "sigma_estimated": self.settings.sigma is None,
-            # per image: pages, then colours
-            **facts,
-            "warnings": notes + facts.pop("said"),
-        }
-        found: dict[str, Any] = plain(report, 7)
-        return found
-
-    def write(self, answer: Answer, source: Source, outputs: Outputs) -> dict[str, Any]:
-        """Write everything that belongs to a result; the sidecar last, as the sign that the rest is complete.
-
-        Returns
-        -------
-        dict
-            The report as written.
-
-        Raises
-        ------
-        WriteError
-        """
-        like = source.like
-        complex_result = np.iscomplexobj(answer.image) and not like.is_complex
-        note = (
-            f"iasolve {iasolve.__version__} {self.task.command}, prior {self.prior.name}, recipe "
-            f"{answer.report['recipe']['name']}, seed {self.settings.seed}; not for clinical use"
-        )
-        with write_together():
-            write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None, note=note)
-            if outputs.std is not None:
-                assert answer.std is not None
-                write_image(outputs.std, answer.std, like, dtype=std_type(like))
-            if outputs.figure is not None:
-                from iasolve.cli.figures import draw_result
-
-                estimated = " (estimated)" if answer.report["sigma_estimated"] else ""
-                title = f"{self.task.command} {like.path.name}: sigma {spread(answer.report['sigma'])}{estimated}"
-                draw_result(outputs.figure, like.pixels, answer.image, answer.std, title)
-            report = {
-                **answer.report,
-                "output": outputs.image.name,
-                "std": None if outputs.std is None else outputs.std.name,
-                "figure": None if outputs.figure is None else outputs.figure.name,
-                "not_kept": like.lost_in(suffix_of(outputs.image)),
-                "sha256": hashes_of_outputs(outputs),
-            }
-            write_json(outputs.sidecar, report)
-        if answer.pieces is not None:
-            answer.pieces.remove()
-        return report

@@ -42,6 +42,8 @@ class Task:
     solve : callable or None
         Where the measurement itself tells part of its operator, slice by slice: from a source, its values, the prior
         and the keyword arguments of :func:`iasolve.solve` to a result. None: ``operator`` and :func:`iasolve.solve`.
+    prepare : callable
+        Called before a folder's first file: what is wrong for all of them is not to be reported of each.
     """
 
     command: str
@@ -52,3 +54,4 @@ class Task:
     asked: Mapping[str, Any] = field(default_factory=dict)
     solve: Callable[..., Result[Any]] | None = None
     files: Callable[[], Mapping[str, Path]] = dict
+    prepare: Callable[[], object] = lambda: None

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from iasolve.cli.errors import INTERRUPTED, UsageError
-from iasolve.cli.folders import each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.cli.folders import ahead, each_file, is_folder, list_folder, make_folders, refuse_existing
 from iasolve.cli.interruption import uninterrupted
-from iasolve.cli.options import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 from iasolve.cli.outputs import Outputs, in_folder, real_path
 from iasolve.cli.pieces import kept_beside
 from iasolve.cli.provenance import reason_to_redo
+from iasolve.cli.report_page import Page, Written, check_page
 from iasolve.cli.reporter import Reporter, spread
 from iasolve.cli.settings import Settings, resolve
 from iasolve.cli.task import Task
 from iasolve.files import IMAGE_SUFFIXES, KSPACE_SUFFIXES, prepare_to_read, split_key, suffix_of, sweep_leftovers
 
 if TYPE_CHECKING:
+    from iasolve.cli.answer import Work
+    from iasolve.cli.remote import Workers
     from iasolve.cli.solver import Solver
 
 __all__ = ["run"]
 
 
 def run(
-    task: Task,
+    make: Callable[[], Task],
     source: Path,
     out: Path,
     solving: Solving,
     running: Running,
+    spreading: Spreading,
     writing: Writing,
     printing: Printing,
 ) -> None:
@@ -40,22 +46,50 @@ def run(
 
     Parameters
     ----------
-    task : Task
+    make : callable
+        Makes the task, here and on workers: a function of a module with its arguments.
     source, out : Path
         IN and OUT.
-    solving, running, writing, printing
+    solving, running, spreading, writing, printing
         The shared options.
     """
-    reporter = Reporter(printing)
-    settings = resolve(solving, running, task.recipe)
+    task, reporter = make(), Reporter(printing)
+    settings = resolve(solving, running, task.recipe, spreading)
+    open_workers = partial(_workers, spreading, make)
     if is_folder(source):
-        _solve_folder(task, settings, source, out, solving, writing, reporter)
+        _solve_folder(task, settings, source, out, solving, writing, reporter, open_workers)
     else:
-        _solve_file(task, settings, source, Outputs(out, solving.std_out, solving.figure), writing, reporter)
+        outputs = Outputs(out, solving.std_out, solving.figure)
+        if solving.report is not None:
+            check_page(solving.report, writing.overwrite, [split_key(source)[0], *outputs.all])
+        _solve_file(task, settings, source, outputs, writing, reporter, solving.report, open_workers)
+
+
+@contextmanager
+def _workers(spreading: Spreading, make: Callable[[], Task]) -> Iterator[Workers | None]:
+    """Who solves: workers of a cluster, or None where this process does it itself."""
+    if spreading.workers is None and spreading.scheduler is None:
+        yield None
+        return
+    from iasolve.cli.remote import Workers
+    from iasolve.cluster import Cluster
+
+    with Cluster(spreading.workers, spreading.scheduler) as cluster:
+        yield Workers(cluster, make)
+
+
+OpenWorkers = Callable[[], AbstractContextManager["Workers | None"]]
 
 
 def _solve_file(
-    task: Task, settings: Settings, path: Path, outputs: Outputs, writing: Writing, reporter: Reporter
+    task: Task,
+    settings: Settings,
+    path: Path,
+    outputs: Outputs,
+    writing: Writing,
+    reporter: Reporter,
+    page: Path | None,
+    open_workers: OpenWorkers,
 ) -> None:
     if writing.resume:
         raise UsageError("--resume is for a folder of inputs; a single result is replaced with --overwrite")
@@ -64,14 +98,16 @@ def _solve_file(
     source = task.read(path)
     outputs.require_carry(source.like)
     try:
+        from iasolve.cli.answer import Work, write
         from iasolve.cli.solver import Solver
 
         solver = Solver(task, settings)
-        rows, tiles = solver.cut(source)
-        with reporter.progress(f"{task.command} {path.name} (tiles)", tiles * rows[-1].stop) as advance:
-            answer = solver.solve(source, lambda done, total: advance(done, ""), outputs)
+        with open_workers() as workers:
+            work = Work(solver, source, outputs, workers)
+            with reporter.progress(f"{task.command} {path.name} (tiles)", work.total) as advance:
+                answer = work.finish(lambda done: advance(done, ""))
         with uninterrupted():
-            report = solver.write(answer, source, outputs)
+            report = write(work, answer, outputs)
     except KeyboardInterrupt:
         done = outputs.sidecar.is_file() and outputs.image.is_file()
         kept = kept_beside(outputs)
@@ -80,7 +116,11 @@ def _solve_file(
         raise typer.Exit(INTERRUPTED) from None
     for text in report["warnings"]:
         reporter.warn(text)
-    reporter.say(_summary(path, outputs, report))
+    if page is not None:
+        look = Page(page, f"{task.command} {path.name}", task.read)
+        look.add(Written(outputs, path))
+        look.write()
+    reporter.say(_summary(path, outputs, report) + ("" if page is None else f"\n  report    {page}"))
     reporter.result(report)
 
 
@@ -100,6 +140,8 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"{path} -> {outputs.image}",
         f"  sigma     {spread(report['sigma'])} ({'estimated' if report['sigma_estimated'] else 'given'})",
     ]
+    if any(report["offset"]):
+        lines.append(f"  offset    {spread(report['offset'])}, taken off before and put back after")
     if "acceleration" in report["operator"]:
         lines += _sampling(report["operator"])
     passes = report["recipe"]["passes"]["count"]
@@ -113,6 +155,9 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"  residual  {spread(misfits, 3)} of what is expected"
         + (", scale by scale" if len(set(misfits)) > count else " in the whole image"),
     ]
+    fallen = sum(used == "gaussian" for used in report["prior_used"])
+    if fallen:
+        lines.append(f"  answer    of {fallen} of {count}, the linear (Wiener) estimate: the prior does not fit")
     if report["not_kept"]:
         lines.append(f"  not kept  {', '.join(report['not_kept'])}: such files have no place for it")
     if outputs.std is not None:
@@ -159,9 +204,12 @@ def _solve_folder(
     solving: Solving,
     writing: Writing,
     reporter: Reporter,
+    open_workers: OpenWorkers,
 ) -> None:
     sources = list_folder(folder, task.suffixes)
     prepare_to_read(sources)
+    task.prepare()
+    from iasolve.cli.answer import Work, write
     from iasolve.cli.solver import Solver
 
     solver = Solver(task, settings)
@@ -170,18 +218,47 @@ def _solve_folder(
     for option, target in (("OUT", out), ("--std-out", solving.std_out), ("--figure", solving.figure)):
         if target is not None:
             _check_folder(option, target, folder)
+    if solving.report is not None:
+        taken = [*sources, *(path for outputs in names.values() for path in outputs.all)]
+        check_page(solving.report, writing.overwrite or writing.resume, taken)
     if not writing.resume:
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
     todo = _undone(names, solver, reporter) if writing.resume else sources
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
+    page = None if solving.report is None else Page(solving.report, f"{task.command} {folder}", task.read)
+    if page is not None:
+        for path in set(sources) - set(todo):
+            page.add(Written(names[path], path))
 
-    def work(path: Path) -> Callable[[], dict[str, Any]]:
+    def begin(path: Path, workers: Workers | None) -> Work:
         source = task.read(path)
         names[path].require_carry(source.like)
-        answer = solver.solve(source, outputs=names[path])
-        return lambda: solver.write(answer, source, names[path])
+        return Work(solver, source, names[path], workers)
 
-    each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))
+    def finish(path: Path, work: Work) -> Callable[[], dict[str, Any]]:
+        answer = work.finish()
+
+        def written() -> dict[str, Any]:
+            report = write(work, answer, names[path])
+            if page is not None:
+                page.add(Written(names[path], path))
+            return report
+
+        return written
+
+    what, skipped = f"{task.command} {folder}", len(sources) - len(todo)
+    try:
+        with open_workers() as workers:
+            if workers is None:
+                each_file(todo, lambda path: finish(path, begin(path, None)), reporter, what, skipped=skipped)
+            else:
+                begun = ahead(todo, lambda path: begin(path, workers), lambda: workers.room > 0)
+                each_file(todo, lambda path: finish(path, begun(path)), reporter, what, skipped=skipped)
+    finally:
+        if page is not None:
+            lacking = len(sources) - page.count
+            page.write([f"{lacking} of {len(sources)} files failed, or were not begun"] if lacking else [])
+            reporter.say(f"report: {page.path}")
 
 
 def _undone(names: Mapping[Path, Outputs], solver: Solver, reporter: Reporter) -> list[Path]:

@@ -36,7 +36,7 @@ def free_memory() -> int | None:
         return None
 
 
-def default_memory() -> int:
-    """Half of what is free, but at most 1.5 GB, bytes."""
+def default_memory(processes: int = 1) -> int:
+    """What each of so many processes may take: its share of half of what is free, but at most 1.5 GB, bytes."""
     free = free_memory()
-    return MOST if free is None else min(MOST, int(SHARE * free))
+    return MOST if free is None else min(MOST, int(SHARE * free / processes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from iasolve.files.memory import parse_memory
 from iasolve.inference.operator_likelihood import TOLERANCE
+from iasolve.noise_level.residual import ResidualReport
 from iasolve.operators.conventions import check_batch_size
 from iasolve.recipe import Recipe
 
@@ -21,6 +23,7 @@ __all__ = [
     "Callback",
     "NonFiniteError",
     "Options",
+    "ResidualReport",
     "Result",
     "ScaleReport",
     "SolveOptions",
@@ -44,6 +47,8 @@ class SolveOptions(TypedDict, total=False):
     batch_size: int | None
     memory: int | str | None
     warn: bool
+    fallback: bool
+    offset: float | str
     iterations: int
     tolerance: float
     force_general: bool
@@ -75,6 +80,13 @@ class Options:
         what is free, at most 1.5 GB; on a GPU, what is free. See :mod:`iasolve.inference.memory`.
     warn : bool
         Warn when an image is unlike the prior's data.
+    fallback : bool
+        Answer with a Gaussian of the prior's power where a part of the measurement that is kept back shows the prior
+        to be worse (:mod:`.fallback`); not with recipes without encoder or closing, nor with unvalidated priors.
+    offset : float or "auto"
+        A constant in all of the image, taken off before and put back after, in the image's units: -1024 of computed
+        tomography in Hounsfield units. ``"auto"``: where the prior's images hold no negative value, the operator is
+        diagonal and real images go further below zero than noise does (:func:`iasolve.noise_level.estimate_offset`).
     iterations : int
         Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8 the gradient
         is off by less than 1 %, and ten steps end 0.02 dB below those with 20, with 6 0.1 dB, with 3 0.4 dB
@@ -101,6 +113,8 @@ class Options:
     batch_size: int | None = None
     memory: int | str | None = None
     warn: bool = True
+    fallback: bool = True
+    offset: float | str = "auto"
     iterations: int = 8
     tolerance: float = TOLERANCE
     force_general: bool = False
@@ -112,6 +126,9 @@ class Options:
             check_batch_size(self.batch_size)
         if self.memory is not None:
             parse_memory(self.memory)
+        number = isinstance(self.offset, int | float) and not isinstance(self.offset, bool)
+        if self.offset != "auto" and not (number and math.isfinite(self.offset)):  # type: ignore[arg-type]
+            raise ValueError(f"offset must be 'auto' or a finite number, got {self.offset!r}")
         for name, least in (("seed", 0), ("iterations", 1), ("tolerance", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not value >= least:
@@ -235,9 +252,16 @@ class Result(Generic[Array]):
         Noise level used, per image, in the measurement's units.
     gain : array
         Estimated scale of each image: user's units over the prior's.
+    offset : array
+        Constant that was taken off each image, solved without, and put back: see :class:`Options`.
     improved : array
         Whether passes or steps ended with a better total objective than the guess, per image; where not, the guess
         is returned.
+    prior : str
+        Name of the prior that was asked.
+    fits : array
+        Whether that prior answered, per image; where not, the stationary Gaussian with its power did: a Wiener
+        estimate, with its own error bar. What else is reported of such an image is the prior's attempt.
     likeness : array
         ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
     distance : array
@@ -248,6 +272,7 @@ class Result(Generic[Array]):
         encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
     solver : SolverReport or None
         Where the operator is not diagonal.
+    residual : ResidualReport
     recipe : Recipe
     chosen : str
         Why this recipe was taken, where none was asked for; empty otherwise.
@@ -261,15 +286,25 @@ class Result(Generic[Array]):
     scales: list[ScaleReport[Array]]
     sigma: Array
     gain: Array
+    offset: Array
     improved: Array
+    prior: str
+    fits: Array
     likeness: Array
     distance: Array
     offsets: list[list[Array]]
     solver: SolverReport[Array] | None
+    residual: ResidualReport[Array]
     recipe: Recipe
     chosen: str
     seed: int
     seconds: float
+
+    @property
+    def prior_used(self) -> Any:
+        """Name of the prior whose answer each image is: the one asked, or ``"gaussian"``; nested lists for a batch."""
+        names = np.where(np.asarray(self.fits.tolist(), dtype=bool), self.prior, "gaussian")
+        return names.tolist()
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
@@ -278,7 +313,7 @@ class Result(Generic[Array]):
         return result_html(self)
 
 
-_PER_IMAGE = ("image", "std", "sigma", "gain", "improved", "likeness", "distance")
+_PER_IMAGE = ("image", "std", "sigma", "gain", "offset", "improved", "fits", "likeness", "distance")
 
 
 def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.device) -> Result[Tensor]:
@@ -310,6 +345,7 @@ def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.dev
         scales=scales,
         offsets=offsets,
         solver=solver,
+        residual=rows([r.residual for r in parts]),
         seconds=sum(r.seconds for r in parts),
     )
 

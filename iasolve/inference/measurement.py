@@ -8,16 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.geometry import Whole, bins_at
-from iasolve.inference.interface import NonFiniteError, Options, UnlikePriorWarning
+from iasolve.inference.geometry import bins_at
+from iasolve.inference.interface import Options, Result, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.portions import joined, portions
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
-from iasolve.noise_level import estimate_noise
+from iasolve.noise_level import estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
-from iasolve.operators.conventions import check_not_zero
+from iasolve.operators.conventions import check_image_axes
 from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
@@ -38,16 +38,40 @@ __all__ = [
 
 
 class Measurement(NamedTuple):
-    """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device."""
+    """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device.
+
+    ``offset`` ``(B,)``: the constant that was taken off each image; None: nothing was.
+    """
 
     y: Tensor
     sigma: Tensor
     operator: LinearOperator
+    offset: Tensor | None = None
 
     def batches(self, size: int) -> list[Measurement]:
         """Pieces of at most ``size`` images."""
-        pairs = zip(self.y.split(size), self.sigma.split(size), strict=True)
-        return [Measurement(y, sigma, self.operator) for y, sigma in pairs]
+        offset = torch.zeros_like(self.sigma) if self.offset is None else self.offset
+        parts = zip(self.y.split(size), self.sigma.split(size), offset.split(size), strict=True)
+        return [Measurement(y, sigma, self.operator, off) for y, sigma, off in parts]
+
+    def shifted(self, prior: Prior, offset: float | str) -> Measurement:
+        """Without the offset of its images: see :class:`Options`."""
+        operator = self.operator
+        if offset == "auto":
+            floor = prior.nonnegative and not operator.is_complex and operator.support() is None
+            if not floor or operator.transfer() is None:
+                return self
+            levels = [GaussianNoise(float(sigma)) for sigma in self.sigma]
+            found = [estimate_offset(y, operator, noise) for y, noise in zip(self.y, levels, strict=True)]
+        else:
+            found = [float(offset)] * len(self.y)
+        if not any(found):
+            return self
+        off = torch.tensor(found, dtype=self.sigma.dtype, device=self.sigma.device)
+        ones = torch.ones(operator.in_shape, dtype=self.y.real.dtype, device=self.y.device)
+        constant = operator(ones.to(torch.promote_types(ones.dtype, operator.in_dtype)))
+        y = self.y - off.reshape(-1, *[1] * constant.ndim) * constant.to(self.y.dtype)
+        return Measurement(y, self.sigma, operator, off)
 
 
 def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
@@ -65,6 +89,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
     if len(operator.in_shape) != 3:
         raise ValueError(f"the operator takes {operator.in_shape}, expected images (C, H, W)")
     if operator.in_shape[0] != prior.channels:
+        check_image_axes(operator.in_shape)
         raise ValueError(
             f"the operator's images have {operator.in_shape[0]} channel(s), "
             f"the prior {prior.name!r} has {prior.channels}"
@@ -81,7 +106,6 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
             f"the operator's support() is {tuple(support.shape)} {support.dtype}, expected boolean "
             f"{tuple(operator.in_shape[1:])}, True where images may be other than 0, or None"
         )
-    check_not_zero(operator)
     if not bool(torch.isfinite(y).all()):
         bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
@@ -115,11 +139,6 @@ def whitened(
             sigma = _estimated(values, acting, prior, options)
         else:
             sigma = torch.full((len(values),), level, dtype=values.real.dtype, device=values.device)
-        if not bool(torch.isfinite(acting.adjoint(values[:1])).all()):
-            raise NonFiniteError(
-                "the operator's adjoint makes NaN or infinite values of a finite measurement: try it with "
-                "check_operator (iasolve check-operator)"
-            )
         pieces.append(Measurement(values, sigma, acting))
     return pieces
 
@@ -178,9 +197,10 @@ def _precision(y: Tensor, prior: Prior) -> torch.dtype:
     return torch.promote_types(real, torch.complex32) if y.is_complex() else real
 
 
-def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) -> None:
-    """Images whose bound or whose power of coarse scales is far from that of the prior's validation images."""
+def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
+    """Images that the prior does not fit, or whose bound or power of coarse scales is far from validation images'."""
     validation = prior.card.get("validation", {})
+    likeness, distance, fits = result.likeness, result.distance, result.fits
     findings = []
     lowest = validation.get("elbo_lowest")
     # validation images are a sample: leave room beyond the most unusual of them
@@ -195,9 +215,19 @@ def warn_unlike(likeness: Tensor, distance: Tensor, prior: Prior, idle: bool) ->
             f"the power of its coarse scales lies {float(distance.max()):.1f} standard deviations off, the farthest of "
             f"the validation images {float(usual):.1f}"
         )
-    if findings:
+    numbers = f" ({'; '.join(findings)})" if findings else ""
+    unfit = int((~fits).sum())
+    if unfit:
+        which = "the image is" if fits.numel() == 1 else f"{unfit} of {fits.numel()} images are"
         warnings.warn(
-            f"the image is unlike the data of prior {prior.name!r}: {'; '.join(findings)}. "
+            f"{which} unlike those that prior {prior.name!r} was trained on{numbers}: the result falls back to a plain "
+            "linear (Wiener) estimate, which comes closer to a part of the measurement that was kept back as a test",
+            UnlikePriorWarning,
+            stacklevel=3,
+        )
+    elif findings:
+        warnings.warn(
+            f"the image is unlike those that prior {prior.name!r} was trained on{numbers}. "
             "The result may be worse than a classical method's"
             + ("; refinement adapts the guess: take a recipe with steps, as 'denoise' has them" if idle else ""),
             UnlikePriorWarning,
@@ -284,13 +314,7 @@ def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
 
 
 def likeness_of(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each.
-
-    Not a number where the reader alone has answered: the bound takes longer than its answer.
-    """
-    if isinstance(problem.geometry, Whole):
-        unknown = torch.full_like(problem.gain, torch.nan)
-        return unknown, unknown
+    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
     views = problem.geometry.cut(estimate)
     scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
     tiles = problem.geometry.tiles

@@ -81,7 +81,7 @@ def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) 
     else:
         memory = torch.cuda.mem_get_info(prior.device)[0] if cuda else default_memory()
     wanted = options.batch_size or (TILES_CUDA if cuda else TILES)
-    if prior.reads and not (recipe.takes_steps or recipe.samples):
+    if prior.reads and recipe.guess.stop in ("all", "auto") and not recipe.takes_steps:
         return Cut(max(1, wanted // tiles), Portion(wanted))  # the reader takes images whole
     tile = _tile(prior)
     pixels = prior.channels * math.prod(max(n, prior.spectrum.size) for n in shape)

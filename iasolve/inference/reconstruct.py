@@ -29,7 +29,8 @@ from iasolve.inference.memory import cut
 from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
 from iasolve.inference.solve import solve, with_samples
 from iasolve.noise_level import estimate_sigma
-from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
+from iasolve.operators.base import LinearOperator, as_tensor
+from iasolve.operators.bases import centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.conventions import check_kspace_order
 from iasolve.operators.fourier import KSpaceMask

@@ -81,11 +81,13 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     unit = float(y.abs().max())
     if constant < 1e-3 * float(transfer.abs().max()) or unit == 0:
         return 0.0
-    back = as_declared(operator.adjoint(y / unit), operator.in_dtype).double() / constant**2
-    # what A^H A does to frequencies other than DC blurs the image further, which only smooths it
+    back = as_declared(operator.adjoint(y / unit), operator.in_dtype).double()
+    # A^H A is undone where it amplifies, as whitening does; where it blurs, it only smooths the image further
+    gain = transfer.abs().double().to(back.device)
+    undone = 1 / gain.square().clamp_min(constant**2)
     window = _window((height, width)).to(back.device)
-    smooth = ifft2(window * fft2(back)).real
-    through = transfer.abs().double().to(back.device) / constant**2
+    smooth = ifft2(window * undone * fft2(back)).real
+    through = gain * undone
     levels = noise.on_grid((height, width)) if isinstance(noise, SpectralNoise) else torch.tensor(noise.sigma)
     # a real image keeps half the variance of complex noise
     share = 0.5 if operator.out_dtype.is_complex else 1.0

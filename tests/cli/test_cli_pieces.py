@@ -36,7 +36,7 @@ def hidden(folder):
 @pytest.fixture
 def counted(monkeypatch):
     """The first images of the pieces that are solved; raise at one with ``counted.fails = first``."""
-    solve = solver_module.Solver.solve_piece
+    begin = solver_module.Solver.part
 
     class Counted(list):
         fails = None
@@ -44,13 +44,13 @@ def counted(monkeypatch):
 
     seen = Counted()
 
-    def solve_piece(self, source, rows, progress=None):
+    def part(self, source, rows):
         if rows.start == seen.fails:
             raise seen.error
         seen.append(rows.start)
-        return solve(self, source, rows, progress)
+        return begin(self, source, rows)
 
-    monkeypatch.setattr(solver_module.Solver, "solve_piece", solve_piece)
+    monkeypatch.setattr(solver_module.Solver, "part", part)
     return seen
 
 
@@ -180,6 +180,7 @@ def test_a_budget_is_kept_or_refused_with_words(given, code, says, volume, tiny,
 
 
 def test_progress_counts_tiles(volume, tiny):
+    from iasolve.cli.answer import Work
     from iasolve.cli.options import Running, Solving
     from iasolve.cli.settings import resolve
     from iasolve.cli.sources import image_source
@@ -190,10 +191,11 @@ def test_progress_counts_tiles(volume, tiny):
     wide = volume.with_name("wide.npy")
     np.save(wide, np.tile(np.load(volume)[:3], (1, 2, 1)))  # tiles of 32 in 64 pixels that overlap by 8: three
     seen = []
-    solver_module.Solver(task, settings).solve(image_source(wide), lambda done, total: seen.append((done, total)))
-    assert {total for _, total in seen} == {9}
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert {3, 6, 9} <= {done for done, _ in seen}
+    work = Work(solver_module.Solver(task, settings), image_source(wide))
+    assert work.total == 9
+    work.finish(seen.append)
+    assert seen == sorted(seen)
+    assert {0, 3, 6, 9} <= set(seen)
 
 
 def test_what_is_said_of_several_pieces_is_said_once():

@@ -8,7 +8,7 @@ import iasolve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors import HVAEPrior
 from iasolve.priors.likeness import image_elbo, ring_distance, ring_statistics
-from iasolve.training.data import normalise
+from iasolve.training import normalise
 
 
 def prior_with_statistics():
@@ -40,7 +40,9 @@ def test_the_warning_advises_steps_where_there_are_none(steps):
     flat = torch.ones(1, 1, 32, 32, dtype=torch.float64) + 0.01 * usual[:1]
     recipe = iasolve.load_recipe("denoise").changed(steps={"count": steps})
     with pytest.warns(iasolve.UnlikePriorWarning) as caught:
-        iasolve.solve(flat, Identity((1, 32, 32), torch.float64), prior, noise=GaussianNoise(0.01), recipe=recipe)
+        iasolve.solve(
+            flat, Identity((1, 32, 32), torch.float64), prior, noise=GaussianNoise(0.01), recipe=recipe, fallback=False
+        )
     assert ("a recipe with steps" in str(caught[0].message)) == (steps == 0)
 
 

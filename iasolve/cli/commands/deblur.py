@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iasolve.cli.options import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 
 if TYPE_CHECKING:
     from iasolve.cli.sources import Source
+    from iasolve.cli.task import Task
 
-__all__ = ["deblur"]
+__all__ = ["deblur", "task"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def deblur(
     blurring: Blurring,
     solving: Solving,
     running: Running,
+    spreading: Spreading,
     writing: Writing,
     printing: Printing,
 ) -> None:
@@ -56,11 +59,23 @@ def deblur(
 
     The boundary is circular: the blur is taken to wrap around the image's edges. Where something bright touches an
     edge, pad the image first, or expect artefacts there.
+
+    Examples
+    --------
+    iasolve deblur blurred.tif sharp.tif --gaussian 2
+    iasolve deblur shaken.png sharp.png --kernel kernel.npy --sigma 3
+    iasolve deblur photos/ sharp/ --gaussian 1.5 --report look.html
     """
+    from iasolve.cli.workflow import run
+
+    run(partial(task, blurring), source, out, solving, running, spreading, writing, printing)
+
+
+def task(blurring: Blurring) -> Task:
+    """What this command does to a measurement."""
     from iasolve.cli.blurs import Blur
     from iasolve.cli.sources import image_source
     from iasolve.cli.task import Task
-    from iasolve.cli.workflow import run
     from iasolve.files import IMAGE_SUFFIXES, split_key
 
     blur = Blur(blurring.gaussian, blurring.kernel, blurring.cutoff)
@@ -76,5 +91,4 @@ def deblur(
 
     kernel = blurring.kernel
     files = {} if kernel is None else {"--kernel": split_key(kernel)[0]}
-    task = Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, blur.facts, files=lambda: files)
-    run(task, source, out, solving, running, writing, printing)
+    return Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, blur.facts, files=lambda: files)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iasolve.cli.options import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 
-__all__ = ["denoise"]
+if TYPE_CHECKING:
+    from iasolve.cli.sources import Source
+    from iasolve.cli.task import Task
+
+__all__ = ["denoise", "task"]
 
 
 def denoise(
@@ -18,6 +22,7 @@ def denoise(
     *,
     solving: Solving,
     running: Running,
+    spreading: Spreading,
     writing: Writing,
     printing: Printing,
 ) -> None:
@@ -26,17 +31,32 @@ def denoise(
     Reads png, jpg, bmp, webp, tif, npy, npz, mat, fastMRI's h5, BART's cfl, and with the extras nifti and dicom also
     nii, nii.gz and dcm. What comes out has the input's type and range; slices, pages and colours are kept. OUT.json
     beside it says what was done.
+
+    Examples
+    --------
+    iasolve denoise noisy.png clean.png
+    iasolve denoise noisy.tif clean.tif --sigma 20 --std-out error.tif --report look.html
+    iasolve denoise scans/ denoised/ --recipe fast --resume
     """
+    from iasolve.cli.workflow import run
+
+    run(task, source, out, solving, running, spreading, writing, printing)
+
+
+def task() -> Task:
+    """What this command does to a measurement."""
     from iasolve.cli.sources import image_source
     from iasolve.cli.task import Task
-    from iasolve.cli.workflow import run
     from iasolve.files import IMAGE_SUFFIXES
 
-    def operator(source: Any, shape: Any, dtype: Any) -> Any:
+    def read(path: Path) -> Source:
+        found = image_source(path)
+        found.facts["kind"] = "identity"
+        return found
+
+    def operator(_: Source, shape: Any, dtype: Any) -> Any:
         from iasolve.operators import Identity
 
-        source.facts["kind"] = "identity"
         return Identity(shape, dtype)
 
-    task = Task("denoise", "denoise", IMAGE_SUFFIXES, image_source, operator)
-    run(task, source, out, solving, running, writing, printing)
+    return Task("denoise", "denoise", IMAGE_SUFFIXES, read, operator)

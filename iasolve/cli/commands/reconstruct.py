@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iasolve.cli.options import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 
 if TYPE_CHECKING:
     from iasolve.cli.sources import Source
+    from iasolve.cli.task import Task
 
-__all__ = ["reconstruct"]
+__all__ = ["reconstruct", "task"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def reconstruct(
     sampling: Sampling,
     solving: Solving,
     running: Running,
+    spreading: Spreading,
     writing: Writing,
     printing: Printing,
 ) -> None:
@@ -73,11 +76,24 @@ def reconstruct(
     Reads k-space from npy, npz, mat, fastMRI's h5, ISMRMRD (h5, mrd) and BART's cfl: centred (DC in the middle) and
     orthonormal, as fastMRI has it, of shape (H, W), (coils, H, W) or (slices, coils, H, W). Several coils: sensitivity
     maps and phase are estimated slice by slice, and said in the report.
+
+    Examples
+    --------
+    iasolve reconstruct kspace.h5 image.h5 --report look.html
+    iasolve reconstruct kspace.npy image.tif --mask mask.npy --std-out error.tif
+    iasolve reconstruct kspace.cfl image.nii.gz --maps maps.cfl
+    iasolve reconstruct scans/ images/ --recipe fast --resume
     """
+    from iasolve.cli.workflow import run
+
+    run(partial(task, sampling), source, out, solving, running, spreading, writing, printing)
+
+
+def task(sampling: Sampling) -> Task:
+    """What this command does to a measurement."""
     from iasolve.cli.errors import UsageError
     from iasolve.cli.sources import kspace_source
     from iasolve.cli.task import Task
-    from iasolve.cli.workflow import run
     from iasolve.files import KSPACE_SUFFIXES, split_key
 
     mask, maps, coils, phase = sampling.mask, sampling.maps, sampling.coils, sampling.phase
@@ -90,7 +106,7 @@ def reconstruct(
         return iasolve.reconstruct(y, prior, maps=source.maps, mask=source.mask, coils=coils, phase=phase, **options)
 
     files = {name: split_key(value)[0] for name, value in (("--mask", mask), ("--maps", maps)) if value != "auto"}
-    task = Task(
+    return Task(
         "reconstruct",
         "compressed-sensing",
         KSPACE_SUFFIXES,
@@ -100,4 +116,3 @@ def reconstruct(
         solve,
         lambda: files,
     )
-    run(task, source, out, solving, running, writing, printing)

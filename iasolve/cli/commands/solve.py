@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iasolve.cli.options import Printing, Running, Solving, Writing
+from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 
 if TYPE_CHECKING:
     from iasolve.cli.sources import Source
+    from iasolve.cli.task import Task
     from iasolve.operators import LinearOperator
 
-__all__ = ["solve"]
+__all__ = ["solve", "task"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def solve(
     making: Making,
     solving: Solving,
     running: Running,
+    spreading: Spreading,
     writing: Writing,
     printing: Printing,
 ) -> None:
@@ -56,12 +59,22 @@ def solve(
     The factory, a function or class, is called with the arguments in the TOML file and returns a LinearOperator from
     images (C, H, W). IN holds what it puts out, (..., *out_shape), batch dimensions first: npy, npz, mat, h5 of any
     shape, or whatever the other commands read. 'iasolve check-operator' prints what the check finds.
+
+    Examples
+    --------
+    iasolve solve sinogram.npy image.tif --operator scanner.py:parallel_beam
+    iasolve solve y.npz image.npy --operator Radon --operator-args radon.toml --samples 8
     """
-    from iasolve.cli.folders import is_folder
+    from iasolve.cli.workflow import run
+
+    run(partial(task, operator, making), source, out, solving, running, spreading, writing, printing)
+
+
+def task(operator: str, making: Making) -> Task:
+    """What this command does to a measurement."""
     from iasolve.cli.task import Task
     from iasolve.cli.user_measurement import measured
     from iasolve.cli.user_operator import UserOperator
-    from iasolve.cli.workflow import run
     from iasolve.files import MEASUREMENT_SUFFIXES, read_measurement
 
     named = UserOperator(operator, making.operator_args)
@@ -80,9 +93,6 @@ def solve(
         with named.solving(making.check):
             return measured(file, made, named.name)
 
-    if is_folder(source):
-        built()  # or each of its files would report what is wrong with the operator
-
     def work(_: Source, y: Any, prior: Any, **options: Any) -> Any:
         import iasolve
 
@@ -90,6 +100,18 @@ def solve(
         with named.solving(making.check):
             return iasolve.solve(y, operator, prior, **options)
 
-    asked = {"operator": operator, "arguments": named.arguments}
-    task = Task("solve", "compressed-sensing", MEASUREMENT_SUFFIXES, read, None, asked, work, named.files)
-    run(task, source, out, solving, running, writing, printing)
+    def files() -> Mapping[str, Path]:
+        built()  # its modules are imported then
+        return named.files()
+
+    return Task(
+        "solve",
+        "compressed-sensing",
+        MEASUREMENT_SUFFIXES,
+        read,
+        None,
+        {"operator": operator, "arguments": named.arguments},
+        work,
+        files,
+        prepare=built,
+    )

@@ -1,0 +1,293 @@
+"""The stationary Gaussian in the running: a prior that does not fit must not do worse than a linear estimate.
+
+The rival of a trained prior is the Gaussian with the same power, its level fitted to the measurement band by band. Its
+posterior mean is a Wiener estimate; over ``x >= 0``, where the prior's images hold no negative value, its mode. To a
+solver it is a decoder that puts out zero and leaves everything unexplained: ``x0 = 0``, ``V = P``.
+
+Which of the two fits is told by data that neither has seen. A *trial* keeps a part of the measurement back. Both priors
+solve the rest, the trained one by its guess alone, and what lies farther from the part kept back loses:
+
+* Of sampled k-space, some of the sampled lines or points are kept back, as in cross-validation.
+* Of anything else, noise is drawn anew. Where ``n'`` is as strong as the noise of ``y`` and independent of it, the
+  noise of ``y + a n'`` and that of ``y - n' / a`` are independent, and the second measures the error of what was made
+  of the first without bias (Oliveira, Lei and Tibshirani 2021, arXiv:2111.09447; Pang et al., CVPR 2021).
+
+A trial asks nothing of a prior but an answer, so that hierarchies and readers, and all operators, are treated alike.
+The evidence would compare bounds: of a hierarchy only, on the exact path only, and not of the error. What trials get
+wrong: benchmarks/results/out_of_domain.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iasolve.inference.closing import Closing, closest_image
+from iasolve.inference.geometry import Whole
+from iasolve.inference.interface import Options, Result, Watch
+from iasolve.inference.likelihood import DiagonalLikelihood, white_noise
+from iasolve.inference.measurement import Measurement
+from iasolve.inference.objective import Noise
+from iasolve.inference.problem import Problem, pose
+from iasolve.noise_level.residual import residual_of
+from iasolve.operators.fourier import SampleKSpace
+from iasolve.priors import Prior
+from iasolve.recipe import Recipe
+from iasolve.spectrum import frequencies, reflect
+
+__all__ = ["Answer", "Gaussian", "Trial", "Verdict", "better", "fitted_power", "hold_back", "unexplained", "verdict"]
+
+SPLIT = 0.5
+"""``a``: noise that a trial adds, in units of the measurement's own."""
+
+KEPT_BACK = 1 / 6
+"""Share of the sampled lines or points that a trial keeps back."""
+
+MIDDLE = 0.03
+"""Cycles per pixel up to which nothing is kept back: gain and phase stand on it."""
+
+FULL = 0.9
+"""Share of k-space that was sampled from which on nothing is kept back."""
+
+LARGEST_RESIDUAL = 1.5
+"""Mean square of a residual over the noise's, beyond which it cannot be noise; less is a mistaken noise level."""
+
+
+class Trial(NamedTuple):
+    """``seen``: what is left of a measurement; ``error``: squared distance ``(B,)`` of an image from the rest of it."""
+
+    seen: Measurement
+    error: Callable[[Tensor], Tensor]
+
+
+class Verdict(NamedTuple):
+    """``fits`` ``(B,)``: whether the trained prior does; ``bounded`` ``(B,)``: whether ``x >= 0`` holds."""
+
+    fits: Tensor
+    bounded: Tensor
+
+
+class Answer(NamedTuple):
+    """In the user's units: ``image`` ``(B, C, H, W)``, and with samples ``std`` and ``samples`` ``(K, B, C, H, W)``."""
+
+    image: Tensor
+    std: Tensor | None = None
+    samples: Tensor | None = None
+
+
+def hold_back(batch: Measurement, seed: int = 0) -> Trial:
+    """Keep a part of a measurement back; which one depends on the seed and on what was sampled, not on the batch."""
+    if batch.operator.codomain in ("kspace", "spectrum"):
+        sampled = (batch.y != 0).flatten(0, -3).any(0)
+        back = _kept_back(torch.fft.ifftshift(sampled) if batch.operator.codomain == "kspace" else sampled, seed)
+        if bool(back.any()) and float(sampled.float().mean()) < FULL:
+            return _fewer_samples(batch, back)
+    return _more_noise(batch, seed)
+
+
+def _more_noise(batch: Measurement, seed: int) -> Trial:
+    y, sigma, operator, _ = batch
+    draw = Noise(seed, y.device, y.real.dtype)
+    parts = iter(("trial", "trial, imaginary"))
+    fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
+    fresh = sigma.reshape(-1, *[1] * (y.ndim - 1)) * fresh
+    seen = Measurement(y + SPLIT * fresh, sigma * (1 + SPLIT**2) ** 0.5, operator)
+    hidden = y - fresh / SPLIT
+    transfer = operator.transfer()
+
+    def error(image: Tensor) -> Tensor:
+        off = operator(image) - hidden
+        if transfer is None:
+            return off.abs().square().flatten(1).sum(1)
+        # in units of the image, as far as the measurement tells of it
+        gain = transfer.abs().square().to(y.device, y.real.dtype)
+        return (operator.to_grid(off).abs().square() / (gain + 0.01 * gain.amax())).flatten(1).sum(1)
+
+    return Trial(seen, error)
+
+
+def _kept_back(sampled: Tensor, seed: int) -> Tensor:
+    """Some of the sampled places ``(H, W)`` of k-space, unshifted: whole lines where lines were sampled."""
+    height, width = sampled.shape
+    drawn = torch.rand((height, width), generator=torch.Generator().manual_seed(seed)).to(sampled.device)
+    along_rows, along_columns = (bool((sampled == sampled.narrow(axis, 0, 1)).all()) for axis in (1, 0))
+    if along_rows != along_columns:
+        drawn = (drawn[:, :1] if along_rows else drawn[:1]).expand(height, width)
+    # of a real image -k tells all of k
+    drawn = torch.minimum(drawn, reflect(drawn))
+    open_to = sampled & (_radius(height, width).to(sampled.device) > MIDDLE)
+    places = torch.unique(drawn[open_to])
+    if not len(places):
+        return open_to
+    return open_to & (drawn <= places[max(1, round(KEPT_BACK * len(places))) - 1])
+
+
+def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
+    y, sigma, operator, _ = batch
+    centred = operator.codomain == "kspace"
+    if centred:
+        back = torch.fft.fftshift(back)
+    fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
+    seen = Measurement(y * ~back, sigma, fewer)
+    return Trial(seen, lambda image: ((operator(image) - y) * back).abs().square().flatten(1).sum(1))
+
+
+def _radius(height: int, width: int) -> Tensor:
+    """Cycles per pixel of each frequency, the larger of both axes', ``(H, W)``, unshifted."""
+    return torch.maximum(frequencies(height).abs()[:, None] / height, frequencies(width).abs() / width)
+
+
+def fitted_power(problem: Problem, iterations: int = 20) -> Tensor:
+    """The prior's power, its level fitted to a measurement band by band, ``(B, C, H, W)``.
+
+    Bands are half an octave wide. A level ``t`` of a band is the most likely one of a Gaussian of power ``t P``, by
+    Fisher scoring, under a prior that takes its logarithm for 0 with a standard deviation of 1: bands that were hardly
+    measured keep the prior's level.
+    """
+    likelihood = problem.likelihood
+    power = problem.power.expand_as(problem.estimate)
+    if not isinstance(likelihood, DiagonalLikelihood):
+        nothing = torch.zeros_like(problem.estimate)
+        most = 1e4 * problem.rings.means(problem.power)
+        return likelihood.unexplained(nothing, problem.power, problem.rings, most)
+    value, variance = likelihood.folded
+    squared = value.real.square() + value.imag.square()
+    height, width = power.shape[-2:]
+    r = _radius(height, width) * max(height, width)
+    band = torch.where(r > 0, torch.floor(2 * torch.log2(r.clamp_min(1))) + 1, 0.0).long().to(power.device).flatten()
+    count = int(band.max()) + 1
+
+    def sums(values: Tensor) -> Tensor:
+        flat = values.sum(1).flatten(1)
+        return flat.new_zeros(len(flat), count).index_add(1, band, flat)
+
+    def spread(levels: Tensor) -> Tensor:
+        return levels[:, band].reshape(-1, 1, height, width)
+
+    surplus = torch.where(torch.isfinite(variance), squared - variance, 0.0)
+    # of a real image k and -k are one number
+    doubt = 1.0 if likelihood.is_complex else 2.0
+    level = power.new_ones(len(power), count)
+    for _ in range(iterations):
+        weight = power / (spread(level) * power + variance)
+        information = sums(weight.square())
+        score = sums(weight.square() / power * surplus)
+        own = doubt / level.square()
+        level = ((score + own) / (information + own)).clamp_min(1e-6)
+    return spread(level) * power
+
+
+class Gaussian:
+    """The stationary Gaussian's answer to a batch of measurements of images of any size.
+
+    Parameters
+    ----------
+    batch : Measurement
+    prior : Prior
+        Whose power it has.
+    options : Options
+    problem : Problem, optional
+        The same batch as posed for the prior, image unmoved: taken where it is not in tiles.
+    """
+
+    def __init__(self, batch: Measurement, prior: Prior, options: Options, problem: Problem | None = None) -> None:
+        if problem is None or type(problem.geometry) is not Whole:
+            problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
+        self.problem, self.options = problem, options
+        self.power = fitted_power(problem)
+        self.zero = torch.zeros_like(self.power) if not problem.likelihood.is_complex else 0j * self.power
+
+    def image(self, nonnegative: bool) -> Tensor:
+        """The Wiener estimate, or the mode over ``x >= 0``, in the user's units."""
+        return self._shown(closest_image(self.problem.likelihood, self.zero, self.power, nonnegative).image)
+
+    def answer(self, bounded: Tensor, samples: int, watch: Watch) -> Answer:
+        """The estimate, ``x >= 0`` where ``bounded`` ``(B,)``, with its error bar from posterior samples."""
+        limit = torch.where(bounded, 0.0, -torch.inf).reshape(-1, 1, 1, 1)
+        image = self.image(False)
+        if bool(bounded.any()):
+            image = torch.where(limit == 0, self.image(True), image)
+        if not samples:
+            return Answer(image)
+        problem, options = self.problem, self.options
+        closing = Closing(
+            problem.likelihood, self.zero, self.power, problem.power, "stationary", False, options.tolerance
+        )
+        noise = Noise(options.seed, self.power.device, self.power.dtype)
+        means, draws = [], []
+        for number in range(samples):
+            count = iter(range(9))
+            mean, draw = closing.draw(self.zero, lambda shape: noise(shape, f"gaussian {number}", next(count)))  # noqa: B023
+            means.append(mean)
+            draws.append(draw)
+            watch.tell("sample", number + 1, samples)
+        drawn, mean = torch.stack(draws), torch.stack(means)
+        std = problem.gain.reshape(-1, 1, 1, 1) * closing.error_bar(mean, drawn)
+        around = torch.stack([self._shown(one) for one in drawn - mean]) + image
+        if not image.is_complex():
+            around = torch.maximum(around, limit)
+        return Answer(image, problem.crop(std), around)
+
+    def _shown(self, x: Tensor) -> Tensor:
+        return self.problem.crop(self.problem.gain.reshape(-1, 1, 1, 1) * x)
+
+
+Guess = Callable[[Measurement], tuple[Problem, Tensor]]
+"""A prior's quick answer: the problem as posed for it, image unmoved, and the image in the user's units."""
+
+
+def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, guess: Guess) -> Verdict | None:
+    """Try both priors on a part of the measurement, image by image; the Gaussian with and without ``x >= 0``.
+
+    None where there is nothing to choose: recipes that do without encoder or closing ask for the prior's own image, and
+    a prior whose card tells of no validation was not trained to be relied on.
+    """
+    closes = recipe.reads and recipe.closing.error != "none"
+    if not (options.fallback and closes and prior.card.get("validation")):
+        return None
+    trial = hold_back(batch, options.seed)
+    problem, image = guess(trial.seen)
+    rival = Gaussian(trial.seen, prior, options, problem)
+    free = trial.error(rival.image(False))
+    bound = options.nonnegative and prior.nonnegative
+    held = trial.error(rival.image(True)) if bound else torch.full_like(free, torch.inf)
+    return Verdict(trial.error(image) <= torch.minimum(free, held), held <= free)
+
+
+def better(
+    batch: Measurement, result: Result[Tensor], found: Verdict, rival: Gaussian, samples: int, watch: Watch
+) -> Result[Tensor]:
+    """A result with the Gaussian's answer for the images that the prior does not fit."""
+    fits, left = found.fits, unexplained(batch, result.image)
+    doubtful = fits & (left > LARGEST_RESIDUAL)
+    if bool(fits.all()) and not bool(doubtful.any()):
+        return result
+    other = rival.answer(found.bounded, samples, watch)
+    # a residual that cannot be noise, of a measurement that the linear estimate explains better
+    fits = fits & ~(doubtful & (unexplained(batch, other.image) < left / LARGEST_RESIDUAL))
+    each = fits.reshape(-1, 1, 1, 1)
+
+    def chosen(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+        return theirs if ours is None or theirs is None else torch.where(each, ours, theirs)
+
+    image = torch.where(each, result.image, other.image)
+    return replace(
+        result,
+        image=image,
+        residual=residual_of(batch.y, batch.operator, image, batch.sigma),
+        std=chosen(result.std, other.std),
+        samples=chosen(result.samples, other.samples),
+        fits=fits,
+    )
+
+
+def unexplained(batch: Measurement, image: Tensor) -> Tensor:
+    """Mean square residual of an image over that of the noise, ``(B,)``: at most about 1 where it is noise."""
+    residual = (batch.y - batch.operator(image)).abs().square().flatten(1)
+    size = batch.y.abs().square().flatten(1).mean(1)
+    # without any noise, what is left out of a thousandth of the signal
+    return residual.mean(1) / torch.maximum(batch.sigma.square(), 1e-6 * size + torch.finfo(size.dtype).tiny)

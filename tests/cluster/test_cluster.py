@@ -1,0 +1,134 @@
+"""Solving on Dask's workers: two processes over TCP, as a cluster that is there already; and what goes wrong there."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from cli_fixtures import cli, heads, tiny
+
+import iasolve
+from iasolve import cluster as cluster_module
+from iasolve.cluster import Cluster, ClusterError
+from iasolve.operators import GaussianNoise, Identity
+
+distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+
+__all__ = ["heads", "tiny"]  # fixtures
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Scheduler of two workers, as many threads as the tests have."""
+    import dask
+
+    threads = {"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": torch.get_num_threads()}
+    with (
+        dask.config.set(threads | cluster_module._SETTINGS),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        ) as local,
+    ):
+        yield local.scheduler_address
+
+
+def without_time(report):
+    return {key: value for key, value in report.items() if key != "seconds"}
+
+
+def test_a_folder_on_workers_is_the_folder_of_one_process(address, heads, tiny, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    noisy = heads + np.random.default_rng(0).normal(0, 20, heads.shape)
+    np.save(folder / "a.npy", noisy[0])
+    np.save(folder / "b.npy", np.concatenate([noisy, noisy])[:5])  # pieces of two, two and one
+    (folder / "c.png").write_text("broken")
+    np.save(folder / "d.npy", noisy[1] * 1e20)
+    run = ("--sigma", 20, "--prior", tiny, "--recipe", "fast", "--batch-size", 2, "--memory", "2GB", "--json")
+    serial = cli("denoise", folder, tmp_path / "one", *run)
+    spread = cli("denoise", folder, tmp_path / "many", *run, "--scheduler", address)
+    assert (serial.code, spread.code) == (7, 7), (serial, spread)
+    assert serial.err == spread.err
+    for name in ("a.npy", "b.npy", "d.npy"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+    reports = [[without_time(one) for one in done.report["files"]] for done in (serial, spread)]
+    assert reports[0] == reports[1]
+    assert sorted(os.listdir(tmp_path / "one")) == sorted(os.listdir(tmp_path / "many"))
+    again = cli("denoise", folder, tmp_path / "many", *run, "--scheduler", address, "--resume")
+    assert again.report["skipped"] == 3
+
+
+def test_a_measurement_of_a_user_operator_on_workers(address, heads, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "op.py").write_text(
+        "from iasolve.operators import LinearOperator\n"
+        "def factory():\n"
+        "    return LinearOperator.from_functions(lambda x: x.flip(-1), lambda y: y.flip(-1), in_shape=(1, 32, 32))\n"
+    )
+    np.save("y.npy", heads[:3, None])
+    run = ("--operator", "op.py:factory", "--sigma", 5, "--prior", tiny, "--recipe", "fast", "--batch-size", 2)
+    run = (*run, "--memory", "2GB")
+    assert cli("solve", "y.npy", "one.npy", *run).code == 0
+    done = cli("solve", "y.npy", "many.npy", *run, "--scheduler", address)
+    assert done.code == 0, done
+    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "many.npy").read_bytes()
+
+
+def test_map_is_solve_to_the_bit_in_order(address, heads, tiny):
+    prior, operator = iasolve.load_prior(tiny), Identity((1, 32, 32))
+    options = {"noise": GaussianNoise(20.0), "recipe": "fast", "warn": False, "memory": "2GB"}
+    stacks = [heads[n % 4][None].astype(np.float32) + n for n in range(7)]
+    found = list(iasolve.map(iter(stacks), operator, prior, scheduler=address, **options))
+    for y, result in zip(stacks, found, strict=True):
+        np.testing.assert_array_equal(result.image, iasolve.solve(y, operator, prior, **options).image)
+    with pytest.raises(ValueError, match="the measurement has shape"):
+        list(iasolve.map([np.zeros((3, 3), np.float32)], operator, prior, scheduler=address, **options))
+
+
+def test_workers_of_another_version_are_refused(address, heads, tiny, tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", heads[0])
+    monkeypatch.setattr(cluster_module, "fingerprint", lambda: {"iasolve": "0.0.1", "torch": "1", "code": "0"})
+    options = ("--prior", tiny, "--recipe", "fast", "--scheduler", address)
+    done = cli("denoise", tmp_path / "a.npy", tmp_path / "out.npy", *options)
+    assert done.code == 5
+    assert "a worker of another version was refused: it runs iasolve " in done.err
+    assert "Expected iasolve 0.0.1" in done.err
+
+
+def test_another_prior_under_the_same_name_is_refused(address, tiny):
+    prior = iasolve.load_prior(tiny)
+    prior.card = {**prior.card, "sha256": "0" * 64}
+    with pytest.raises(ClusterError, match="is another on a worker"):
+        list(iasolve.map([np.zeros((1, 32, 32), np.float32)], Identity((1, 32, 32)), prior, scheduler=address))
+
+
+def test_a_killed_worker_loses_nothing_and_a_deadly_task_is_given_up(address):
+    with Cluster(scheduler=address) as cluster:
+        assert cluster.size == 2
+        process = cluster.result(cluster.submit(os.getpid))
+        sleeping = [cluster.submit(time.sleep, 1) for _ in range(4)]
+        os.kill(process, signal.SIGKILL)
+        assert [cluster.result(future) for future in sleeping] == [None] * 4
+        deadly, innocent = cluster.submit(os._exit, 1), cluster.submit(abs, -3)
+        with pytest.raises(ClusterError, match="workers died of it"):
+            cluster.result(deadly)
+        assert cluster.result(innocent) == 3
+        assert cluster.room == 4
+
+
+def test_workers_and_schedulers_that_cannot_be(heads, tiny, tmp_path):
+    np.save(tmp_path / "a.npy", heads[0])
+    run = ("denoise", tmp_path / "a.npy", tmp_path / "out.npy", "--prior", tiny, "--recipe", "fast")
+    both = cli(*run, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1")
+    assert both.code == 2
+    assert "give one of both" in both.err
+    nowhere = cli(*run, "--scheduler", "tcp://127.0.0.1:1")
+    assert nowhere.code == 5
+    assert "tcp://127.0.0.1:1: no cluster to work with" in nowhere.err
+    for wrong in ({}, {"workers": 1, "scheduler": "x"}, {"workers": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            Cluster(**wrong)

@@ -1,0 +1,259 @@
+"""The stationary Gaussian answers where the trained prior does not fit."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tiny import circulant, decaying_power, images, relative, tiny_network, tiny_prior, tiny_reader
+
+import iasolve
+from iasolve import UnlikePriorWarning, solve
+from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
+from iasolve.inference.interface import Options
+from iasolve.inference.measurement import Measurement
+from iasolve.operators import (
+    CircularBlur,
+    GaussianNoise,
+    Identity,
+    KSpaceMask,
+    LinearOperator,
+    gaussian_kernel,
+    line_mask,
+)
+from iasolve.priors import HVAEPrior
+from iasolve.samples import load_samples
+from iasolve.spectrum import fft2, radius
+
+SHAPE = (1, 32, 32)
+DOUBLE = torch.float64
+TRAINED = {"validation": {"elbo": 0.0}}
+
+
+def untrained(dtype=torch.float32, is_complex=False, **card):
+    """The tiny prior, whose weights are random and images too strong, as one that its card says to be trained."""
+    network = tiny_network(is_complex=is_complex)
+    network.ring_std.mul_(50)
+    return HVAEPrior(network, "tiny", TRAINED | card).to(dtype=dtype)
+
+
+def measured(operator, sigma, count=2, dtype=torch.float32):
+    x = images(count, dtype=dtype)
+    y = GaussianNoise(sigma).sample(operator(x), torch.Generator().manual_seed(3))
+    y = y * operator.mask if isinstance(operator, KSpaceMask) else y
+    return x, y
+
+
+def batch_of(operator, sigma, count=2, dtype=torch.float32):
+    x, y = measured(operator, sigma, count, dtype)
+    return x, Measurement(y, torch.full((count,), sigma, dtype=DOUBLE if dtype == DOUBLE else torch.float32), operator)
+
+
+def operators(dtype=torch.float32):
+    blur = CircularBlur(gaussian_kernel(1.0), SHAPE, dtype)
+    points = torch.rand(32, 32, generator=torch.Generator().manual_seed(2)) < 0.3
+    points[12:21, 12:21] = True
+    return {
+        "identity": Identity(SHAPE, dtype),
+        "blur": blur,
+        "points": KSpaceMask(points, SHAPE, dtype),
+        "any": LinearOperator.from_functions(blur.forward, blur.adjoint, in_shape=SHAPE, dtype=dtype),
+    }
+
+
+@pytest.mark.parametrize("name", ["identity", "blur", "points", "any"])
+def test_an_untrained_prior_gives_way_and_says_so(name):
+    operator = operators()[name]
+    x, y = measured(operator, 0.1)
+    noise = GaussianNoise(0.1)
+    with pytest.warns(UnlikePriorWarning, match=r"2 of 2 images are unlike those .*'tiny' was trained on.*falls back"):
+        result = solve(y, operator, untrained(), noise=noise, recipe="fast")
+    assert result.prior_used == ["gaussian", "gaussian"]
+    alone = solve(y, operator, untrained(), noise=noise, recipe="fast", fallback=False, warn=False)
+    assert alone.prior_used == ["tiny", "tiny"]
+    assert relative(result.image, x) < relative(alone.image, x)
+
+
+def test_the_answer_is_the_posterior_mean_of_the_fitted_gaussian():
+    operator = CircularBlur(gaussian_kernel(1.0), SHAPE, DOUBLE)
+    _, batch = batch_of(operator, 0.2, dtype=DOUBLE)
+    found = Gaussian(batch, tiny_prior(DOUBLE), Options())
+    power = found.power * found.problem.gain.square().reshape(-1, 1, 1, 1)
+    basis = torch.eye(32 * 32, dtype=DOUBLE).reshape(-1, *SHAPE)
+    matrix = operator(basis).reshape(32 * 32, -1).T
+    for item, y, image in zip(power[:, 0], batch.y, found.image(False), strict=True):
+        covariance = circulant(item)
+        gain = covariance @ matrix.T @ torch.linalg.inv(matrix @ covariance @ matrix.T + 0.04 * torch.eye(32 * 32))
+        torch.testing.assert_close(image.flatten(), gain @ y.flatten(), rtol=1e-6, atol=1e-8)
+
+
+def test_the_level_of_each_band_is_that_of_the_image():
+    x = 3 * images(1, dtype=DOUBLE)
+    true = 9 * decaying_power(32)
+    # a prior that expects ten times less of everything beyond 4 cycles
+    network = tiny_network()
+    with torch.no_grad():
+        network.power[..., radius(32, 32) > 4] *= 0.1
+    prior = HVAEPrior(network, "dull", {}).to(dtype=DOUBLE)
+    y = GaussianNoise(0.01).sample(x, torch.Generator().manual_seed(0))
+    found = Gaussian(Measurement(y, torch.tensor([0.01], dtype=DOUBLE), Identity(SHAPE, DOUBLE)), prior, Options())
+    fine = radius(32, 32) > 4
+    power = found.power[0, 0] * found.problem.gain.square()
+    assert float((power[fine] / true[fine]).log().mean().exp()) == pytest.approx(1, abs=0.25)
+
+
+def test_the_error_bar_is_as_large_as_the_error():
+    operator = Identity(SHAPE)
+    x, y = measured(operator, 0.3, count=8)
+    result = solve(y, operator, untrained(), noise=GaussianNoise(0.3), recipe="fast", samples=6, warn=False)
+    assert set(result.prior_used) == {"gaussian"}
+    assert result.samples.shape == (6, 8, *SHAPE)
+    error = float((result.image - x).square().mean().sqrt())
+    assert float(result.std.square().mean().sqrt()) == pytest.approx(error, rel=0.15)
+    spread = (result.samples - result.image).square().mean().sqrt()
+    assert float(spread) == pytest.approx(error, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["identity", "blur", "any"])
+def test_noise_drawn_anew_tells_the_error(name):
+    """Of estimates of what is seen, the trial's error differs as their distances from the truth do."""
+    operator = operators(DOUBLE)[name]
+    x, batch = batch_of(operator, 0.3, count=40, dtype=DOUBLE)
+    trial = hold_back(batch)
+    assert torch.allclose(trial.seen.sigma, batch.sigma * 1.25**0.5)
+    near, far = 0.9 * trial.seen.y, 0.5 * trial.seen.y
+    assert bool((trial.error(x) < trial.error(far)).all())
+    if name == "identity":
+        true = ((near - x).square() - (far - x).square()).flatten(1).sum(1).mean()
+        found = (trial.error(near) - trial.error(far)).mean()
+        # frequencies are weighted by 1 / (|D|^2 + 0.01)
+        assert 1.01 * float(found) == pytest.approx(float(true), rel=0.1)
+
+
+def test_noise_of_both_parts_of_complex_values_is_independent():
+    operator = Identity((1, 64, 64), torch.complex64)
+    y = torch.zeros(1, 1, 64, 64, dtype=torch.complex64)
+    fresh = hold_back(Measurement(y, torch.ones(1), operator)).seen.y
+    assert float(fresh.abs().square().mean()) == pytest.approx(0.25, rel=0.05)
+    assert abs(float((fresh.real * fresh.imag).mean())) < 0.01
+
+
+@pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_what_is_kept_back_of_k_space_is_not_seen(lines, dtype):
+    generator = torch.Generator().manual_seed(1)
+    mask = line_mask((32, 48), 2, 0.2) if lines else (torch.rand(32, 48, generator=generator) < 0.4).float()
+    operator = KSpaceMask(mask, (1, 32, 48), dtype)
+    x = torch.randn(2, 1, 32, 48, dtype=dtype, generator=generator)
+    trial = hold_back(Measurement(operator(x), torch.full((2,), 0.1), operator))
+    seen = (trial.seen.y != 0).any(0)[0]
+    back = (operator(x) != 0).any(0)[0] & ~seen
+    assert 0 < int(back.sum()) < 0.35 * int((operator(x) != 0).any(0).sum())
+    assert bool((back.any(0) == back.all(0)).all()) == lines
+    assert not bool(back[16, 24])
+    # nothing of it is left in the mirrored half of a real image's k-space either
+    mirrored = torch.roll(back.flip(0, 1), (1, 1), (0, 1))
+    if not dtype.is_complex:
+        assert not bool((mirrored & seen).any())
+    torch.testing.assert_close(trial.seen.operator(x), trial.seen.y)
+    assert float(trial.error(x).max()) < 1e-6
+    assert float(trial.error(torch.zeros_like(x)).min()) > 1
+
+
+def test_a_batch_is_judged_image_by_image():
+    prior = iasolve.load_prior("mri-t1-128")
+    head = torch.from_numpy(load_samples().images[0]).float()
+    head = head / head.std()
+    generator = torch.Generator().manual_seed(0)
+    text = torch.rand(head.shape, generator=generator) * 2
+    operator, noise = Identity((1, 128, 128)), GaussianNoise(0.1)
+    y = noise.sample(torch.stack([head, text])[:, None], generator)
+    with pytest.warns(UnlikePriorWarning, match="1 of 2 images are unlike"):
+        both = solve(y, operator, prior, noise=noise, recipe="fast", samples=2)
+    assert both.prior_used == ["mri-t1-128", "gaussian"]
+    for index in range(2):
+        one = solve(y[index].numpy(), operator, prior, noise=noise, recipe="fast", samples=2, warn=False)
+        assert one.prior_used == both.prior_used[index]
+        np.testing.assert_allclose(one.image, both.image[index], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(one.std, both.std[index], rtol=1e-3, atol=1e-4)
+    trained = solve(y[1], operator, prior, noise=noise, recipe="fast", fallback=False, warn=False).image
+    error = lambda image: float((image - text).square().mean())  # noqa: E731
+    assert error(both.image[1]) < min(error(trained), error(y[1]))
+
+
+def test_images_with_a_sign_are_not_bounded():
+    prior = untrained(nonnegative=True)
+    x = images(1)
+    y = GaussianNoise(0.1).sample(x, torch.Generator().manual_seed(0))
+    result = solve(y, Identity(SHAPE), prior, noise=GaussianNoise(0.1), recipe="fast", warn=False)
+    assert result.prior_used == ["gaussian"]
+    assert relative(result.image, x) < relative(y, x)
+    magnitude = x.abs()
+    y = GaussianNoise(0.1).sample(magnitude, torch.Generator().manual_seed(0))
+    result = solve(y, Identity(SHAPE), prior, noise=GaussianNoise(0.1), recipe="fast", warn=False, samples=2)
+    assert float(result.image.min()) == 0
+    assert float(result.samples.min()) == 0
+
+
+def test_images_of_any_size_and_kind():
+    for shape, dtype in (((1, 20, 44), torch.float32), ((1, 40, 33), torch.complex64)):
+        prior = untrained(is_complex=dtype.is_complex)
+        x = torch.ones(shape, dtype=dtype)
+        y = GaussianNoise(0.1).sample(x, torch.Generator().manual_seed(0))
+        result = solve(y, Identity(shape, dtype), prior, noise=GaussianNoise(0.1), recipe="fast", warn=False)
+        assert result.prior_used == "gaussian"
+        assert result.image.shape == shape
+        assert result.image.dtype == dtype
+        assert relative(result.image, x) < relative(y, x)
+
+
+def test_a_reader_gives_way_too():
+    reader = tiny_reader()
+    reader.power.mul_(1000)
+    prior = HVAEPrior(tiny_network(), "tiny", TRAINED, reader=reader)
+    x, y = measured(Identity(SHAPE), 0.1)
+    with pytest.warns(UnlikePriorWarning, match="images are unlike"):
+        result = solve(y, Identity(SHAPE), prior, noise=GaussianNoise(0.1), recipe="fast")
+    assert result.prior_used == ["gaussian", "gaussian"]
+    assert relative(result.image, x) < relative(y, x)
+
+
+def test_recipes_that_ask_for_the_priors_own_image_have_no_rival():
+    _, y = measured(Identity(SHAPE), 0.1)
+    recipe = iasolve.load_recipe("fast").changed(closing={"error": "none"})
+    assert solve(y, Identity(SHAPE), untrained(), noise=GaussianNoise(0.1), recipe=recipe).prior_used == ["tiny"] * 2
+
+
+def test_blank_images_stay_blank():
+    y = torch.zeros(2, *SHAPE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnlikePriorWarning)
+        result = solve(y, Identity(SHAPE), untrained(), noise=GaussianNoise(0.1), recipe="fast", samples=2)
+    assert bool(torch.isfinite(result.image).all())
+    assert float(result.image.abs().max()) < 0.02
+
+
+def test_a_residual_is_in_units_of_the_noise():
+    _, batch = batch_of(Identity(SHAPE), 0.5)
+    noise = torch.randn(batch.y.shape, generator=torch.Generator().manual_seed(5))
+    assert float(unexplained(batch, batch.y - 0.5 * noise).mean()) == pytest.approx(1, abs=0.1)
+    assert float(unexplained(batch, batch.y + 3).min()) > 30
+
+
+def test_fitted_power_of_bands_without_data_is_the_priors():
+    mask = torch.zeros(32, 32)
+    mask[12:21, 12:21] = 1
+    operator = KSpaceMask(mask, SHAPE)
+    _, batch = batch_of(operator, 0.05)
+    found = Gaussian(batch, tiny_prior(), Options())
+    far = radius(32, 32) > 8
+    ratio = fitted_power(found.problem)[:, 0][:, far] / found.problem.power[0][far]
+    torch.testing.assert_close(ratio, torch.ones_like(ratio))
+
+
+def test_fft_of_the_answer_is_the_shrunk_spectrum():
+    _, batch = batch_of(Identity(SHAPE), 0.3)
+    found = Gaussian(batch, tiny_prior(), Options())
+    power = found.power * found.problem.gain.square().reshape(-1, 1, 1, 1)
+    expected = power / (power + 0.09) * fft2(batch.y)
+    torch.testing.assert_close(fft2(found.image(False)), expected, rtol=1e-3, atol=1e-3)
