@@ -122,7 +122,8 @@ class Cluster:
     def __enter__(self) -> Cluster:
         import dask
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it logs of a dead worker, errors say
+        for name in ("distributed", "distributed.client"):  # what they log of a dead worker, errors say
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             if self._workers is not None:
                 settings = _SETTINGS | {
@@ -202,7 +203,7 @@ class Cluster:
             raise ClusterError(
                 "workers died of it, one after the other, in two attempts: they were killed, or ran out of memory"
             ) from error
-        except (self._dask.client.FutureCancelledError, self._dask.CommClosedError) as error:
+        except (self._dask.client.FutureCancelledError, self._dask.comm.CommClosedError) as error:
             raise LostScheduler(
                 f"{self._scheduler or 'the scheduler'} does not answer any more ({type(error).__name__}): what is "
                 "written is complete"
