@@ -111,7 +111,7 @@ class Cluster:
             raise ClusterError(
                 "Dask is not installed. Expected iasolve with the extra 'cluster': pip install 'iasolve[cluster]'"
             ) from None
-        self._dask = distributed
+        self._dask: Any = distributed
         self._workers, self._scheduler = workers, scheduler
         self._local: Any = None
         self._settings = ExitStack()

@@ -187,24 +187,26 @@ def reconstruct(
     # slice by slice, or as many slices together as are solved together: a volume in pieces gives the same
     asked = Options(**solving)
     size = cut(prior, with_samples(load_recipe(recipe), asked), (height, width), asked).images
+    alone = stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise)
+    white = None if isinstance(noise, CoilNoise) else noise
     with _said_once(len(stack)):
         for numbers in torch.arange(len(stack)).split(size):
             group = slice(int(numbers[0]), int(numbers[-1]) + 1)
             plain = [False] * len(numbers)
             batches = []
-            if stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise):
+            if alone:
                 batches = _single_coil(stack[group], mask, prior.spectrum.is_complex)
-                facts[group] = [fact for y, operator in batches for fact in _single_facts(y, operator, noise)]
+                facts[group] = [fact for y, operator in batches for fact in _single_facts(y, operator, white)]
                 shares = [fact.get("imaginary_share", 0.0) for fact in facts[group]]
                 plain = [phase == "none" or share < LARGEST_IMAGINARY for share in shares]
             if all(plain):
                 for y, operator in batches:
-                    add(y, operator, noise)
+                    add(y, operator, white)
                 continue
             images = [(y[n : n + 1], operator) for y, operator in batches for n in range(len(y))]
             for place, number in enumerate(numbers.tolist()):
                 if plain[place]:
-                    add(*images[place], noise)
+                    add(*images[place], white)
                 else:
                     pose(number)
     return _joined(results, facts, volume, isinstance(kspace, np.ndarray))
