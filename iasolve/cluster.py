@@ -54,12 +54,18 @@ class LostScheduler(ClusterError):  # noqa: N818 - says what happened
 @cache
 def fingerprint() -> dict[str, str]:
     """What has to be equal on both sides: versions, and SHA-256 of the project's code."""
+    package, *beside = [Path(one) for one in iasolve.__path__]
+    # in a checkout, operators lie beside the package
+    folders = [package, *(one / "operators" for one in beside)]
+    roots = [package, *beside]
+    files = {
+        path.relative_to(root).as_posix(): path
+        for folder, root in zip(folders, roots, strict=True)
+        for path in folder.rglob("*.py")
+    }
     digest = hashlib.sha256()
-    for folder in [Path(one) for one in iasolve.__path__]:
-        for path in sorted(folder.rglob("*.py")):
-            # a checkout has operators beside the package, and much else
-            if folder == Path(iasolve.__path__[0]) or path.relative_to(folder).parts[0] == "operators":
-                digest.update(path.read_bytes())
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + files[name].read_bytes())
     return {"iasolve": iasolve.__version__, "torch": torch.__version__, "code": digest.hexdigest()[:12]}
 
 

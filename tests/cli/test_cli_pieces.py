@@ -1,12 +1,14 @@
 """Long inputs in pieces: the same result to the bit, kept on the disk, gone on with, and within a budget."""
 
 import json
+import subprocess
+import time
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from cli_fixtures import SIZE, cli, heads, tiny
+from cli_fixtures import SIZE, cli, heads, program, tiny
 
 import iasolve
 from iasolve.cli import solver as solver_module
@@ -208,3 +210,25 @@ def test_what_is_said_of_several_pieces_is_said_once():
     assert found["seconds"] == 3.0
     assert found["sigma"] == [1.0] * 3
     assert torch.tensor(found["sigma"]).shape == (3,)
+
+
+def test_a_killed_run_is_gone_on_with(volume, counted, tiny, tmp_path):
+    """By SIGKILL, in a process of its own: nothing can be put in order at the end."""
+    out, plain = tmp_path / "out.npy", tmp_path / "plain.npy"
+    run = ("denoise", volume, out, "--sigma", 20, "--prior", tiny, "--steps", 60, "--batch-size", 2)
+    process = subprocess.Popen([*program(), *map(str, run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".iasolve-pieces.*/*.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    left = len(list(tmp_path.glob(".iasolve-pieces.*/*.json")))
+    assert cli(*run).code == 0
+    assert counted == [0, 2, 4][left:]
+    assert left in (1, 2)
+    assert hidden(tmp_path) == []
+    assert cli(*run[:2], plain, *run[3:]).code == 0
+    np.testing.assert_array_equal(np.load(out), np.load(plain))
