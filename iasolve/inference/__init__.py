@@ -1,5 +1,7 @@
 """Inference: likelihood, guess and passes, refinement, closing, posterior samples."""
 
+from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
+from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole
 from iasolve.inference.interface import (
     Callback,
     NonFiniteError,
@@ -10,22 +12,29 @@ from iasolve.inference.interface import (
     UnlikePriorWarning,
 )
 from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.multicoil import image_phase, pose_coils
+from iasolve.inference.measurement import likely_sigma
+from iasolve.inference.multicoil import image_phase, pose_coils, sampled_positions
 from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescent, Plan
-from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, reconstruct
+from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, imaginary_share, reconstruct
+from iasolve.inference.residual import BANDS, residual_of
 from iasolve.inference.solve import solve
 
 __all__ = [
+    "BANDS",
     "LBFGS",
     "OBJECTIVES",
     "OPTIMIZERS",
     "Adam",
     "Callback",
+    "Canvas",
     "Cost",
+    "Crop",
     "DiagonalLikelihood",
+    "FieldOfView",
     "GradientDescent",
+    "LocalError",
     "NonFiniteError",
     "OperatorLikelihood",
     "Options",
@@ -36,8 +45,15 @@ __all__ = [
     "SolveOptions",
     "Status",
     "UnlikePriorWarning",
+    "Whole",
     "image_phase",
+    "imaginary_share",
+    "likely_sigma",
+    "local_spread",
+    "nonnegative_mode",
     "pose_coils",
     "reconstruct",
+    "residual_of",
+    "sampled_positions",
     "solve",
 ]
