@@ -18,11 +18,9 @@ from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescent, Plan
 from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, imaginary_share, reconstruct
-from iasolve.inference.residual import BANDS, residual_of
 from iasolve.inference.solve import solve
 
 __all__ = [
-    "BANDS",
     "LBFGS",
     "OBJECTIVES",
     "OPTIMIZERS",
@@ -53,7 +51,6 @@ __all__ = [
     "nonnegative_mode",
     "pose_coils",
     "reconstruct",
-    "residual_of",
     "sampled_positions",
     "solve",
 ]
