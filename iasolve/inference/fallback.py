@@ -33,7 +33,7 @@ from iasolve.inference.likelihood import DiagonalLikelihood, white_noise
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.inference.problem import Problem, pose
-from iasolve.inference.residual import residual_of
+from iasolve.noise_level.residual import residual_of
 from iasolve.operators.fourier import SampleKSpace
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.operator_likelihood import TOLERANCE
+from iasolve.noise_level.residual import ResidualReport
 from iasolve.operators.conventions import check_batch_size
 from iasolve.recipe import Recipe
 
@@ -221,17 +222,6 @@ class SolverReport(TypedDict, Generic[Array]):
 
     applications: Array
     residual: Array
-
-
-class ResidualReport(TypedDict, Generic[Array]):
-    """What the image leaves of the measurement, over what noise alone would leave: about 1, or a little less.
-
-    ``whole``: root mean square of all values, per image; ``bands``: of each band of frequency, coarse to fine,
-    ``(..., R)``. See :func:`iasolve.inference.residual.residual_of`.
-    """
-
-    whole: Array
-    bands: Array
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from iasolve.inference.residual import BANDS, residual_of
+from iasolve.noise_level.residual import BANDS, residual_of
 from iasolve.operators import GaussianNoise, Identity, KSpaceMask, Radon, line_mask
 
 SIZES = [(64, 64), (33, 70), (20, 9)]

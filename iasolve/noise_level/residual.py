@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 
-from iasolve.inference.interface import ResidualReport
 from iasolve.operators.base import LinearOperator
 
-__all__ = ["BANDS", "residual_of"]
+__all__ = ["BANDS", "ResidualReport", "residual_of"]
+
+Array = TypeVar("Array")
+"""Torch's arrays, or numpy's."""
 
 BANDS = 16
 """Bands of frequency in a report; fewer in images of fewer than 32 pixels."""
+
+
+class ResidualReport(TypedDict, Generic[Array]):
+    """What the image leaves of the measurement, over what noise alone would leave: about 1, or a little less.
+
+    ``whole``: root mean square of all values, per image; ``bands``: of each band of frequency, coarse to fine,
+    ``(..., R)``. See :func:`residual_of`.
+    """
+
+    whole: Array
+    bands: Array
 
 
 @torch.no_grad()
