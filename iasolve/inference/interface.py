@@ -81,8 +81,8 @@ class Options:
         tomography in Hounsfield units. ``"auto"``: where the prior's images hold no negative value, the operator is
         diagonal and real images go further below zero than noise does (:func:`iasolve.noise_level.estimate_offset`).
     iterations : int
-        Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8, ten steps end
-        0.02 dB below those with 20 (benchmarks/results/general_path.md).
+        Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8, ten steps
+        end 0.02 dB below those with 20 (benchmarks/results/general_path.md).
     tolerance : float
         Their other solves end when an iteration lowers the exponent by less than this many nats per pixel; see
         :mod:`iasolve.inference.operator_likelihood`.
