@@ -81,9 +81,8 @@ class Options:
         tomography in Hounsfield units. ``"auto"``: where the prior's images hold no negative value, the operator is
         diagonal and real images go further below zero than noise does (:func:`iasolve.noise_level.estimate_offset`).
     iterations : int
-        Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8 the gradient
-        is off by less than 1 %, and ten steps end 0.02 dB below those with 20, with 6 0.1 dB, with 3 0.4 dB
-        (benchmarks/results/general_path.md: 8 coils, 4x, 8 validation slices).
+        Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8, ten steps
+        end 0.02 dB below those with 20 (benchmarks/results/general_path.md).
     tolerance : float
         Their other solves end when an iteration lowers the exponent by less than this many nats per pixel; see
         :mod:`iasolve.inference.operator_likelihood`.
@@ -202,8 +201,7 @@ class ScaleReport(TypedDict, Generic[Array]):
     """What steps did at a scale.
 
     ``before`` and ``after``: objective in nats, per image; ``misfit``: root mean square residual against noise and
-    decoder level, per image, about 1; of the whole image where the measurement does not divide among scales: tiles, and
-    operators that are not diagonal.
+    decoder level, per image, about 1; of tiles, and of operators that are not diagonal, that of the whole image.
     """
 
     scale: int
@@ -249,8 +247,8 @@ class Result(Generic[Array]):
     prior : str
         Name of the prior that was asked.
     fits : array
-        Whether that prior answered, per image; where not, the stationary Gaussian with its power did: a Wiener
-        estimate, with its own error bar. What else is reported of such an image is the prior's attempt.
+        Whether that prior answered, per image; where not, the stationary Gaussian with its power did, with its own
+        error bar. What else is reported of such an image is the prior's attempt.
     likeness : array
         ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
     distance : array
@@ -292,8 +290,7 @@ class Result(Generic[Array]):
     @property
     def prior_used(self) -> Any:
         """Name of the prior whose answer each image is: the one asked, or ``"gaussian"``; nested lists for a batch."""
-        names = np.where(np.asarray(self.fits.tolist(), dtype=bool), self.prior, "gaussian")
-        return names.tolist()
+        return np.where(np.asarray(self.fits.tolist(), dtype=bool), self.prior, "gaussian").tolist()
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
@@ -320,8 +317,6 @@ def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.dev
         """Records of batches as one: their arrays joined."""
         return {key: whole([row[key] for row in of]) if isinstance(one, Tensor) else one for key, one in of[0].items()}
 
-    scales = [rows([r.scales[n] for r in parts]) for n in range(len(first.scales))]
-    solver = None if first.solver is None else rows([r.solver for r in parts])
     # by tiles, whatever the images
     offsets = [
         [torch.cat([r.offsets[s][n] for r in parts]).to(device) for n in range(len(layers))]
@@ -331,9 +326,9 @@ def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.dev
         first,
         **{name: whole([getattr(r, name) for r in parts]) for name in _PER_IMAGE},
         samples=whole([r.samples for r in parts], 1),
-        scales=scales,
+        scales=[rows([r.scales[n] for r in parts]) for n in range(len(first.scales))],
         offsets=offsets,
-        solver=solver,
+        solver=None if first.solver is None else rows([r.solver for r in parts]),
         residual=rows([r.residual for r in parts]),
         seconds=sum(r.seconds for r in parts),
     )
