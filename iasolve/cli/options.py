@@ -112,11 +112,11 @@ class Solving:
     fit: Annotated[
         str,
         typer.Option(
-            metavar="canvas|field-of-view",
+            metavar="auto|canvas|field-of-view",
             help="Images of another size than the prior's: overlapping tiles at their own resolution, or one tile "
-            "that shows the whole field of view.",
+            "that shows the whole field of view. auto: tiles for larger images, one tile for smaller ones.",
         ),
-    ] = "canvas"
+    ] = "auto"
     tile: Annotated[
         str,
         typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one."),

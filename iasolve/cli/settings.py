@@ -86,8 +86,8 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
     UsageError, RecipeError
         For values that cannot be.
     """
-    if solving.fit not in ("canvas", "field-of-view"):
-        raise UsageError(f"--fit {solving.fit}: expected canvas or field-of-view")
+    if solving.fit not in ("auto", "canvas", "field-of-view"):
+        raise UsageError(f"--fit {solving.fit}: expected auto, canvas or field-of-view")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", running.device):
         raise UsageError(f"--device {running.device}: expected auto, cpu or cuda")
     tile = None

@@ -195,7 +195,7 @@ class Gaussian:
 
     def __init__(self, batch: Measurement, prior: Prior, options: Options, problem: Problem | None = None) -> None:
         if problem is None or not isinstance(problem.geometry, Direct | Whole):
-            problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
+            problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True, profiled=False)
         self.problem, self.options = problem, options
         self.power = fitted_power(problem)
         self.zero = torch.zeros_like(self.power) if not problem.likelihood.is_complex else 0j * self.power
@@ -258,14 +258,19 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, 
 
 
 def better(
-    batch: Measurement, result: Result[Tensor], found: Verdict, rival: Gaussian, samples: int, watch: Watch
+    batch: Measurement,
+    result: Result[Tensor],
+    found: Verdict,
+    rival: Callable[[], Gaussian],
+    samples: int,
+    watch: Watch,
 ) -> Result[Tensor]:
     """A result with the Gaussian's answer for the images that the prior does not fit."""
     fits, left = found.fits, unexplained(batch, result.image)
     doubtful = fits & (left > LARGEST_RESIDUAL)
     if bool(fits.all()) and not bool(doubtful.any()):
         return result
-    other = rival.answer(found.bounded, samples, watch)
+    other = rival().answer(found.bounded, samples, watch)
     # a residual that cannot be noise, of a measurement that the linear estimate explains better
     fits = fits & ~(doubtful & (unexplained(batch, other.image) < left / LARGEST_RESIDUAL))
     each = fits.reshape(-1, 1, 1, 1)

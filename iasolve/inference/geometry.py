@@ -16,7 +16,7 @@ from iasolve.inference.probes import RingGrid
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
 
-__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "Whole", "bins_at"]
+__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "Whole", "choose_fit", "image_power"]
 
 
 class Geometry(Protocol):
@@ -295,9 +295,29 @@ def _windows(positions: list[int], length: int, size: int) -> list[Tensor]:
     return [(window / total[p : p + size]).float() for p, window in zip(positions, raw, strict=True)]
 
 
-def bins_at(prior_bins: Tensor, shape: tuple[int, int], fit: str) -> Tensor:
-    """A prior's ``(C, N, N)`` power at the frequencies of an image of any size, as the geometry of ``fit`` has it."""
-    size = prior_bins.shape[-1]
-    if fit == "field-of-view" and shape != (size, size):
-        return FieldOfView(size, shape).per_bin(prior_bins)
-    return power_at(prior_bins, shape)
+def choose_fit(fit: str, shape: tuple[int, int], size: int) -> str:
+    """``"canvas"`` or ``"field-of-view"``: as asked, or by the size of the image ``shape`` and the prior's ``size``."""
+    if fit != "auto":
+        return fit
+    return "field-of-view" if max(shape) <= size else "canvas"
+
+
+def image_power(power: Tensor, shape: tuple[int, int], fit: str) -> Tensor:
+    """A prior's power ``(C, N, N)`` at the frequencies of an image of any size ``(H, W)``, in the prior's units.
+
+    In a field of view frequencies are those of the field. Otherwise they are cycles per pixel, and the power is a
+    density, which does not depend on the size, but for the mean of the image: that is a line, whose energy grows with
+    the area.
+    """
+    size = power.shape[-1]
+    if shape == (size, size):
+        return power
+    if choose_fit(fit, shape, size) == "field-of-view":
+        return FieldOfView(size, shape).per_bin(power)
+    around = (power[:, 0, 1] + power[:, 1, 0] + power[:, 0, -1] + power[:, -1, 0]) / 4
+    density = power.clone()
+    density[:, 0, 0] = torch.minimum(around, power[:, 0, 0])
+    line = power[:, 0, 0] - density[:, 0, 0]
+    found = power_at(density, shape).clone()
+    found[:, 0, 0] += line * (shape[0] * shape[1] / size**2)
+    return found

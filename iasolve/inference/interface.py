@@ -60,9 +60,9 @@ class Options:
         Posterior samples; None: as many as the recipe says.
     seed : int
         The same seed gives the same result, whatever the batch.
-    fit : {"canvas", "field-of-view"}
+    fit : {"auto", "canvas", "field-of-view"}
         What to do with an image of another size than the prior's: overlapping tiles, or one tile that shows the
-        whole field of view, band-limited up to the image's grid.
+        whole field of view, band-limited to the image's grid; ``"auto"``: the latter where neither side is longer.
     overlap : int or None
         Smallest overlap of a canvas's tiles, in pixels; None: a quarter of the tile.
     nonnegative : bool
@@ -98,7 +98,7 @@ class Options:
 
     samples: int | None = None
     seed: int = 0
-    fit: str = "canvas"
+    fit: str = "auto"
     overlap: int | None = None
     nonnegative: bool = True
     batch_size: int = 16
@@ -110,8 +110,8 @@ class Options:
     force_general: bool = False
 
     def __post_init__(self) -> None:
-        if self.fit not in ("canvas", "field-of-view"):
-            raise ValueError(f"fit must be 'canvas' or 'field-of-view', got {self.fit!r}")
+        if self.fit not in ("auto", "canvas", "field-of-view"):
+            raise ValueError(f"fit must be 'auto', 'canvas' or 'field-of-view', got {self.fit!r}")
         check_batch_size(self.batch_size)
         number = isinstance(self.offset, int | float) and not isinstance(self.offset, bool)
         if self.offset != "auto" and not (number and math.isfinite(self.offset)):  # type: ignore[arg-type]

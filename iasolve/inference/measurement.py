@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.geometry import Whole, bins_at
+from iasolve.inference.geometry import Whole, image_power
 from iasolve.inference.interface import NonFiniteError, Options, Result, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
@@ -155,7 +155,7 @@ def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, options: Optio
     if operator.codomain is not None and not diagonal:
         return estimate_sigma(y, operator)
     height, width = operator.in_shape[1:]
-    power = bins_at(prior.power, (height, width), options.fit)
+    power = image_power(prior.power, (height, width), options.fit)
     with torch.no_grad():
         likely = torch.cat([likely_sigma(some, operator, power) for some in y.split(options.batch_size)])
     # the image reaches the outermost k-space of all but large images: an upper bound, and a loose one

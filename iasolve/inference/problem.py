@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, held_rings, profile_at
-from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry, Whole
+from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry, Whole, choose_fit, image_power
 from iasolve.inference.interface import Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood
@@ -100,6 +100,7 @@ def pose(
     options: Options,
     shift: tuple[int, int] = (0, 0),
     whole: bool = False,
+    profiled: bool = True,
 ) -> Problem:
     """Bring a batch of measurements into the prior's world.
 
@@ -118,6 +119,8 @@ def pose(
         moves it.
     whole : bool
         Take an image of any size as it is, for the reader alone.
+    profiled : bool
+        Whether the evidence profile is asked for, as networks do: off the exact path it costs more than all else.
     """
     size = prior.spectrum.size
     height, width = operator.in_shape[1:]
@@ -131,7 +134,7 @@ def pose(
         geometry = Whole(size, grid)
     elif grid == (size, size):
         geometry = Direct(size)
-    elif options.fit == "field-of-view":
+    elif choose_fit(options.fit, grid, size) == "field-of-view":
         geometry = FieldOfView(size, grid)
     else:
         grid = (max(height, size), max(width, size))
@@ -144,7 +147,9 @@ def pose(
     if grid != (height, width):
         cropping = Crop((operator.in_shape[0], *grid), (height, width), operator.in_dtype)
         on_grid, crop = on_grid @ cropping, _after(crop, cropping.forward)
-    power = geometry.per_bin(prior.power)
+    fit = "canvas" if whole else options.fit
+    gain = _gain(y, operator, sigma, image_power(prior.power, (height, width), fit), options)
+    power = image_power(prior.power, grid, fit)
     sigma_x = prior.sigma_x
     ring_variance = sigma_x.square()[..., _ring_map(prior)]
     variance = geometry.per_bin(ring_variance)
@@ -159,7 +164,6 @@ def pose(
             real_image=not on_grid.is_complex,
             complex_noise=y.is_complex(),
         )
-        gain = gain_diagonal(folded, power)
         g = gain.reshape(-1, 1, 1, 1)
         scaled = Folded(folded.value / g, folded.variance / g.square())
         rho = power / (power + scaled.variance)
@@ -172,14 +176,13 @@ def pose(
         likelihood: Likelihood = DiagonalLikelihood(scaled, on_grid.is_complex)
         direct = scaled if isinstance(geometry, Direct) else None
     else:
-        gain = gain_general(on_grid, y, sigma, power)
         scaled_y = y / gain.reshape(-1, *([1] * (y.ndim - 1)))
         answer = partial(response, operator, on_grid, y, rings)
-        general = OperatorLikelihood(
-            on_grid, scaled_y, sigma / gain, options.iterations, options.tolerance, response=answer
-        )
+        general = OperatorLikelihood(on_grid, scaled_y, sigma / gain, options.iterations, options.tolerance, answer)
         image = general.mean(torch.zeros_like(general.backprojection), power)
-        profile = _probed_profile(operator, Probed(on_grid, y, power, rings), general.sigma)
+        profile = image.real.new_zeros(len(y), 2, len(rings.counts))
+        if profiled:
+            profile = _probed_profile(operator, Probed(on_grid, y, power, rings), general.sigma)
         strongest = profile[:, 1].sqrt()
         known = profile[..., held_rings(rings.sums(torch.ones(grid, device=y.device)))]
         # what is known of a frequency is what is known of its ring
@@ -190,6 +193,17 @@ def pose(
     stop = torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
     seen = Evidence(geometry.cut(image), profile.repeat_interleave(geometry.tiles, dim=0))
     return Problem(geometry, likelihood, variance, seen, gain * unit, stop, crop, power, rings, posterior, direct)
+
+
+def _gain(y: Tensor, operator: LinearOperator, sigma: Tensor, power: Tensor, options: Options) -> Tensor:
+    """Of the image itself: around a small image a canvas is empty, and what is expected there is no measure of it."""
+    transfer = None if options.force_general else operator.transfer()
+    if transfer is None:
+        return gain_general(operator, y, sigma, power)
+    real, noise = not operator.is_complex, y.is_complex()
+    level = sigma.reshape(-1, 1, 1, 1)
+    folded = fold(operator.to_grid(y), transfer.to(y.device), level, real_image=real, complex_noise=noise)
+    return gain_diagonal(folded, power)
 
 
 def _same(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ closed and sampled. Where the trial goes against the prior, the stationary Gauss
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Unpack, overload
 
@@ -184,7 +185,8 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         batch, prior, recipe if found is None or bool(found.fits.any()) else quick, options, watch
     )
     if found is not None:
-        result = better(batch, result, found, Gaussian(batch, prior, options, problem), recipe.samples, watch)
+        rival = partial(Gaussian, batch, prior, options, problem)
+        result = better(batch, result, found, rival, recipe.samples, watch)
     support = batch.operator.support()
     inside = 1 if support is None else support  # outside of it nothing was measured, because nothing is there
     offset = 0 if batch.offset is None else batch.offset.reshape(-1, 1, 1, 1)
