@@ -159,8 +159,8 @@ def score(estimate: Tensor, truth: Tensor) -> float:
 
 def linear(y: Tensor, operator: LinearOperator, prior: Any, sigma: float) -> Tensor:
     """The Wiener estimate with the prior's power."""
-    problem = pose(y, operator, prior, torch.tensor([sigma]), Options(), whole=True, profiled=False)
-    return problem.crop(problem.gain.reshape(-1, 1, 1, 1) * problem.posterior.mean)
+    problem = pose(y, operator, prior, torch.tensor([sigma]), Options(), whole=True)
+    return problem.crop(problem.gain.reshape(-1, 1, 1, 1) * problem.estimate)
 
 
 def variation(y: Tensor, operator: LinearOperator, sigma: float, unit: float, truth: Tensor) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iasolve import Prior
 from iasolve.evidence import Folded
-from iasolve.inference.objective import latent_cost
+from iasolve.inference.objective import OBJECTIVES
 from iasolve.networks import Gaussian
 from iasolve.priors.hierarchy import START, Hierarchy, Node, posterior_mean, values
 
@@ -71,7 +71,7 @@ def paper_loop(
             way = hierarchy.descend(choose, done, end)
             fit = loss(scale, prior.contribution(scale, way.done.contexts[scale]))
             cost = sum(
-                latent_cost(Gaussian(z, z), node.prior, "map").flatten(1).sum(1)
+                OBJECTIVES["map"].of(Gaussian(z, z), node.prior).flatten(1).sum(1)
                 for z, node in zip(way.latents, way.nodes, strict=True)
             )
             (gradient,) = torch.autograd.grad((BETA * fit + cost).sum(), moved)

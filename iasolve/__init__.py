@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from iasolve import operators
     from iasolve.inference import NonFiniteError, Result, UnlikePriorWarning, solve
     from iasolve.inference.reconstruct import Reconstruction, reconstruct
-    from iasolve.priors import HVAEPrior, Prior, PriorError, list_priors, load_prior
+    from iasolve.priors import HVAEPrior, Prior, PriorError, ReaderPrior, list_priors, load_prior
     from iasolve.recipe import Recipe, RecipeError, list_recipes, load_recipe
 
 _HOMES = {
@@ -39,6 +39,7 @@ _HOMES = {
     "PriorError": "iasolve.priors",
     "list_priors": "iasolve.priors",
     "load_prior": "iasolve.priors",
+    "ReaderPrior": "iasolve.priors",
     "Recipe": "iasolve.recipe",
     "RecipeError": "iasolve.recipe",
     "list_recipes": "iasolve.recipe",
@@ -50,6 +51,7 @@ __all__ = [
     "NonFiniteError",
     "Prior",
     "PriorError",
+    "ReaderPrior",
     "Recipe",
     "RecipeError",
     "Reconstruction",

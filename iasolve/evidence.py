@@ -20,20 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.spectrum import Spectrum, ifft2, power_at, reflect, rings_at
+from iasolve.spectrum import RingGrid, Spectrum, ifft2, power_at, reflect, rings_at
 
-__all__ = [
-    "Evidence",
-    "Folded",
-    "WienerPosterior",
-    "evidence",
-    "fold",
-    "held_rings",
-    "profile",
-    "profile_at",
-    "wiener",
-    "wiener_posterior",
-]
+__all__ = ["Evidence", "Folded", "WienerPosterior", "evidence", "fold", "profile", "wiener", "wiener_posterior"]
 
 # Below this fraction of the largest |D|, dividing by D returns rounding errors, not data.
 _UNMEASURED = 1e-6
@@ -61,7 +50,7 @@ class WienerPosterior(NamedTuple):
 
     ``mean`` ``(B, C, H, W)``: the Wiener estimate, real or complex as the image is. ``rho`` ``(B, C, H, W)``: weight
     of the data at each frequency, 1 where it was measured exactly, 0 where it was not measured; the variance left is
-    ``P (1 - rho)``. ``profile`` ``(B, 2, S)``: see :func:`profile_at`.
+    ``P (1 - rho)``. ``profile`` ``(B, 2, S)``: see :func:`profile`.
     """
 
     mean: Tensor
@@ -123,37 +112,22 @@ def wiener(folded: Folded, power: Tensor) -> tuple[Tensor, Tensor]:
     return rho * folded.value, rho
 
 
-def profile(rho: Tensor, spectrum: Spectrum) -> Tensor:
-    """Evidence profile ``(..., 2, S)`` of per-bin weights ``(..., C, N, N)``: ring means of rho and of rho^2."""
-    half = spectrum.half(rho)
-    means = torch.stack([spectrum.ring_means(half), spectrum.ring_means(half.square())], dim=-2)
-    return means.mean(dim=-3)
+def profile(rho: Tensor, rings: RingGrid) -> Tensor:
+    """Evidence profile ``(..., 2, S)`` of weights ``(..., C, H, W)`` on the full grid: ring means of rho and of rho^2.
+
+    A ring that has no bins on this grid, as the coarse ones of a small image, takes the values of the next finer ring
+    that has.
+    """
+    means = rings.means(torch.stack([rho, rho.square()], dim=-4).mean(dim=-3))
+    return means[..., rings.held]
 
 
 def evidence(folded: Folded, power: Tensor, spectrum: Spectrum) -> Evidence:
     """The encoder's input for a folded measurement ``(..., C, N, N)`` of an image of the prior's own size."""
     estimate, rho = wiener(folded, power)
     image = ifft2(estimate)
-    return Evidence(image if spectrum.is_complex else image.real, profile(rho, spectrum))
-
-
-def profile_at(rho: Tensor, size: int) -> Tensor:
-    """Evidence profile ``(B, 2, S)`` of weights ``(B, C, H, W)`` on the full grid of an image of any shape.
-
-    The rings are those of images of ``size`` pixels. A ring that has no bins on this grid, as the coarse ones of a
-    small image, takes the values of the next finer ring that has.
-    """
-    ring, count = (t.to(rho.device) for t in rings_at((rho.shape[-2], rho.shape[-1]), size))
-    flat = torch.stack([rho, rho.square()], dim=1).mean(2).flatten(-2)
-    sums = flat.new_zeros((*flat.shape[:-1], len(count))).index_add(-1, ring.flatten(), flat)
-    return (sums / count.clamp_min(1).to(sums))[..., held_rings(count)]
-
-
-def held_rings(count: Tensor) -> Tensor:
-    """For each ring, by the numbers of bins ``(S,)``, the next finer one that has any; itself, mostly; int64."""
-    held = torch.nonzero(count).flatten()
-    wanted = torch.arange(len(count), device=count.device)
-    return held[torch.searchsorted(held, wanted).clamp_max(len(held) - 1)]
+    rings = rings_at((spectrum.size, spectrum.size), spectrum.size, rho.device)
+    return Evidence(image if spectrum.is_complex else image.real, profile(rho, rings))
 
 
 def wiener_posterior(folded: Folded, power: Tensor, *, is_complex: bool) -> WienerPosterior:
@@ -168,7 +142,7 @@ def wiener_posterior(folded: Folded, power: Tensor, *, is_complex: bool) -> Wien
     is_complex : bool
         Whether the image is complex.
     """
-    here = power_at(power, (folded.value.shape[-2], folded.value.shape[-1]))
-    estimate, rho = wiener(folded, here)
+    shape = folded.value.shape[-2], folded.value.shape[-1]
+    estimate, rho = wiener(folded, power_at(power, shape))
     mean = ifft2(estimate) if is_complex else ifft2(estimate).real
-    return WienerPosterior(mean, rho, profile_at(rho, power.shape[-1]))
+    return WienerPosterior(mean, rho, profile(rho, rings_at(shape, power.shape[-1], rho.device)))

@@ -14,11 +14,13 @@ exactly one owner, so an ``N`` x ``N`` image has ``log2(N) + 1`` scales.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "RingGrid",
     "Spectrum",
     "fft2",
     "frequencies",
@@ -81,8 +83,50 @@ def ring_index(size: int) -> Tensor:
     return index
 
 
+class RingGrid(NamedTuple):
+    """Which ring each frequency of an image grid belongs to.
+
+    ``owner`` ``(H, W)`` int64, -1 for none; ``counts`` ``(S,)`` float32, how many bins count for each ring, some of
+    which may lie beyond the grid.
+    """
+
+    owner: Tensor
+    counts: Tensor
+
+    @property
+    def inside(self) -> Tensor:
+        """Frequencies that belong to a ring, ``(H, W)``."""
+        return self.owner >= 0
+
+    @property
+    def held(self) -> Tensor:
+        """For each ring the next finer one that has bins (itself, mostly; else the finest), ``(S,)`` int64."""
+        number, empty = torch.arange(len(self.counts), device=self.counts.device), self.counts == 0
+        finer = number.masked_fill(empty, len(number)).flip(0).cummin(0).values.flip(0)
+        return torch.minimum(finer, number.masked_fill(empty, -1).amax())
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sums ``(..., S)`` of ``(..., H, W)`` over each ring's bins."""
+        count = len(self.counts)
+        out = values.new_zeros((*values.shape[:-2], count + 1))
+        # bins of no ring go into a last one, which is dropped
+        return out.index_add(-1, (self.owner % (count + 1)).flatten(), values.flatten(-2))[..., :count]
+
+    def means(self, values: Tensor) -> Tensor:
+        """Means ``(..., S)``; 0 of a ring without bins."""
+        return self.sums(values) / self.counts.clamp_min(1).to(values.dtype)
+
+    def spread(self, levels: Tensor) -> Tensor:
+        """One value a ring ``(..., S)`` at every frequency, ``(..., H, W)``; of no ring: that of the first."""
+        return levels[..., self.owner.clamp_min(0)]
+
+    def to(self, device: torch.device) -> RingGrid:
+        """The same on a device."""
+        return RingGrid(self.owner.to(device), self.counts.to(device))
+
+
 @lru_cache(maxsize=64)
-def rings_at(shape: tuple[int, int], size: int) -> tuple[Tensor, Tensor]:
+def rings_at(shape: tuple[int, int], size: int, device: torch.device | None = None) -> RingGrid:
     """The rings of images of ``size`` pixels on the frequency grid of an image of any shape, by cycles per pixel.
 
     Parameters
@@ -91,22 +135,24 @@ def rings_at(shape: tuple[int, int], size: int) -> tuple[Tensor, Tensor]:
         Height and width of the image.
     size : int
         ``N`` of the rings, a power of two.
+    device : torch.device, optional
+        Where they are wanted; the processor. They are kept on each, for the reason of :func:`_layout`.
 
     Returns
     -------
-    ring : Tensor
-        ``(H, W)`` int64, unshifted: position in :func:`scales_of` of the ring that owns each bin; as
-        :func:`ring_index` for an image of ``N`` x ``N``.
-    count : Tensor
-        ``(S,)`` float32: bins of each ring. An image of fewer than ``N`` pixels has no bins in some coarse rings.
+    RingGrid
+        By position in :func:`scales_of`, unshifted; as :func:`ring_index` for an image of ``N`` x ``N``. An image of
+        fewer than ``N`` pixels has no bins in some coarse rings.
     """
+    if device is not None:
+        return rings_at(shape, size).to(device)
     fy, fx = (frequencies(n).abs() * (size / n) for n in shape)
     r = torch.maximum(fy[:, None].expand(shape), fx[None, :].expand(shape))
     ring = torch.zeros(shape, dtype=torch.int64)
     for i, s in enumerate(scales_of(size)):
         if s > 1:
             ring[(r > max(s / 4, 0.5)) & (r <= s / 2)] = i
-    return ring, torch.bincount(ring.flatten(), minlength=len(scales_of(size))).float()
+    return RingGrid(ring, torch.bincount(ring.flatten(), minlength=len(scales_of(size))).float())
 
 
 def power_at(power: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -3,8 +3,8 @@
 from iasolve.operators.adapt_deepinv import from_deepinv
 from iasolve.operators.adapt_scipy import from_scipy, to_scipy
 from iasolve.operators.adapt_sigpy import from_sigpy
-from iasolve.operators.algebra import vstack
-from iasolve.operators.base import LinearOperator, centred_fft2, centred_ifft2
+from iasolve.operators.base import LinearOperator
+from iasolve.operators.bases import centred_fft2, centred_ifft2
 from iasolve.operators.blur import Convolution
 from iasolve.operators.calibration import calibration_region
 from iasolve.operators.check import OperatorReport, check_operator
@@ -24,6 +24,7 @@ from iasolve.operators.rician import RicianNoise
 from iasolve.operators.sampling import BlockAverage, BlurDownsample, Downsample, PixelMask
 from iasolve.operators.shift import CircularShift
 from iasolve.operators.spectral_noise import SpectralNoise
+from iasolve.operators.stack import vstack
 
 __all__ = [
     "BlockAverage",

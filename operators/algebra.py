@@ -1,4 +1,4 @@
-"""Operators made of operators: adjoint, composition, sum, scaling, vertical stack.
+"""Operators made of operators: adjoint, composition, sum, scaling; see :mod:`iasolve.operators.stack` too.
 
 Diagonality goes through all of them. Where real images pass through complex k-space and back, ``A x`` is the real part
 of ``W_out D W_in^H x``; on the spectrum ``h_k = conj(h_-k)`` of a real image, taking the real part is again a
@@ -15,12 +15,12 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.spectrum import reflect
 
-__all__ = ["Adjoint", "Composition", "Derived", "Scaled", "Sum", "VerticalStack", "vstack"]
+__all__ = ["Adjoint", "Composition", "Derived", "Scaled", "Side", "Sum"]
 
 
 class Side(NamedTuple):
@@ -52,10 +52,6 @@ class Derived(LinearOperator):
             codomain=target.basis,
         )
 
-    def multiplier(self) -> Tensor | None:
-        """``D`` of ``A x = W_out D W_in^H x``, or of its real part where the output is real; None if not diagonal."""
-        raise NotImplementedError
-
     def transfer(self) -> Tensor | None:
         """See :meth:`LinearOperator.transfer`."""
         d = self.multiplier()
@@ -67,22 +63,18 @@ class Derived(LinearOperator):
         return (d + reflect(d).conj()) / 2
 
 
-def _multiplier(operator: LinearOperator) -> Tensor | None:
-    return operator.multiplier() if isinstance(operator, Derived) else operator.transfer()
-
-
-def _united(*operators: LinearOperator) -> Tensor | None:
+def united(*operators: LinearOperator) -> Tensor | None:
     known = [s for s in (operator.support() for operator in operators) if s is not None]
     return reduce(torch.logical_or, known) if len(known) == len(operators) else None
 
 
-def _double(d: Tensor) -> Tensor:
+def double(d: Tensor) -> Tensor:
     # transfer functions are combined in double precision: the mask of a double operator may be stored in single
     return d.to(torch.promote_types(d.dtype, torch.float64))
 
 
-def _squared(d: Tensor) -> Tensor:
-    return _double(d).abs().square()
+def squared(d: Tensor) -> Tensor:
+    return double(d).abs().square()
 
 
 class Adjoint(Derived):
@@ -103,7 +95,7 @@ class Adjoint(Derived):
 
     def multiplier(self) -> Tensor | None:
         """``conj(D)``."""
-        d = None if self.domain is None else _multiplier(self.operator)
+        d = None if self.domain is None else self.operator.multiplier()
         return None if d is None else d.conj()
 
     @property
@@ -156,17 +148,17 @@ class Composition(Derived):
     def multiplier(self) -> Tensor | None:
         """``D_A D_B`` where the bases between them are the same; ``|D|^2`` of a gram."""
         outer, inner = self.outer, self.inner
-        if isinstance(outer, Adjoint) and outer.operator is inner:
+        if outer.H is inner:
             d = inner.transfer()
-            return None if d is None else _squared(d)
+            return None if d is None else squared(d)
         if inner.codomain is None or inner.codomain != outer.domain:
             return None
         if outer.is_complex or outer.out_dtype.is_complex:
-            a, b = _multiplier(outer), inner.transfer()
+            a, b = outer.multiplier(), inner.transfer()
         else:
             # real to real, a Hermitian D: it commutes with taking the real part, which may wait until the end
-            a, b = outer.transfer(), _multiplier(inner)
-        return None if a is None or b is None else _double(a) * _double(b)
+            a, b = outer.transfer(), inner.multiplier()
+        return None if a is None or b is None else double(a) * double(b)
 
     def row_gains(self) -> Tensor | None:
         """Their product, where ``B B^H`` is a multiple of the identity or ``A`` acts value by value."""
@@ -206,8 +198,8 @@ class Sum(Derived):
         both = first, second
         same = (first.domain, first.codomain) == (second.domain, second.codomain)
         super().__init__(
-            Side(first.in_shape, _taken_by_all(both), first.domain if same else None),
-            Side(first.out_shape, _widest(p.out_dtype for p in both), first.codomain if same else None),
+            Side(first.in_shape, taken_by_all(both), first.domain if same else None),
+            Side(first.out_shape, widest(p.out_dtype for p in both), first.codomain if same else None),
         )
         self.first, self.second = both
 
@@ -226,12 +218,12 @@ class Sum(Derived):
         if self.codomain is None:
             return None
         whole = self.out_dtype.is_complex
-        a, b = (p.transfer() if whole else _multiplier(p) for p in (self.first, self.second))
-        return None if a is None or b is None else _double(a) + _double(b)
+        a, b = (p.transfer() if whole else p.multiplier() for p in (self.first, self.second))
+        return None if a is None or b is None else double(a) + double(b)
 
     def support(self) -> Tensor | None:
         """Where either may be other than 0."""
-        return _united(self.first, self.second)
+        return united(self.first, self.second)
 
 
 class Scaled(Derived):
@@ -272,8 +264,8 @@ class Scaled(Derived):
 
     def multiplier(self) -> Tensor | None:
         """``c D``."""
-        d = _multiplier(self.operator)
-        return None if d is None else self.factor * _double(d)
+        d = self.operator.multiplier()
+        return None if d is None else self.factor * double(d)
 
     def support(self) -> Tensor | None:
         """Of the operator."""
@@ -284,148 +276,12 @@ class Scaled(Derived):
         return self.operator.to_grid(y)
 
 
-class VerticalStack(Derived):
-    """What several operators measure of one image, ``A x = (A_1 x, A_2 x, ...)``; see :func:`vstack`.
-
-    A stack of diagonal operators with outputs of one kind, all real or all complex, is diagonal:
-    ``D = sqrt(sum_i |D_i|^2)``, and ``W^H y = sum_i conj(D_i) W_i^H y_i / D``, 0 where ``D`` is. ``W`` is an
-    isometry where ``D > 0``, so white noise stays white. ``W`` is no basis by name, ``codomain`` is None.
-    """
-
-    def __init__(self, operators: Iterable[LinearOperator]) -> None:
-        parts = tuple(operators)
-        if not parts:
-            raise ValueError("cannot stack no operators at all: give at least one")
-        for part in parts:
-            if part.in_shape != parts[0].in_shape:
-                raise ValueError(
-                    f"cannot stack operators that take {parts[0].in_shape} and {part.in_shape}: "
-                    "they must measure the same image"
-                )
-        domains = {part.domain for part in parts}
-        shapes = [part.out_shape for part in parts]
-        alike = len(set(shapes)) == 1
-        out_shape = (len(parts), *shapes[0]) if alike else (sum(map(_count, shapes)),)
-        super().__init__(
-            Side(parts[0].in_shape, _taken_by_all(parts), domains.pop() if len(domains) == 1 else None),
-            Side(out_shape, _widest(part.out_dtype for part in parts), None),
-        )
-        self.parts, self._alike = parts, alike
-        self._registered = nn.ModuleList(parts)  # the same objects, for ``.to(device)``
-
-    def join(self, values: Iterable[Tensor]) -> Tensor:
-        """One measurement ``(..., *out_shape)`` of the parts' measurements, each ``(..., *part.out_shape)``.
-
-        Raises
-        ------
-        ValueError
-            When their number or a shape does not fit.
-        """
-        given = list(values)
-        if len(given) != len(self.parts):
-            raise ValueError(f"got {len(given)} measurements, expected {len(self.parts)}, one for each operator")
-        dtype = _widest(y.dtype for y in given)
-        checked = [part.check_out(y).to(dtype) for part, y in zip(self.parts, given, strict=True)]
-        if self._alike:
-            return torch.stack(checked, dim=-len(self.out_shape))
-        flat = [y.reshape(*_lead(y, part.out_shape), -1) for part, y in zip(self.parts, checked, strict=True)]
-        return torch.cat(flat, dim=-1)
-
-    def split(self, y: Tensor) -> tuple[Tensor, ...]:
-        """The parts' measurements, each ``(..., *part.out_shape)``, of one ``(..., *out_shape)``."""
-        y = self.check_out(y)
-        if self._alike:
-            return y.unbind(dim=-len(self.out_shape))
-        shapes = [part.out_shape for part in self.parts]
-        pieces = y.split([_count(shape) for shape in shapes], dim=-1)
-        return tuple(piece.reshape(*y.shape[:-1], *shape) for piece, shape in zip(pieces, shapes, strict=True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Every part's measurement, joined."""
-        return self.join(part(x) for part in self.parts)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """``sum_i A_i^H y_i``."""
-        total = sum(part.adjoint(as_declared(v, part.out_dtype)) for part, v in self._pairs(y))
-        assert isinstance(total, Tensor)
-        return as_declared(total, self.in_dtype)
-
-    def multiplier(self) -> Tensor | None:
-        """``sqrt(sum_i |D_i|^2)``."""
-        # a real part's noise says nothing in the imaginary part of a mixed stack: no white noise on one grid
-        kinds = {part.out_dtype.is_complex for part in self.parts}
-        squares = [None if (d := part.transfer()) is None else _squared(d) for part in self.parts]
-        known = [s for s in squares if s is not None]
-        if self.domain is None or len(kinds) > 1 or len(known) < len(squares):
-            return None
-        return torch.stack(torch.broadcast_tensors(*known)).sum(dim=0).sqrt()
-
-    def support(self) -> Tensor | None:
-        """Where the image of any part may be other than 0."""
-        return _united(*self.parts)
-
-    def to_grid(self, y: Tensor) -> Tensor:
-        """``sum_i conj(D_i) W_i^H y_i / D``."""
-        d = self.multiplier()
-        if d is None:
-            raise ValueError("this stack is not diagonal in Fourier space: one of its operators is not")
-        scale = torch.where(d > 0, d, torch.ones_like(d))
-        total = torch.zeros((), device=y.device)
-        for part, value in self._pairs(y):
-            own = part.transfer()
-            assert own is not None
-            placed = part.to_grid(value)
-            total = total + (own.conj() / scale).to(placed.dtype) * placed
-        return total
-
-    def _pairs(self, y: Tensor) -> Iterable[tuple[LinearOperator, Tensor]]:
-        return zip(self.parts, self.split(y), strict=True)
-
-
-def vstack(*operators: LinearOperator) -> VerticalStack:
-    """Several measurements of one image as one operator, ``A x = (A_1 x, A_2 x, ...)``, ``A^H y = sum_i A_i^H y_i``.
-
-    Outputs of equal shape are stacked along a new first axis, ``out_shape = (n, *shape)``. Outputs of different shapes
-    are flattened and concatenated, ``out_shape = (total,)``. Real outputs beside complex ones become complex.
-    ``A.join((y_1, y_2, ...))`` and ``A.split(y)`` translate between the parts and the whole.
-
-    The noise level of the whole is that of every part: divide each operator, and its measurement, by its own noise
-    level where they differ.
-
-    Raises
-    ------
-    ValueError
-        When there are none, or they take images of different shapes.
-
-    Examples
-    --------
-    >>> from iasolve.operators import BlockAverage, Identity, LowPass
-    >>> shape = (1, 8, 8)
-    >>> vstack(Identity(shape), 0.5 * LowPass(4, shape)).out_shape
-    (2, 1, 8, 8)
-    >>> A = vstack(Identity(shape), BlockAverage(2, shape))
-    >>> A.out_shape
-    (80,)
-    >>> [tuple(part.shape) for part in A.split(A(torch.ones(5, *shape)))]
-    [(5, 1, 8, 8), (5, 1, 4, 4)]
-    """
-    return VerticalStack(operators)
-
-
-def _widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+def widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     return reduce(torch.promote_types, dtypes)
 
 
-def _taken_by_all(operators: Iterable[LinearOperator]) -> torch.dtype:
+def taken_by_all(operators: Iterable[LinearOperator]) -> torch.dtype:
     """Real if any operator takes real input only."""
     dtypes = [operator.in_dtype for operator in operators]
-    widest = _widest(dtypes)
-    return widest if all(dtype.is_complex for dtype in dtypes) else widest.to_real()
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    return torch.Size(shape).numel()
-
-
-def _lead(y: Tensor, shape: tuple[int, ...]) -> torch.Size:
-    return y.shape[: y.ndim - len(shape)]
+    wide = widest(dtypes)
+    return wide if all(dtype.is_complex for dtype in dtypes) else wide.to_real()

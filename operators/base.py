@@ -31,58 +31,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iasolve.spectrum import fft2, ifft2
+from iasolve.operators.bases import BASES, on_grid
 
 __all__ = [
     "LinearOperator",
     "as_declared",
     "as_floating",
     "as_tensor",
-    "centred_fft2",
-    "centred_ifft2",
     "image_shape",
-    "on_grid",
-    "power_iteration",
 ]
-
-_AXES = (-2, -1)
-_BASES = ("image", "kspace", "spectrum")
-
-
-def centred_fft2(x: Tensor) -> Tensor:
-    """Centred orthonormal Fourier transform of the last two axes: ``fastmri.fft2c`` on complex tensors.
-
-    Examples
-    --------
-    >>> import torch
-    >>> centred_fft2(torch.ones(1, 4, 4))[0, 2].real
-    tensor([0., 0., 4., 0.])
-    """
-    return torch.fft.fftshift(fft2(torch.fft.ifftshift(x, dim=_AXES)), dim=_AXES)
-
-
-def centred_ifft2(y: Tensor) -> Tensor:
-    """Inverse of :func:`centred_fft2`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> x = torch.rand(1, 5, 6, dtype=torch.float64)
-    >>> bool(torch.allclose(centred_ifft2(centred_fft2(x)).real, x))
-    True
-    """
-    return torch.fft.fftshift(ifft2(torch.fft.ifftshift(y, dim=_AXES)), dim=_AXES)
-
-
-def on_grid(values: Tensor, basis: str | None) -> Tensor:
-    """``W^H values``: values in one of the named bases brought to the unshifted full frequency grid, complex."""
-    if basis == "image":
-        return fft2(values)
-    if basis == "kspace":
-        return fft2(centred_ifft2(values))
-    if basis == "spectrum":
-        return values.to(torch.promote_types(values.dtype, torch.complex32))
-    raise ValueError(f"no place on the frequency grid for values in the basis {basis!r}: expected one of {_BASES}")
 
 
 def as_tensor(values: Tensor | np.ndarray) -> Tensor:
@@ -188,8 +145,8 @@ class LinearOperator(nn.Module):
     ) -> None:
         super().__init__()
         for basis in (domain, codomain):
-            if basis is not None and basis not in _BASES:
-                raise ValueError(f"a basis must be one of {_BASES} or None, got {basis!r}")
+            if basis is not None and basis not in BASES:
+                raise ValueError(f"a basis must be one of {BASES} or None, got {basis!r}")
         self.in_shape = tuple(int(n) for n in in_shape)
         self.out_shape = tuple(int(n) for n in out_shape)
         self.in_dtype = in_dtype
@@ -211,6 +168,10 @@ class LinearOperator(nn.Module):
     def transfer(self) -> Tensor | None:
         """``D`` on the unshifted full grid, broadcastable to ``in_shape``; None if the operator is not diagonal."""
         return None
+
+    def multiplier(self) -> Tensor | None:
+        """``D`` of ``A x = W_out D W_in^H x``, or of its real part where the output is real; None if not diagonal."""
+        return self.transfer()
 
     def to_grid(self, y: Tensor) -> Tensor:
         """``W^H y`` of a diagonal operator: the measurement on the unshifted full grid, ``(..., C, H, W)`` complex.
@@ -241,11 +202,13 @@ class LinearOperator(nn.Module):
         return None
 
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
-        """Largest singular value: exact for a diagonal operator, else by :func:`power_iteration`, from below.
+        """Largest singular value: exact for a diagonal operator, else by :func:`.norm.power_iteration`, from below.
 
         For a diagonal operator it is ``max |D|``; on real images, whose bins ``k`` and ``-k`` carry the same number,
         ``max sqrt((|D_k|^2 + |D_-k|^2) / 2)``.
         """
+        from iasolve.operators.norm import power_iteration
+
         d = self.gram.transfer()
         return power_iteration(self, iterations, seed) if d is None else math.sqrt(float(d.abs().max()))
 
@@ -359,31 +322,3 @@ def _check(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, where: str) ->
             "take the real part, or build the operator for a complex dtype"
         )
     return as_floating(x)
-
-
-@torch.no_grad()
-def power_iteration(operator: LinearOperator, iterations: int = 100, seed: int = 0) -> float:
-    """Largest singular value by power iteration on ``A^H A``, from below; 0 for an operator that vanishes.
-
-    Stops early when an iteration changes the value by less than one part in 10^8.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(operator.in_shape, dtype=operator.in_dtype, generator=generator).to(operator.device)
-    norm = 0.0
-    for _ in range(iterations):
-        # normalised after each half, so that no square of a very small or large norm vanishes or overflows
-        y = _unit(operator(_unit(x)[0]))[0]
-        x, last = operator.adjoint(y), norm
-        norm = _unit(x)[1]
-        if abs(norm - last) <= 1e-8 * norm:
-            break
-    return norm
-
-
-def _unit(x: Tensor) -> tuple[Tensor, float]:
-    peak = float(x.abs().max())
-    if peak == 0:
-        return x, 0.0
-    x = x / peak
-    length = float(torch.linalg.vector_norm(x))
-    return x / length, peak * length

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, on_grid, power_iteration
+from iasolve.operators.base import LinearOperator
+from iasolve.operators.bases import on_grid
+from iasolve.operators.norm import power_iteration
 from iasolve.spectrum import reflect
 
 __all__ = ["OperatorReport", "check_operator"]

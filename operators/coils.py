@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, as_tensor, centred_fft2, centred_ifft2
+from iasolve.operators.base import LinearOperator, as_tensor
+from iasolve.operators.bases import centred_fft2, centred_ifft2
 from iasolve.operators.masks import as_mask
 
 __all__ = ["SensitivityEncoding", "birdcage_maps", "root_sum_of_squares"]

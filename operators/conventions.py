@@ -13,7 +13,7 @@ from torch import Tensor
 
 from iasolve.operators.base import LinearOperator, as_tensor
 
-__all__ = ["check_batch_size", "check_image_axes", "check_kspace_order", "check_not_zero", "check_operator_kind"]
+__all__ = ["check_batch_size", "check_image_axes", "check_kspace_order", "check_operator_kind"]
 
 _MARGIN = 4.0  # energy in the middle under one order of axes over that under the other
 _WINDOW = 8  # the middle is an eighth of each axis
@@ -53,23 +53,6 @@ def check_batch_size(size: object) -> None:
         raise TypeError(f"batch_size is {size!r}, expected a whole number of images, at least 1")
     if size < 1:
         raise ValueError(f"batch_size is {size}, expected at least 1: the number of images solved at a time")
-
-
-def check_not_zero(operator: LinearOperator) -> None:
-    """Refuse an operator of norm 0, by one application to random values.
-
-    Raises
-    ------
-    ValueError
-        When all of ``A x`` is 0 for a random ``x``.
-    """
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(operator.in_shape, dtype=operator.in_dtype, generator=generator).to(operator.device)
-    if not bool((operator(x) != 0).any()):
-        raise ValueError(
-            f"the operator {type(operator).__name__} is zero: A x is 0 for a random image, so that the measurement "
-            "tells nothing. Check its mask, kernel, maps or factor (iasolve.operators.check_operator)"
-        )
 
 
 def check_image_axes(shape: tuple[int, ...]) -> None:

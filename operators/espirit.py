@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import as_tensor, centred_ifft2
+from iasolve.operators.base import as_tensor
+from iasolve.operators.bases import centred_ifft2
 from iasolve.operators.calibration import CalibrationRegion, calibration_region
 from iasolve.operators.coils import root_sum_of_squares
 from iasolve.operators.phase import taper

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, as_declared, centred_fft2, centred_ifft2, image_shape
+from iasolve.operators.base import LinearOperator, as_declared, image_shape
+from iasolve.operators.bases import centred_fft2, centred_ifft2
 from iasolve.operators.kernels import as_kernel, kernel_transfer
 from iasolve.operators.masks import as_mask
 from iasolve.spectrum import fft2, ifft2, radius

@@ -10,6 +10,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
+from iasolve.cli.help import Command
+
 __all__ = ["Commands", "setup"]
 
 
@@ -28,9 +30,12 @@ class Commands(SphinxDirective):
         section += nodes.title(text=path)
         usage = " ".join([path, *command.collect_usage_pieces(context)])
         section += nodes.literal_block(usage, usage, language="text")
-        for text in (command.help, command.epilog):
+        examples = command.epilog if isinstance(command, Command) else ""
+        for text in (command.help, "" if examples else command.epilog):
             for part in (text or "").split("\n\n"):
                 section += _paragraph(part)
+        if examples:
+            section += nodes.literal_block(examples, examples, language="bash")
         rows = [_row(parameter, context) for parameter in command.get_params(context)]
         rows = [row for row in rows if row[0]]
         if rows:

@@ -79,9 +79,9 @@ guessed = iasolve.solve(noisy[None], Identity((1, 128, 128)), prior, recipe="den
 print(f"true noise level {sigma:.1f}, estimated {float(guessed.sigma):.1f}")
 
 # %%
-# At the command line the same is one line::
+# At the command line the same is one line. It also writes a page to look at, with a slider between before and after::
 #
-#     iasolve denoise noisy.tif clean.tif --std-out error.tif
+#     iasolve denoise noisy.tif clean.tif --std-out error.tif --report look.html
 #
 # What can go wrong
 # -----------------

@@ -76,8 +76,14 @@ print(f"noise level {noise.sigma:.2f}, left over in the measured lines {float(le
 # What can go wrong
 # -----------------
 #
-# **Numbers look better than a scanner will.** This image has no phase, so its k-space is symmetric: one half
-# determines the other. "4x" is about 2.6x in effect. A real scan has a phase; see the next tutorial.
+# **Numbers look better than a scanner will.** This image has no phase, so its k-space is symmetric: a line also tells
+# what its mirror image holds. A real scan has a phase; see the next tutorial. How many lines count in effect:
+
+centred = torch.fft.ifftshift(mask)
+mirrored = torch.roll(centred.flip(-1), 1, -1)
+print(f"asked for 4x; in effect, for a real image, {acceleration(torch.maximum(centred, mirrored)):.1f}x")
+
+# %%
 #
 # **Fine structure is invented or lost.** No method knows what was not measured. Look at the error bar, and at several
 # samples, before you believe a small structure:

@@ -90,7 +90,7 @@ plt.show()
 
 # %%
 # Four views decide little of this head: too many images have the same four sets of sums. The error bar is large
-# everywhere, and that is the honest answer. Eighteen views are enough.
+# everywhere, and that is the honest answer. Eighteen views decide far more.
 #
 # What can go wrong
 # -----------------

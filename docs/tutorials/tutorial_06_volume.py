@@ -70,6 +70,12 @@ print(sorted(report))
 print("noise level:", report["sigma"])
 
 # %%
+# ``iasolve report clean.nii.gz --inputs scan.nii.gz --std error.nii.gz`` makes a page of it that you can look at in a
+# browser, slice by slice:
+
+run("iasolve report clean.nii.gz --inputs scan.nii.gz --std error.nii.gz")
+
+# %%
 # Look
 # ----
 

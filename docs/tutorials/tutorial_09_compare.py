@@ -3,7 +3,7 @@ Compare with total variation and BM3D
 =====================================
 
 A new method should be compared with good old ones, on the same data and with their best settings. This tutorial does
-it for denoising, and shows a case where iasolve is not ahead.
+it for denoising, and shows where to look for cases in which iasolve is not ahead.
 """
 
 # %%
@@ -94,8 +94,8 @@ plt.show()
 # Where iasolve is not ahead
 # --------------------------
 #
-# At the lowest noise level BM3D has the higher PSNR in the table above: where nearly everything is measured, a prior
-# has little to add. And the prior has seen brain MRI only. On a photograph it has no advantage:
+# Look at the lowest noise level in the table above. Where nearly everything is measured, a prior has little to add, and
+# BM3D is hard to beat. And the prior has seen brain MRI only. What it knows is of little use on a photograph:
 
 from skimage.data import camera
 from skimage.transform import downscale_local_mean

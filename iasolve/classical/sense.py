@@ -11,12 +11,12 @@ weight means the same as in :mod:`iasolve.classical.total_variation`, in units o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from iasolve.classical.conjugate import conjugate_gradients, mean_gain
 from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.spectrum import fft2, frequencies, ifft2
 
@@ -107,7 +107,7 @@ def total_variation_sense(
 
     back = adjoint(y)
     gram = _gram(back.shape[-2], back.shape[-1], nonnegative, back)
-    gain = _mean_gain(operator, back)
+    gain = mean_gain(operator, back)
 
     def closest(x: Tensor, target: Tensor, rho: Tensor) -> Tensor:
         """From ``x`` on towards the minimiser of the data term plus ``rho / 2 |K x - target|^2``."""
@@ -121,7 +121,8 @@ def total_variation_sense(
             out = ifft2(inverse * fft2(r))
             return out if r.is_complex() else out.real
 
-        return _conjugate_gradients(matrix, scale * back + spread * _merged(target), precondition, x)
+        right = scale * back + spread * _merged(target)
+        return conjugate_gradients(matrix, right, precondition, x, _INNER, 0.0).solution
 
     # scaled to explain the data: a start of the right size also sets the penalty
     x = back / gain if start is None else start.to(back)
@@ -159,35 +160,6 @@ def typical_weight(image: Tensor) -> float:
     """
     mean = float(_length(_differences(image, False)).mean())
     return 1 / max(mean, 1e-20)
-
-
-def _conjugate_gradients(
-    matrix: Callable[[Tensor], Tensor], right: Tensor, precondition: Callable[[Tensor], Tensor], x: Tensor
-) -> Tensor:
-    """A few preconditioned steps from ``x`` on, each image with its own lengths."""
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        values = (a.conj() * b).real if a.is_complex() else a * b
-        return values.flatten(1).sum(1).reshape(-1, 1, 1, 1)
-
-    tiny = torch.finfo(right.real.dtype).tiny
-    r = right - matrix(x)
-    z = p = precondition(r)
-    rz = dot(r, z)
-    for _ in range(_INNER):
-        q = matrix(p)
-        step = rz / dot(p, q).clamp_min(tiny)
-        x, r = x + step * p, r - step * q
-        z, last = precondition(r), rz
-        rz = dot(r, z)
-        p = z + rz / last.clamp_min(tiny) * p
-    return x
-
-
-def _mean_gain(operator: LinearOperator, like: Tensor) -> float:
-    """Mean of the diagonal of ``A^H A`` by one random probe."""
-    probe = torch.randn(operator.in_shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
-    return float(operator(probe).abs().square().sum() / probe.abs().square().sum())
 
 
 def _differences(x: Tensor, nonnegative: bool) -> Tensor:

@@ -13,10 +13,9 @@ import typer
 from typer.main import get_command
 
 from iasolve import __version__
-from iasolve.cli.commands import COMMANDS, GROUPS
+from iasolve.cli.commands import add_commands
 from iasolve.cli.errors import INTERRUPTED, describe
 from iasolve.cli.interruption import termination_as_interrupt
-from iasolve.cli.options import expand
 from iasolve.plugins import PluginWarning
 
 __all__ = ["app", "run"]
@@ -28,7 +27,6 @@ app = typer.Typer(
         "Exit codes: 0 done; 2 usage; 3 unreadable or unfit input; 4 prior missing or damaged; 5 device, memory or "
         "disk; 6 non-finite result; 7 some files of a folder failed; 130 interrupted."
     ),
-    add_completion=False,
     rich_markup_mode=None,  # rich's help costs 0.2 s
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,10 +47,7 @@ def _root(
     pass
 
 
-for _name, _command in COMMANDS.items():
-    app.command(_name)(expand(_command))
-for _name, _group in GROUPS.items():
-    app.add_typer(_group, name=_name)
+add_commands(app)
 
 
 @contextmanager

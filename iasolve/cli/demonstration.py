@@ -20,7 +20,7 @@ from iasolve.cli.errors import INTERRUPTED, UsageError
 from iasolve.cli.figures import Panel, draw_panels
 from iasolve.cli.folders import make_folders
 from iasolve.cli.options import Printing, Running
-from iasolve.cli.reporter import Reporter, columns, plain
+from iasolve.cli.reporter import Reporter, plain
 from iasolve.cli.solver import choose_device
 from iasolve.evidence import fold
 from iasolve.files import atomic_write, write_json, write_together
@@ -35,7 +35,8 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
-from iasolve.priors import HVAEPrior
+from iasolve.priors import Prior
+from iasolve.report import Entry, write_report
 from iasolve.samples import load_samples
 from iasolve.spectrum import reflect
 
@@ -68,7 +69,7 @@ class Problem:
 
 
 def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Printing) -> None:
-    """Degrade, solve, compare, and write ``iasolve-demo.png``, ``.md`` and ``.json``.
+    """Degrade, solve, compare, and write ``iasolve-demo.png``, ``.md``, ``.json`` and ``.html``.
 
     Parameters
     ----------
@@ -101,6 +102,7 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
     problems = _problems((1, size, size), seed)
     results: list[dict[str, Any]] = []
     rows: list[list[Panel]] = []
+    looks: list[Entry] = []
     try:
         with reporter.progress("demo", len(problems) * len(truth)) as advance:
             for number, problem in enumerate(problems):
@@ -110,9 +112,10 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
                 def report_images(images: int, _: int, done: int = done, name: str = problem.name) -> None:
                     advance(done + images, name)
 
-                result, row = _solve(problem, truth, loaded, seed, running.batch_size, report_images)
+                result, row, entries = _solve(problem, truth, loaded, seed, running.batch_size, report_images)
                 results.append(result)
                 rows.append(row)
+                looks += entries
     except KeyboardInterrupt:
         reporter.error("interrupted: nothing was written")
         raise typer.Exit(INTERRUPTED) from None
@@ -130,13 +133,14 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
         7,
     )
     table = _table(results)
-    names = [out / f"iasolve-demo.{suffix}" for suffix in ("png", "md", "json")]
+    names = [out / f"iasolve-demo.{suffix}" for suffix in ("png", "md", "json", "html")]
     with write_together():
         draw_panels(names[0], rows, [f"{p.name}\n{p.notes}" for p in problems])
         with atomic_write(names[1]) as handle:
             handle.write(_markdown(report, problems, table).encode())
         write_json(names[2], report)
-    reporter.say(columns(table))
+        write_report(names[3], looks, title="iasolve demo", notes=[samples.attribution])
+    reporter.table(table)
     reporter.say(
         f"mean PSNR in dB and SSIM of {len(truth)} images; {report['seconds']:.0f} s on {device}; prior {loaded.name}"
     )
@@ -160,11 +164,11 @@ def _problems(shape: tuple[int, int, int], seed: int) -> tuple[Problem, ...]:
 def _solve(
     problem: Problem,
     truth: Tensor,
-    prior: HVAEPrior,
+    prior: Prior,
     seed: int,
     batch_size: int,
     progress: Callable[[int, int], None],
-) -> tuple[dict[str, Any], list[Panel]]:
+) -> tuple[dict[str, Any], list[Panel], list[Entry]]:
     operator = problem.operator
     noise = GaussianNoise(problem.sigma)
     y = noise.sample(operator(truth), torch.Generator().manual_seed(seed))
@@ -214,7 +218,27 @@ def _solve(
     assert solved.std is not None
     spread = solved.std[k, 0].numpy()
     row.append(Panel(spread, "error bar (std)", 0.0, float(np.percentile(spread, 99.9)), "magma"))
-    return result, row
+    entries = [_entry(problem, number, before, y, solved) for number in range(len(truth))]
+    return result, row, entries
+
+
+def _entry(problem: Problem, number: int, before: Tensor, y: Tensor, solved: iasolve.Result[Tensor]) -> Entry:
+    """One image of a task on the page."""
+    assert solved.std is not None
+    image = solved.image[number, 0]
+    scales = [{k: float(v[number]) if isinstance(v, Tensor) else v for k, v in row.items()} for row in solved.scales]
+    return Entry(
+        f"{problem.name}, image {number + 1}",
+        image.numpy(),
+        before=before[number, 0].numpy(),
+        std=solved.std[number, 0].numpy(),
+        residual=(y[number] - problem.operator(solved.image[number])).numpy(),
+        residual_domain="kspace" if isinstance(problem.operator, KSpaceMask) else "image",
+        sigma=problem.sigma,
+        scales=scales,
+        seconds=solved.seconds / len(before),
+        settings={"task": problem.name, "notes": problem.notes, "recipe": problem.recipe, "seed": solved.seed},
+    )
 
 
 def _total_variation(problem: Problem, y: Tensor, truth: Tensor) -> Tensor:

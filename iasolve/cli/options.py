@@ -6,12 +6,16 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = ["Overwrite", "Printing", "Running", "Solving", "Writing", "expand"]
+__all__ = ["EXPERT", "Overwrite", "Printing", "Running", "Solving", "Writing", "expand"]
+
+EXPERT = "Expert options"
+"""Panel of the options that few need."""
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
@@ -22,7 +26,9 @@ class Printing:
 
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.", rich_help_panel=EXPERT)] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,27 @@ class Running:
     """Where and in what portions the work is done."""
 
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto"
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images solved at a time.")] = 16
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Images solved at a time.", rich_help_panel=EXPERT)
+    ] = 16
+
+
+def _beginning(names: list[str], incomplete: str) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _recipes(incomplete: str) -> list[str]:
+    """Names that complete ``--recipe``; a file's name is completed by the shell."""
+    folder = resources.files("iasolve.recipes")
+    return _beginning([f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")], incomplete)
+
+
+def _priors(incomplete: str) -> list[str]:
+    """Names that complete ``--prior``: those that come with iasolve."""
+    weights = [f.name for f in resources.files("iasolve.priors.weights").iterdir() if f.name.endswith(".safetensors")]
+    return _beginning(
+        [w.removesuffix(".safetensors") for w in weights if not w.endswith(".reader.safetensors")], incomplete
+    )
 
 
 def _trust(value: bool) -> bool:
@@ -73,35 +99,38 @@ class Solving:
     ] = "auto"
     prior: Annotated[
         str,
-        typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file."),
+        typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file.", autocompletion=_priors),
     ] = "mri-t1-128"
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
             help="Ready recipe or .toml file; by default the one made for this command.",
+            autocompletion=_recipes,
         ),
     ] = None
     steps: Annotated[
         str | None,
         typer.Option(
-            metavar='N|"8=10,16=25"',
-            help="Refinement steps, of every scale or scale by scale.",
+            metavar='N|"8=10,16=25"', help="Refinement steps, of every scale or scale by scale.", rich_help_panel=EXPERT
         ),
     ] = None
     passes: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Further readings of the measurement by the encoder."),
+        typer.Option(
+            metavar="N", min=0, help="Further readings of the measurement by the encoder.", rich_help_panel=EXPERT
+        ),
     ] = None
     guess_stop: Annotated[
         str | None,
-        typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends."),
+        typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends.", rich_help_panel=EXPERT),
     ] = None
     beta: Annotated[
         str | None,
         typer.Option(
             metavar='B|"8=1,16=2"',
             help="Guidance strength: weight of the data, 1 being the exact one.",
+            rich_help_panel=EXPERT,
         ),
     ] = None
     samples: Annotated[
@@ -119,16 +148,24 @@ class Solving:
     ] = "auto"
     tile: Annotated[
         str,
-        typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one."),
+        typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one.", rich_help_panel=EXPERT),
     ] = "auto"
     overlap: Annotated[
         int | None,
-        typer.Option(metavar="PIXELS", min=0, help="Smallest overlap of tiles, pixels.  [default: tile / 4]"),
+        typer.Option(
+            metavar="PIXELS",
+            min=0,
+            help="Smallest overlap of tiles, pixels.  [default: tile / 4]",
+            rich_help_panel=EXPERT,
+        ),
     ] = None
     trust_links: Annotated[
         bool,
         typer.Option(
-            "--trust-links", callback=_trust, help="Read HDF5 files (h5, mrd, mat) that take data from other files."
+            "--trust-links",
+            callback=_trust,
+            help="Read HDF5 files (h5, mrd, mat) that take data from other files.",
+            rich_help_panel=EXPERT,
         ),
     ] = False
     std_out: Annotated[
@@ -144,6 +181,13 @@ class Solving:
         typer.Option(
             metavar="FILE.png",
             help="Draw input, estimate and error bar. With a folder as input, a folder.",
+        ),
+    ] = None
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE.html",
+            help="Write a page to look at: before and after, error bar, residual, settings; one for a whole folder.",
         ),
     ] = None
 

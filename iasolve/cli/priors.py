@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from iasolve.cli.errors import DamagedPrior, blamed_on
-from iasolve.priors import HVAEPrior, load_prior
+from iasolve.priors import HVAEPrior, ReaderPrior, load_prior
 
 __all__ = ["blamed_on_prior", "open_prior"]
 
@@ -18,7 +18,7 @@ def blamed_on_prior(name: object) -> AbstractContextManager[None]:
     return blamed_on(DamagedPrior, f"prior {name}: it cannot be used", "Fetch or export it again")
 
 
-def open_prior(name: str) -> HVAEPrior:
+def open_prior(name: str) -> HVAEPrior | ReaderPrior:
     """Load a prior, and look at what its card says before anything is solved with it.
 
     Raises
@@ -31,7 +31,7 @@ def open_prior(name: str) -> HVAEPrior:
     return prior
 
 
-def _require_card(prior: HVAEPrior) -> None:
+def _require_card(prior: HVAEPrior | ReaderPrior) -> None:
     if not (math.isfinite(prior.shift) and prior.shift >= 0):
         raise ValueError(f"its card says shift = {prior.shift}, expected pixels")
     validation: Any = prior.card.get("validation", {})

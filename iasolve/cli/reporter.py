@@ -35,6 +35,33 @@ class Reporter:
         if self._talks:
             print(text, flush=True)
 
+    def table(self, rows: Sequence[Sequence[str]], *, text: Sequence[int] = (0,)) -> None:
+        """A table for people: ruled on a terminal, plain lines where stdout goes elsewhere.
+
+        Parameters
+        ----------
+        rows : sequence of sequence of str
+            The first is the head.
+        text : sequence of int
+            Columns of words, which go left; numbers go right.
+        """
+        if not self._talks:
+            return
+        if not sys.stdout.isatty():
+            self.say(columns(rows, text=text))
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table()
+        for number, head in enumerate(rows[0]):
+            # digits that do not fit go on in the next line; names of files may hold brackets, which are no markup
+            drawn.add_column(Text(head), justify="left" if number in text else "right", overflow="fold")
+        for row in rows[1:]:
+            drawn.add_row(*(Text(cell) for cell in row))
+        Console().print(drawn)
+
     def warn(self, text: str) -> None:
         """A warning."""
         self.line(f"Warning: {text}")
@@ -109,15 +136,14 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
     return low if low == high else f"{low} .. {high}"
 
 
-def columns(rows: Sequence[Sequence[str]], *, header: bool = True) -> str:
-    """Aligned text table: first column left, the others right."""
+def columns(rows: Sequence[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
+    """Aligned text table with a head: columns of words left, of numbers right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(w) if i in text else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
-    if header:
-        lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(lines)

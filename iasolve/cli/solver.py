@@ -25,7 +25,7 @@ from iasolve.files import suffix_of, write_image, write_json, write_together
 from iasolve.inference import Result, UnlikePriorWarning
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
 from iasolve.operators import GaussianNoise
-from iasolve.priors import HVAEPrior
+from iasolve.priors import Prior
 
 __all__ = ["Answer", "Solver", "choose_device"]
 
@@ -191,7 +191,7 @@ class Solver:
                 "in the file's units; nothing can be told of an image below so much noise"
             )
 
-    def _with_operator(self, source: Source, y: Array, prior: HVAEPrior, **options: Any) -> Result[Any]:
+    def _with_operator(self, source: Source, y: Array, prior: Prior, **options: Any) -> Result[Any]:
         assert self.task.operator is not None
         kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
         operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
@@ -258,6 +258,11 @@ class Solver:
             "likeness": each(result.likeness),
             # conjugate gradients, where the operator is not diagonal
             "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
+            # over what noise alone would leave: of all values, and by bands of frequency
+            "residual": {
+                "whole": plain(each(result.residual["whole"]), 4),
+                "bands": plain(np.asarray(result.residual["bands"]).reshape(result.residual["whole"].size, -1), 4),
+            },
             "scales": [
                 {
                     "scale": row["scale"],

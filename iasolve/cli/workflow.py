@@ -15,6 +15,7 @@ from iasolve.cli.interruption import uninterrupted
 from iasolve.cli.options import Printing, Running, Solving, Writing
 from iasolve.cli.outputs import Outputs, in_folder, real_path
 from iasolve.cli.provenance import reason_to_redo
+from iasolve.cli.report_page import Page, Written, check_page
 from iasolve.cli.reporter import Reporter, spread
 from iasolve.cli.settings import Settings, resolve
 from iasolve.cli.task import Task
@@ -50,11 +51,20 @@ def run(
     if is_folder(source):
         _solve_folder(task, settings, source, out, solving, writing, reporter)
     else:
-        _solve_file(task, settings, source, Outputs(out, solving.std_out, solving.figure), writing, reporter)
+        outputs = Outputs(out, solving.std_out, solving.figure)
+        if solving.report is not None:
+            check_page(solving.report, writing.overwrite, [split_key(source)[0], *outputs.all])
+        _solve_file(task, settings, source, outputs, writing, reporter, solving.report)
 
 
 def _solve_file(
-    task: Task, settings: Settings, path: Path, outputs: Outputs, writing: Writing, reporter: Reporter
+    task: Task,
+    settings: Settings,
+    path: Path,
+    outputs: Outputs,
+    writing: Writing,
+    reporter: Reporter,
+    page: Path | None,
 ) -> None:
     if writing.resume:
         raise UsageError("--resume is for a folder of inputs; a single result is replaced with --overwrite")
@@ -77,7 +87,11 @@ def _solve_file(
         raise typer.Exit(INTERRUPTED) from None
     for text in report["warnings"]:
         reporter.warn(text)
-    reporter.say(_summary(path, outputs, report))
+    if page is not None:
+        look = Page(page, f"{task.command} {path.name}", task.read)
+        look.add(Written(outputs, path))
+        look.write()
+    reporter.say(_summary(path, outputs, report) + ("" if page is None else f"\n  report    {page}"))
     reporter.result(report)
 
 
@@ -172,18 +186,38 @@ def _solve_folder(
     for option, target in (("OUT", out), ("--std-out", solving.std_out), ("--figure", solving.figure)):
         if target is not None:
             _check_folder(option, target, folder)
+    if solving.report is not None:
+        taken = [*sources, *(path for outputs in names.values() for path in outputs.all)]
+        check_page(solving.report, writing.overwrite or writing.resume, taken)
     if not writing.resume:
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
     todo = _undone(names, solver, reporter) if writing.resume else sources
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
+    page = None if solving.report is None else Page(solving.report, f"{task.command} {folder}", task.read)
+    if page is not None:
+        for path in set(sources) - set(todo):
+            page.add(Written(names[path], path))
 
     def work(path: Path) -> Callable[[], dict[str, Any]]:
         source = task.read(path)
         names[path].require_carry(source.like)
         answer = solver.solve(source)
-        return lambda: solver.write(answer, source, names[path])
 
-    each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))
+        def write() -> dict[str, Any]:
+            report = solver.write(answer, source, names[path])
+            if page is not None:
+                page.add(Written(names[path], path))
+            return report
+
+        return write
+
+    try:
+        each_file(todo, work, reporter, f"{task.command} {folder}", skipped=len(sources) - len(todo))
+    finally:
+        if page is not None:
+            lacking = len(sources) - page.count
+            page.write([f"{lacking} of {len(sources)} files failed, or were not begun"] if lacking else [])
+            reporter.say(f"report: {page.path}")
 
 
 def _undone(names: Mapping[Path, Outputs], solver: Solver, reporter: Reporter) -> list[Path]:

@@ -107,39 +107,18 @@ _ARRAYS: dict[str, Any] = {
     "planes": True,
 }
 
+_RASTER: dict[str, Any] = {
+    "image": raster.decode_raster,
+    "write": raster.encode_raster,
+    "obstacle": raster.raster_obstacle,
+    "native": True,
+}
+
 FORMATS = (
-    Format(
-        (".png",),
-        image=raster.decode_raster,
-        write=raster.encode_raster,
-        obstacle=raster.raster_obstacle,
-        planes=True,
-        opacity=True,
-        native=True,
-    ),
-    Format(
-        (".jpg", ".jpeg"),
-        image=raster.decode_raster,
-        write=raster.encode_raster,
-        obstacle=raster.raster_obstacle,
-        native=True,
-    ),
-    Format(
-        (".bmp",),
-        image=raster.decode_raster,
-        write=raster.encode_raster,
-        obstacle=raster.raster_obstacle,
-        planes=True,
-        native=True,
-    ),
-    Format(
-        (".webp",),
-        image=raster.decode_raster,
-        write=raster.encode_raster,
-        obstacle=raster.raster_obstacle,
-        opacity=True,
-        native=True,
-    ),
+    Format((".png",), **_RASTER, planes=True, opacity=True),
+    Format((".jpg", ".jpeg"), **_RASTER),
+    Format((".bmp",), **_RASTER, planes=True),
+    Format((".webp",), **_RASTER, opacity=True),
     Format(
         (".tif", ".tiff"),
         image=tiff.decode_tiff,

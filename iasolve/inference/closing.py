@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from iasolve.classical.conjugate import conjugate_gradients
 from iasolve.inference.likelihood import Draw, Likelihood, Solution, white_noise
-from iasolve.inference.operator_likelihood import conjugate_gradients
 from iasolve.spectrum import fft2, ifft2
 
 __all__ = ["Closing", "LocalError", "closest_image", "local_spread", "nonnegative_mode"]

@@ -27,12 +27,13 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing, closest_image
-from iasolve.inference.geometry import Direct, Whole
+from iasolve.inference.geometry import Whole
 from iasolve.inference.interface import Options, Result, Watch
 from iasolve.inference.likelihood import DiagonalLikelihood, white_noise
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.inference.problem import Problem, pose
+from iasolve.noise_level.residual import residual_of
 from iasolve.operators.fourier import SampleKSpace
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
@@ -148,9 +149,9 @@ def fitted_power(problem: Problem, iterations: int = 20) -> Tensor:
     measured keep the prior's level.
     """
     likelihood = problem.likelihood
-    power = problem.power.expand_as(problem.posterior.mean)
+    power = problem.power.expand_as(problem.estimate)
     if not isinstance(likelihood, DiagonalLikelihood):
-        nothing = torch.zeros_like(problem.posterior.mean)
+        nothing = torch.zeros_like(problem.estimate)
         most = 1e4 * problem.rings.means(problem.power)
         return likelihood.unexplained(nothing, problem.power, problem.rings, most)
     value, variance = likelihood.folded
@@ -194,8 +195,8 @@ class Gaussian:
     """
 
     def __init__(self, batch: Measurement, prior: Prior, options: Options, problem: Problem | None = None) -> None:
-        if problem is None or not isinstance(problem.geometry, Direct | Whole):
-            problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True, profiled=False)
+        if problem is None or type(problem.geometry) is not Whole:
+            problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
         self.problem, self.options = problem, options
         self.power = fitted_power(problem)
         self.zero = torch.zeros_like(self.power) if not problem.likelihood.is_complex else 0j * self.power
@@ -278,9 +279,11 @@ def better(
     def chosen(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
         return theirs if ours is None or theirs is None else torch.where(each, ours, theirs)
 
+    image = torch.where(each, result.image, other.image)
     return replace(
         result,
-        image=torch.where(each, result.image, other.image),
+        image=image,
+        residual=residual_of(batch.y, batch.operator, image, batch.sigma),
         std=chosen(result.std, other.std),
         samples=chosen(result.samples, other.samples),
         fits=fits,

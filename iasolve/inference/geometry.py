@@ -12,11 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from iasolve.inference.probes import RingGrid
 from iasolve.operators.base import LinearOperator
-from iasolve.spectrum import Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
+from iasolve.spectrum import RingGrid, Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
 
-__all__ = ["Canvas", "Crop", "Direct", "FieldOfView", "Geometry", "Whole", "choose_fit", "image_power"]
+__all__ = ["Canvas", "Crop", "FieldOfView", "Geometry", "Whole", "choose_fit", "image_power"]
 
 
 class Geometry(Protocol):
@@ -41,10 +40,19 @@ class Geometry(Protocol):
         """Which ring of the prior each frequency of the image grid belongs to."""
 
 
-class _Untiled:
-    """The image is its only tile."""
+class Whole:
+    """The image is its only tile: one of the prior's size or, for a reader, of any size.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the image.
+    """
 
     tiles = 1
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
 
     def image(self, tiles: Tensor) -> Tensor:
         """The tile itself."""
@@ -58,48 +66,16 @@ class _Untiled:
         """The image itself."""
         return image
 
-
-class Direct(_Untiled):
-    """The image has the prior's size."""
-
-    def __init__(self, size: int) -> None:
-        self.shape = (size, size)
-
     def per_bin(self, prior_bins: Tensor) -> Tensor:
-        """Unchanged."""
-        return prior_bins
-
-    def rings(self, spectrum: Spectrum) -> RingGrid:
-        """The prior's own rings."""
-        ring = ring_index(spectrum.size)
-        return RingGrid(ring, torch.bincount(ring.flatten(), minlength=len(spectrum.scales)).float())
-
-
-class Whole(_Untiled):
-    """An image of any size as it is, for a reader: no tiles.
-
-    Parameters
-    ----------
-    size : int
-        ``N`` of the prior's rings.
-    shape : (int, int)
-        Of the image.
-    """
-
-    def __init__(self, size: int, shape: tuple[int, int]) -> None:
-        self.size, self.shape = size, shape
-
-    def per_bin(self, prior_bins: Tensor) -> Tensor:
-        """At equal cycles per pixel."""
+        """At equal cycles per pixel: a power density does not depend on the image's size."""
         return power_at(prior_bins, self.shape)
 
     def rings(self, spectrum: Spectrum) -> RingGrid:
-        """By cycles per pixel."""
-        owner, counts = rings_at(self.shape, self.size)
-        return RingGrid(owner, counts.clamp_min(1))
+        """By cycles per pixel: a larger image has more frequencies in each ring."""
+        return rings_at(self.shape, spectrum.size)
 
 
-class Canvas:
+class Canvas(Whole):
     """A canvas of overlapping tiles: ``x = sum_t window_t * tile_t``, the windows a partition of unity.
 
     Parameters
@@ -117,7 +93,8 @@ class Canvas:
             raise ValueError(f"a canvas of {shape} cannot hold a tile of {size} pixels")
         if not 0 <= overlap < size:
             raise ValueError(f"the overlap must lie in 0 .. {size - 1} pixels, got {overlap}")
-        self.size, self.shape = size, shape
+        super().__init__(shape)
+        self.size = size
         rows, columns = (_positions(n, size, overlap) for n in shape)
         self.corners = [(r, c) for r in rows for c in columns]
         self.tiles = len(self.corners)
@@ -146,15 +123,6 @@ class Canvas:
         n = self.size
         parts = [image[..., r : r + n, c : c + n] for r, c in self.corners]
         return torch.stack(parts, dim=1).flatten(0, 1)
-
-    def per_bin(self, prior_bins: Tensor) -> Tensor:
-        """Interpolated at equal cycles per pixel: a power density does not depend on the image's size."""
-        return power_at(prior_bins, self.shape)
-
-    def rings(self, spectrum: Spectrum) -> RingGrid:
-        """By cycles per pixel: a larger canvas has more frequencies in each ring."""
-        ring, count = rings_at(self.shape, self.size)
-        return RingGrid(ring, count.clamp_min(1))
 
 
 class FieldOfView:

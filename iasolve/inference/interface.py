@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.operator_likelihood import TOLERANCE
+from iasolve.noise_level.residual import ResidualReport
 from iasolve.operators.conventions import check_batch_size
 from iasolve.recipe import Recipe
 
@@ -21,6 +22,7 @@ __all__ = [
     "Callback",
     "NonFiniteError",
     "Options",
+    "ResidualReport",
     "Result",
     "ScaleReport",
     "SolveOptions",
@@ -259,6 +261,7 @@ class Result(Generic[Array]):
         encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
     solver : SolverReport or None
         Where the operator is not diagonal.
+    residual : ResidualReport
     recipe : Recipe
     chosen : str
         Why this recipe was taken, where none was asked for; empty otherwise.
@@ -280,6 +283,7 @@ class Result(Generic[Array]):
     distance: Array
     offsets: list[list[Array]]
     solver: SolverReport[Array] | None
+    residual: ResidualReport[Array]
     recipe: Recipe
     chosen: str
     seed: int
@@ -330,6 +334,7 @@ def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.dev
         scales=scales,
         offsets=offsets,
         solver=solver,
+        residual=rows([r.residual for r in parts]),
         seconds=sum(r.seconds for r in parts),
     )
 

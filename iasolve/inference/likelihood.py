@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Folded
-from iasolve.inference.probes import RingGrid
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import RingGrid, fft2, ifft2
 
 __all__ = ["DiagonalLikelihood", "Draw", "Likelihood", "Solution", "Solves", "Value", "white_noise"]
 

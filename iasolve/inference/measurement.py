@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.geometry import Whole, image_power
-from iasolve.inference.interface import NonFiniteError, Options, Result, UnlikePriorWarning
+from iasolve.inference.geometry import image_power
+from iasolve.inference.interface import Options, Result, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
 from iasolve.noise_level import estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
-from iasolve.operators.conventions import check_not_zero
+from iasolve.operators.conventions import check_image_axes
 from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
@@ -86,6 +86,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
     if len(operator.in_shape) != 3:
         raise ValueError(f"the operator takes {operator.in_shape}, expected images (C, H, W)")
     if operator.in_shape[0] != prior.channels:
+        check_image_axes(operator.in_shape)
         raise ValueError(
             f"the operator's images have {operator.in_shape[0]} channel(s), "
             f"the prior {prior.name!r} has {prior.channels}"
@@ -102,7 +103,6 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
             f"the operator's support() is {tuple(support.shape)} {support.dtype}, expected boolean "
             f"{tuple(operator.in_shape[1:])}, True where images may be other than 0, or None"
         )
-    check_not_zero(operator)
     if not bool(torch.isfinite(y).all()):
         bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
@@ -136,11 +136,6 @@ def whitened(
             sigma = _estimated(values, acting, prior, options)
         else:
             sigma = torch.full((len(values),), level, dtype=values.real.dtype, device=values.device)
-        if not bool(torch.isfinite(acting.adjoint(values[:1])).all()):
-            raise NonFiniteError(
-                "the operator's adjoint makes NaN or infinite values of a finite measurement: try it with "
-                "check_operator (iasolve check-operator)"
-            )
         pieces.append(Measurement(values, sigma, acting))
     return pieces
 
@@ -302,13 +297,7 @@ def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
 
 
 def likeness_of(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each.
-
-    Not a number where the reader alone has answered: the bound takes longer than its answer.
-    """
-    if isinstance(problem.geometry, Whole):
-        unknown = torch.full_like(problem.gain, torch.nan)
-        return unknown, unknown
+    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
     views = problem.geometry.cut(estimate)
     scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
     tiles = problem.geometry.tiles

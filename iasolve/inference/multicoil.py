@@ -38,7 +38,8 @@ from torch import Tensor
 from iasolve.classical.sense import total_variation_sense, typical_weight
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.noise_level import estimate_sigma
-from iasolve.operators.base import as_tensor, centred_fft2
+from iasolve.operators.base import as_tensor
+from iasolve.operators.bases import centred_fft2
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.coils import SensitivityEncoding
 from iasolve.operators.compression import compress_coils

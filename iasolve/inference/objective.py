@@ -23,7 +23,18 @@ from iasolve.priors import Prior
 from iasolve.priors.hierarchy import START, Descent, Hierarchy, Node, Prefix
 from iasolve.spectrum import Spectrum
 
-__all__ = ["DataTerm", "Drawn", "Evaluation", "ImageTerm", "Noise", "Objective", "RingTerm", "data_term", "latent_cost"]
+__all__ = [
+    "OBJECTIVES",
+    "Cost",
+    "DataTerm",
+    "Drawn",
+    "Evaluation",
+    "ImageTerm",
+    "Noise",
+    "Objective",
+    "RingTerm",
+    "data_term",
+]
 
 
 class Noise:
@@ -184,14 +195,28 @@ def data_term(problem: Problem, prior: Prior, betas: Sequence[float]) -> DataTer
     )
 
 
-def latent_cost(q: Gaussian, p: Gaussian, objective: str) -> Tensor:
-    """What a latent costs, element by element: see the module; a point's without the constant of ``log p``."""
-    if objective == "variational":
-        return kl_divergence(q, p)
-    squared = (q.mean - p.mean).square()
-    if objective == "expected":
-        squared = squared + (2 * q.log_std).exp()
+def _at_point(q: Gaussian, p: Gaussian) -> Tensor:
+    return 0.5 * (q.mean - p.mean).square() * (-2 * p.log_std).exp() + p.log_std
+
+
+def _expected(q: Gaussian, p: Gaussian) -> Tensor:
+    squared = (q.mean - p.mean).square() + (2 * q.log_std).exp()
     return 0.5 * squared * (-2 * p.log_std).exp() + p.log_std
+
+
+class Cost(NamedTuple):
+    """What a latent costs.
+
+    ``of(q, p)``: element by element, of a point without the constant of ``log p``; ``draws``: whether latents are drawn
+    about their means.
+    """
+
+    of: Callable[[Gaussian, Gaussian], Tensor]
+    draws: bool = False
+
+
+OBJECTIVES = {"expected": Cost(_expected), "map": Cost(_at_point), "variational": Cost(kl_divergence, draws=True)}
+"""By the name that recipes give them; see the module. A new one is an entry."""
 
 
 Drawn = Callable[[Node, Tensor], Tensor] | None
@@ -214,7 +239,8 @@ class Objective:
     prior : Prior
     hierarchy : Hierarchy
     term : DataTerm
-    kind : {"map", "expected", "variational"}
+    cost : Cost
+        Of a latent.
     noise : Noise
         Source of the draws ``e``.
     tiles : int
@@ -224,9 +250,16 @@ class Objective:
     fixed_draws = 2
     """Draws over which variational objectives are compared; every second one is the negative of the one before."""
 
-    def __init__(self, prior: Prior, hierarchy: Hierarchy, term: DataTerm, kind: str, noise: Noise, tiles: int) -> None:
+    def __init__(
+        self, prior: Prior, hierarchy: Hierarchy, term: DataTerm, cost: Cost, noise: Noise, tiles: int
+    ) -> None:
         self.prior, self.hierarchy, self.term = prior, hierarchy, term
-        self.kind, self.noise, self.tiles = kind, noise, tiles
+        self._cost, self.noise, self.tiles = cost, noise, tiles
+
+    @property
+    def draws(self) -> bool:
+        """Whether latents are drawn about their means."""
+        return self._cost.draws
 
     def evaluate(
         self,
@@ -266,7 +299,7 @@ class Objective:
 
     def cost(self, q: Gaussian, p: Gaussian) -> Tensor:
         """What a latent costs, ``(B,)``."""
-        cost = latent_cost(q, p, self.kind).flatten(1).sum(1)
+        cost = self._cost.of(q, p).flatten(1).sum(1)
         return cost.unflatten(0, (-1, self.tiles)).sum(1) if self.tiles > 1 else cost
 
     def fixed(self, *label: int, base: int = 0) -> list[Drawn]:
@@ -274,14 +307,14 @@ class Objective:
 
         ``label`` names them, and so does a latent's number from ``base``.
         """
-        if self.kind != "variational":
+        if not self.draws:
             return [None]
         pairs = range(self.fixed_draws // 2)
         return [self._drawn(sign, base, "fixed", k, *label) for k in pairs for sign in (1, -1)]
 
     def fresh(self, *label: int | None, base: int = 0) -> Drawn:
         """A step's own draws; a point needs none."""
-        return self._drawn(1, base, "step", *label) if self.kind == "variational" else None
+        return self._drawn(1, base, "step", *label) if self.draws else None
 
     def _drawn(self, sign: int, base: int, *label: int | str | None) -> Callable[[Node, Tensor], Tensor]:
         return lambda node, mean: sign * self.noise(tuple(mean.shape[1:]), *label, node.number - base)

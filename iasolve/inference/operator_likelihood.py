@@ -15,87 +15,23 @@ span orders of magnitude.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from iasolve.classical.conjugate import conjugate_gradients, mean_gain
 from iasolve.inference.likelihood import Draw, Solution, Solves, Value, white_noise
-from iasolve.inference.probes import RingGrid, RingResponse, surplus_of_rings
+from iasolve.inference.probes import RingResponse, ring_probes, surplus_of_rings
 from iasolve.operators.base import LinearOperator, as_declared
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import RingGrid, fft2, ifft2
 
-__all__ = ["TOLERANCE", "ConjugateGradients", "OperatorLikelihood", "conjugate_gradients"]
+__all__ = ["TOLERANCE", "OperatorLikelihood", "Probed", "probed_profile"]
 
 TOLERANCE = 1e-4
 """Nats per pixel; what is left then is about ten times as much, 0.04 standard deviations of the posterior."""
-
-_COARSE = 0.01
-"""Relative residual above which solves go on, however little an iteration gains."""
-
-
-class ConjugateGradients(NamedTuple):
-    """``product``: the matrix times the solution; ``residual``: relative, ``(B,)``, in the preconditioner's norm."""
-
-    solution: Tensor
-    product: Tensor
-    iterations: int
-    residual: Tensor
-
-
-def conjugate_gradients(
-    matrix: Callable[[Tensor], Tensor],
-    right: Tensor,
-    precondition: Callable[[Tensor], Tensor],
-    start: Tensor,
-    iterations: int,
-    tolerance: float,
-    least: float = 0.0,
-    product: Tensor | None = None,
-) -> ConjugateGradients:
-    """Preconditioned conjugate gradients on a batch ``(B, ...)``, each item with its own scalars.
-
-    An item that has converged keeps its solution unchanged, so a batch gives what single solves give. It has when its
-    relative residual is below ``tolerance``, or it is below a hundredth and an iteration lowered
-    ``x^H M x - 2 Re right^H x`` by less than ``least``.
-    ``product``, the matrix times ``start`` where it is known, saves one application.
-    """
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        product = a.conj() * b
-        value = product.real if product.is_complex() else product
-        return value.flatten(1).sum(1)
-
-    def spread(a: Tensor) -> Tensor:
-        return a.reshape(-1, *([1] * (right.ndim - 1)))
-
-    x = start
-    r = right - (matrix(x) if product is None else product)
-    z = precondition(r)
-    p = z
-    rz = dot(r, z)
-    size = dot(right, precondition(right)).clamp_min(torch.finfo(rz.dtype).tiny)
-    goal, coarse = tolerance**2 * size, _COARSE**2 * size
-    used = 0
-    active = rz > goal
-    for _ in range(iterations):
-        if not bool(active.any()):
-            break
-        q = matrix(p)
-        alpha = torch.where(active, rz / dot(p, q).clamp_min(torch.finfo(rz.dtype).tiny), 0.0)
-        x = x + spread(alpha) * p
-        r = r - spread(alpha) * q
-        z = precondition(r)
-        new = dot(r, z)
-        beta = torch.where(active, new / rz.clamp_min(torch.finfo(rz.dtype).tiny), 0.0)
-        p = z + spread(beta) * p
-        lowered, rz = alpha * rz, torch.where(active, new, rz)
-        # an iteration may gain little long before the end, where few values are measured: the residual has a say
-        active = active & (rz > goal) & ((lowered > least) | (rz > coarse))
-        used += 1
-    return ConjugateGradients(x, right - r, used, (rz / goal * tolerance**2).sqrt())
-
 
 _FEW = 0.1
 """Measured values a pixel, below which an operator counts as one that leaves most directions unseen."""
@@ -156,14 +92,11 @@ class OperatorLikelihood:
         return as_declared(self.operator.adjoint(y), self.operator.in_dtype)
 
     def _mean_gain(self) -> float:
-        # Mean of the diagonal of A^H A, by one random probe, for the preconditioner. Where few values are measured,
+        # Of the preconditioner. Where few values are measured,
         # almost all directions are not: then the preconditioner is V, and as many iterations as values end the solve.
         if self.y[0].numel() < _FEW * math.prod(self.operator.in_shape):
             return 0.0
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(self.operator.in_shape, generator=generator, dtype=self.operator.in_dtype).to(self.y.device)
-        out = self.operator(probe.to(self.backprojection.dtype)[None])
-        return float(out.abs().square().sum() / probe.abs().square().sum())
+        return mean_gain(self.operator, self.backprojection)
 
     def _solve(
         self,
@@ -314,3 +247,43 @@ def _white_level(variance: Tensor) -> Tensor | None:
     values = variance.reshape(-1, *variance.shape[-3:])
     low, high = values.flatten(1).aminmax(dim=1)
     return low.reshape(-1, 1, 1, 1) if bool((low == high).all()) else None
+
+
+_PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Tensor]] = weakref.WeakKeyDictionary()
+
+
+class Probed(NamedTuple):
+    """What probes are sent through: the operator on the image grid, a measurement ``y`` for its kind, and the grid."""
+
+    operator: LinearOperator
+    y: Tensor
+    power: Tensor
+    rings: RingGrid
+
+    def profile(self, sigma: float) -> Tensor:
+        """Evidence profile ``(2, S)`` at a noise level."""
+        spectra, probes = ring_probes(self.operator, self.rings)
+        level = torch.full((len(probes),), sigma, device=self.y.device)
+        likelihood = OperatorLikelihood(self.operator, self.operator(probes), level)
+        answer = fft2(likelihood.mean(torch.zeros_like(probes), self.power))
+        sizes = self.rings.counts.clamp_min(1).to(self.power.dtype) * spectra.shape[1]
+        mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)
+        square = ((answer.abs().square() * (spectra != 0)).flatten(1).sum(1) / sizes).clamp(0, 1)
+        return torch.stack([mean, torch.maximum(square, mean.square())])
+
+
+def probed_profile(operator: LinearOperator, probed: Probed, sigma: Tensor) -> Tensor:
+    """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
+
+    A probe has unit magnitudes and random phases in one ring. The noise level is rounded to 5 %, so that images
+    of a batch, and later calls with the same ``operator``, share probes; that on the image grid is another object in
+    every call.
+    """
+    cache = _PROFILES.setdefault(operator, {})
+    levels = [round(math.log(float(s)) / math.log(1.05)) for s in sigma]
+    y, power = probed.y, probed.power
+    base = (str(y.device), y.dtype, tuple(power.shape[-2:]), float(power.sum()))
+    for level in sorted(set(levels)):
+        if (*base, level) not in cache:
+            cache[(*base, level)] = probed.profile(1.05**level)
+    return torch.stack([cache[(*base, level)] for level in levels])

@@ -25,12 +25,13 @@ al. 2021).
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from iasolve.evidence import Evidence, Folded, WienerPosterior, profile_at
+from iasolve.evidence import Evidence, Folded, WienerPosterior
 from iasolve.inference.closing import closest_image
 from iasolve.inference.interface import Watch
 from iasolve.inference.likelihood import DiagonalLikelihood, Solution
@@ -39,7 +40,7 @@ from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Choice, Hierarchy, posterior_mean
 from iasolve.recipe import Recipe
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import fft2
 
 __all__ = [
     "SHIFTS",
@@ -51,6 +52,8 @@ __all__ = [
     "first_guess",
     "half_quadratic",
     "levels",
+    "mirrored",
+    "mirrors",
     "moves",
     "read",
     "read_again",
@@ -117,7 +120,7 @@ def finest_scales(problem: Problem, prior: Prior, recipe: Recipe) -> Tensor:
         return problem.stop
     scales = prior.spectrum.scales
     index = len(scales) - 1 if recipe.guess.stop in ("all", "none") else scales.index(int(recipe.guess.stop))
-    return torch.full_like(problem.stop, index)
+    return torch.full((len(problem.gain),), index, device=problem.gain.device)
 
 
 def by_scale(prior: Prior, latents: list[Tensor]) -> list[list[Tensor]]:
@@ -184,8 +187,9 @@ def read_again(
     decoded = problem.decode(prior, guess.contributions)
     image = closest_image(problem.likelihood, decoded, left(None, decoded), nonnegative).image
 
-    def reading(joined: Tensor, level: float, shift: tuple[int, int]) -> Tensor:
+    def reading(joined: Tensor, level: float, number: int) -> Tensor:
         nonlocal guess
+        shift = SHIFTS[number % len(SHIFTS)] if moves(prior) else (0, 0)
         estimate, guess = read_image(problem, prior, torch.roll(joined, shift, (-2, -1)), level, stop)
         answer = torch.roll(estimate, (-shift[0], -shift[1]), (-2, -1))
         white = torch.full_like(problem.variance, level**2)
@@ -193,29 +197,25 @@ def read_again(
         return seen.mean(answer, left(seen, answer))
 
     schedule = levels(recipe.passes.count, recipe.passes.end)
-    half_quadratic(problem, image, schedule, reading, nonnegative, moves(prior), watch)
+    half_quadratic(problem, image, schedule, reading, nonnegative, watch)
     return guess
 
 
-Read = Callable[[Tensor, float, tuple[int, int]], Tensor]
-"""``read(image, level, shift)``: posterior mean of images in white noise of a level, read as if moved by a shift."""
+Read = Callable[[Tensor, float, int], Tensor]
+"""``read(image, level, number)``: posterior mean of images in white noise of a level, read as the view ``number`` of
+them: 0, the image where it lies, is the last one's."""
 
 
 def half_quadratic(
-    problem: Problem, image: Tensor, schedule: list[float], read: Read, nonnegative: bool, moved: bool, watch: Watch
+    problem: Problem, image: Tensor, schedule: list[float], read: Read, nonnegative: bool, watch: Watch
 ) -> Tensor:
-    """Further readings of ``image`` ``(B, C, H, W)`` at the ``schedule``'s levels: what the last one concludes.
-
-    With ``moved``, all but the last read images moved by one of :data:`SHIFTS`.
-    """
+    """Further readings of ``image`` ``(B, C, H, W)`` at the ``schedule``'s levels: what the last one concludes."""
     last, joined = image, Solution(image)
     for number, level in enumerate(schedule):
         white = torch.full_like(problem.variance, level**2)
         anchor = image + MOMENTUM * (image - last)
         joined = closest_image(problem.likelihood, anchor, white, nonnegative, 8, Solution(joined.image))
-        # the last reads the image where it lies: the outcome is its latents
-        shift = SHIFTS[(len(schedule) - 1 - number) % len(SHIFTS)] if moved else (0, 0)
-        last, image = image, read(joined.image, level, shift)
+        last, image = image, read(joined.image, level, len(schedule) - 1 - number)
         watch.tell("pass", number + 1, len(schedule))
     return image
 
@@ -234,33 +234,49 @@ class Estimate(NamedTuple):
     variance: Tensor
 
 
+def mirrors(prior: Prior) -> list[tuple[int, ...]]:
+    """Axes along which an image is mirrored in each view that a reader may be given: as its training images were."""
+    axes = [((), (axis,)) if axis in prior.mirrors else ((),) for axis in (-2, -1)]
+    ways = [first + second for first, second in product(*axes)]
+    # both at once differ most from none
+    return sorted(ways, key=lambda way: -1 if not way else -len(way) + 2)
+
+
+def mirrored(posterior: WienerPosterior, axes: tuple[int, ...]) -> WienerPosterior:
+    """The Wiener posterior of the image mirrored along axes: its frequency ``k`` is then ``-k`` there."""
+    if not axes:
+        return posterior
+    rho = torch.roll(posterior.rho.flip(axes), (1,) * len(axes), axes)
+    return WienerPosterior(posterior.mean.flip(axes), rho, posterior.profile)
+
+
+def read_views(prior: Prior, posterior: WienerPosterior, ways: list[tuple[int, ...]]) -> Estimate:
+    """The mean of the readings of an image mirrored in several ways, each mirrored back; the first one's variance."""
+    readings = [prior.read(mirrored(posterior, way)) for way in ways]
+    views = [
+        reading.estimate.flip(way) if way else reading.estimate for reading, way in zip(readings, ways, strict=True)
+    ]
+    return Estimate(torch.stack(views).mean(0) if len(views) > 1 else views[0], readings[0].variance)
+
+
 def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool, watch: Watch) -> Estimate:
-    """What the reader makes of a measurement, in as many passes as the recipe has."""
-    first = prior.read(problem.posterior)
+    """What the reader makes of a measurement, in as many views and passes as the recipe has."""
+    ways = mirrors(prior)
+    first = read_views(prior, problem.posterior, ways[: recipe.views])
     # the exact mode over x >= 0, with the error's spectrum, is not better than this: within 0.03 dB, and below on noise
-    image = first.estimate.clamp_min(0) if nonnegative else first.estimate
+    image = first.image.clamp_min(0) if nonnegative else first.image
     watch.tell("guess")
     if not recipe.passes.count:
         return Estimate(image, first.variance)
     variance = first.variance
 
-    def read(joined: Tensor, level: float, shift: tuple[int, int]) -> Tensor:
+    def read(joined: Tensor, level: float, number: int) -> Tensor:
         nonlocal variance
-        moved = torch.roll(joined, shift, (-2, -1))
-        reading = prior.read(reading_of(problem, moved, level))
-        variance = reading.variance
-        return torch.roll(reading.estimate, (-shift[0], -shift[1]), (-2, -1))
+        found = read_views(prior, problem.posterior_of(joined, level), [ways[number % len(ways)]])
+        variance = found.variance
+        return found.image
 
     schedule = levels(recipe.passes.count, recipe.passes.end, READERS_FIRST)
-    estimate = half_quadratic(problem, image, schedule, read, nonnegative, True, watch)
+    estimate = half_quadratic(problem, image, schedule, read, nonnegative, watch)
     more = problem.unexplained(problem.likelihood, estimate, variance)
-    return Estimate(closest_image(problem.likelihood, estimate, more, nonnegative).image, variance)
-
-
-def reading_of(problem: Problem, image: Tensor, level: float) -> WienerPosterior:
-    """The reader's input for images ``(B, C, H, W)`` in white noise of standard deviation ``level``."""
-    rho = problem.power / (problem.power + level**2)
-    mean = ifft2(rho * fft2(image))
-    size = len(problem.rings.counts)
-    profile = profile_at(rho[None], 2 ** (size - 1)).expand(len(image), -1, -1)
-    return WienerPosterior(mean if image.is_complex() else mean.real, rho.expand(image.shape), profile)
+    return Estimate(closest_image(problem.likelihood, estimate, more, nonnegative).image, first.variance)

@@ -21,45 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iasolve.operators.base import LinearOperator, as_declared
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import RingGrid, fft2, ifft2
 
-__all__ = ["RingGrid", "RingResponse", "response", "ring_probes", "surplus_of_rings", "unit_phases"]
+__all__ = ["RingResponse", "response", "ring_probes", "surplus_of_rings", "unit_phases"]
 
 
 Array = NDArray[np.float64]
-
-
-class RingGrid(NamedTuple):
-    """Which ring of the prior each frequency of an image grid belongs to.
-
-    ``owner`` ``(H, W)`` int64, -1 for none; ``counts`` ``(S,)`` float32, how many bins count for each ring.
-    """
-
-    owner: Tensor
-    counts: Tensor
-
-    @property
-    def inside(self) -> Tensor:
-        """Frequencies that belong to a ring, ``(H, W)``."""
-        return self.owner >= 0
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Sums ``(..., S)`` of ``(..., H, W)`` over each ring's bins."""
-        inside = self.inside
-        out = values.new_zeros((*values.shape[:-2], len(self.counts)))
-        return out.index_add(-1, self.owner[inside], values[..., inside])
-
-    def means(self, values: Tensor) -> Tensor:
-        """Means ``(..., S)``."""
-        return self.sums(values) / self.counts.to(values.dtype)
-
-    def spread(self, levels: Tensor) -> Tensor:
-        """One value a ring ``(..., S)`` at every frequency, ``(..., H, W)``; of no ring: that of the first."""
-        return levels[..., self.owner.clamp_min(0)]
-
-    def to(self, device: torch.device) -> RingGrid:
-        """The same on a device."""
-        return RingGrid(self.owner.to(device), self.counts.to(device))
 
 
 def unit_phases(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:

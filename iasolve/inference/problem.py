@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, held_rings, profile_at
-from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView, Geometry, Whole, choose_fit, image_power
-from iasolve.inference.interface import Options
+from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, profile, wiener
+from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Geometry, Whole, choose_fit, image_power
+from iasolve.inference.interface import NonFiniteError, Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
-from iasolve.inference.operator_likelihood import OperatorLikelihood
-from iasolve.inference.probes import RingGrid, response, ring_probes, unit_phases
+from iasolve.inference.operator_likelihood import OperatorLikelihood, Probed, probed_profile
+from iasolve.inference.probes import response, unit_phases
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.shift import CircularShift
 from iasolve.priors import Prior
-from iasolve.spectrum import fft2, ifft2, ring_index
+from iasolve.spectrum import RingGrid, fft2, ifft2, ring_index, rings_at
 
 __all__ = ["Problem", "gain_diagonal", "gain_general", "pose"]
 
@@ -36,20 +33,21 @@ class Problem:
     likelihood : Likelihood
     variance : Tensor
         ``V`` on the image grid, ``(C, H, W)``.
-    evidence : Evidence
-        The encoder's input, per tile.
+    estimate : Tensor
+        Wiener estimate on the image grid, ``(B, C, H, W)``.
+    weights : Tensor or callable
+        Of the data at each frequency, ``(B, C, H, W)``: see :func:`iasolve.evidence.wiener`. Where the operator is not
+        diagonal, only what is known of rings: their evidence profile ``(B, 2, S)``, when called.
     gain : Tensor
         ``(B,)`` user's units over prior's units.
-    stop : Tensor
-        ``(B,)`` index of the finest scale with evidence.
     crop : callable
         Image grid to the user's image.
     power : Tensor
         ``P`` on the image grid, ``(C, H, W)``.
     rings : RingGrid
         Of the image grid.
-    posterior : WienerPosterior
-        The reader's input, on the image grid.
+    size : int
+        ``N`` of the prior.
     folded : Folded or None
         The measurement's share of each ring, where rings do not touch: one tile, the image itself, diagonal operator.
     """
@@ -57,21 +55,66 @@ class Problem:
     geometry: Geometry
     likelihood: Likelihood
     variance: Tensor
-    evidence: Evidence
+    estimate: Tensor
+    weights: Tensor | Callable[[], Tensor]
     gain: Tensor
-    stop: Tensor
     crop: Callable[[Tensor], Tensor]
     power: Tensor
     rings: RingGrid
-    posterior: WienerPosterior
+    size: int
     folded: Folded | None = None
+
+    @cached_property
+    def profile(self) -> Tensor:
+        """Evidence profile of the measurement, ``(B, 2, S)``."""
+        return self.weights() if callable(self.weights) else profile(self.weights, self.rings)
+
+    @property
+    def evidence(self) -> Evidence:
+        """The encoder's input, per tile."""
+        return Evidence(self.geometry.cut(self.estimate), self._tiled(self.profile))
+
+    @property
+    def posterior(self) -> WienerPosterior:
+        """The reader's input, on the image grid."""
+        if not callable(self.weights):
+            return self._posterior(self.estimate, self.weights)
+        # bins on the grid alone; what is known of a frequency is what is known of its ring
+        held = self.rings._replace(counts=self.rings.sums(torch.ones_like(self.power[0]))).held
+        known = self.profile[..., held]
+        return WienerPosterior(self.estimate, self.rings.spread(known[:, :1]).expand(self.estimate.shape), known)
+
+    @property
+    def stop(self) -> Tensor:
+        """Index of the finest scale with evidence, ``(B,)``: any bin of its ring whose data outweigh the prior."""
+        if callable(self.weights):
+            strongest = self.profile[:, 1].sqrt()
+        else:
+            rings = [self.weights[..., self.rings.owner == i].flatten(1) for i in range(len(self.rings.counts))]
+            strongest = torch.stack([w.amax(1) if w.numel() else w.new_zeros(len(w)) for w in rings], dim=-1)
+        levels = torch.arange(strongest.shape[1], device=strongest.device)
+        return torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
 
     def evidence_of(self, image: Tensor, level: float) -> Evidence:
         """The encoder's input for images ``(B, C, H, W)`` in white noise of standard deviation ``level``."""
-        rho = (self.power / (self.power + level**2)).expand(image.shape)
-        estimate = ifft2(rho * fft2(image))
-        seen = estimate if image.is_complex() else estimate.real
-        return Evidence(self.geometry.cut(seen), self._tiled(_profile(rho, self.rings)))
+        estimate, rho = self._in_noise(image, level)
+        known = profile(rho, self.rings).expand(len(image), -1, -1)
+        return Evidence(self.geometry.cut(estimate), self._tiled(known))
+
+    def posterior_of(self, image: Tensor, level: float) -> WienerPosterior:
+        """The reader's input for the same."""
+        return self._posterior(*self._in_noise(image, level))
+
+    def _in_noise(self, image: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Wiener estimate of images in white noise, and its weights ``(1, C, H, W)``."""
+        white = torch.full_like(self.power[None], level**2)
+        estimate, rho = wiener(Folded(fft2(image), white), self.power)
+        return _of_kind(ifft2(estimate), image.is_complex()), rho
+
+    def _posterior(self, estimate: Tensor, rho: Tensor) -> WienerPosterior:
+        rings = rings_at((rho.shape[-2], rho.shape[-1]), self.size, rho.device)
+        known = profile(rho, rings).expand(len(estimate), -1, -1)
+        return WienerPosterior(estimate, rho.expand(estimate.shape), known)
 
     def decode(self, prior: Prior, contributions: list[Tensor]) -> Tensor:
         """The image of every scale's contribution, before closing, ``(B, C, H, W)``."""
@@ -100,7 +143,6 @@ def pose(
     options: Options,
     shift: tuple[int, int] = (0, 0),
     whole: bool = False,
-    profiled: bool = True,
 ) -> Problem:
     """Bring a batch of measurements into the prior's world.
 
@@ -119,8 +161,6 @@ def pose(
         moves it.
     whole : bool
         Take an image of any size as it is, for the reader alone.
-    profiled : bool
-        Whether the evidence profile is asked for, as networks do: off the exact path it costs more than all else.
     """
     size = prior.spectrum.size
     height, width = operator.in_shape[1:]
@@ -130,10 +170,8 @@ def pose(
     y, sigma = y / unit.reshape(-1, *([1] * (y.ndim - 1))), sigma / unit
     geometry: Geometry
     grid = (height, width)
-    if whole:
-        geometry = Whole(size, grid)
-    elif grid == (size, size):
-        geometry = Direct(size)
+    if whole or grid == (size, size):
+        geometry = Whole(grid)
     elif choose_fit(options.fit, grid, size) == "field-of-view":
         geometry = FieldOfView(size, grid)
     else:
@@ -157,6 +195,10 @@ def pose(
     rings = geometry.rings(prior.spectrum).to(y.device)
     direct: Folded | None = None
     if transfer is not None:
+        if not bool(torch.isfinite(transfer).all()):
+            raise NonFiniteError(f"the transfer function of {type(operator).__name__} {_NOT_FINITE}")
+        if not bool((transfer != 0).any()):
+            raise ValueError(_ZERO.format(type(operator).__name__))
         folded = fold(
             on_grid.to_grid(y),
             transfer.to(y.device),
@@ -166,33 +208,36 @@ def pose(
         )
         g = gain.reshape(-1, 1, 1, 1)
         scaled = Folded(folded.value / g, folded.variance / g.square())
-        rho = power / (power + scaled.variance)
-        estimate = ifft2(rho * scaled.value)
-        image = estimate if on_grid.is_complex else estimate.real
-        profile = _profile(rho, rings)
-        posterior = WienerPosterior(image, rho, profile_at(rho, size))
-        # any bin of the ring whose evidence outweighs the prior
-        strongest = torch.stack([_peak(rho, rings.owner == i) for i in range(len(prior.spectrum.scales))], dim=-1)
+        seen, rho = wiener(scaled, power)
+        image = _of_kind(ifft2(seen), on_grid.is_complex)
+        weights: Tensor | Callable[[], Tensor] = rho
         likelihood: Likelihood = DiagonalLikelihood(scaled, on_grid.is_complex)
-        direct = scaled if isinstance(geometry, Direct) else None
+        direct = scaled if grid == (size, size) else None
     else:
         scaled_y = y / gain.reshape(-1, *([1] * (y.ndim - 1)))
         answer = partial(response, operator, on_grid, y, rings)
-        general = OperatorLikelihood(on_grid, scaled_y, sigma / gain, options.iterations, options.tolerance, answer)
+        general = OperatorLikelihood(
+            on_grid, scaled_y, sigma / gain, options.iterations, options.tolerance, response=answer
+        )
+        if not bool(torch.isfinite(general.backprojection).all()):
+            raise NonFiniteError(f"the adjoint of {type(operator).__name__} {_NOT_FINITE}")
         image = general.mean(torch.zeros_like(general.backprojection), power)
-        profile = image.real.new_zeros(len(y), 2, len(rings.counts))
-        if profiled:
-            profile = _probed_profile(operator, Probed(on_grid, y, power, rings), general.sigma)
-        strongest = profile[:, 1].sqrt()
-        known = profile[..., held_rings(rings.sums(torch.ones(grid, device=y.device)))]
-        # what is known of a frequency is what is known of its ring
-        weight = rings.spread(known[:, :1]).expand(image.shape)
-        posterior = WienerPosterior(image, weight, known)
+        weights = partial(probed_profile, operator, Probed(on_grid, y, power, rings), general.sigma)
         likelihood = general
-    levels = torch.arange(len(prior.spectrum.scales), device=y.device)
-    stop = torch.where(strongest > 0.5, levels, torch.zeros_like(levels)).amax(dim=-1)
-    seen = Evidence(geometry.cut(image), profile.repeat_interleave(geometry.tiles, dim=0))
-    return Problem(geometry, likelihood, variance, seen, gain * unit, stop, crop, power, rings, posterior, direct)
+    return Problem(geometry, likelihood, variance, image, weights, gain * unit, crop, power, rings, size, folded=direct)
+
+
+_NOT_FINITE = (
+    "makes NaN or infinite values of a finite measurement: try it with check_operator (iasolve check-operator)"
+)
+_ZERO = (
+    "the operator {} is zero: A x is 0 for a random image, so that the measurement tells nothing. Check its mask, "
+    "kernel, maps or factor (iasolve.operators.check_operator)"
+)
+
+
+def _of_kind(x: Tensor, is_complex: bool) -> Tensor:
+    return x if is_complex else x.real
 
 
 def _gain(y: Tensor, operator: LinearOperator, sigma: Tensor, power: Tensor, options: Options) -> Tensor:
@@ -216,56 +261,6 @@ def _after(second: Callable[[Tensor], Tensor], first: Callable[[Tensor], Tensor]
 
 def _ring_map(prior: Prior) -> Tensor:
     return ring_index(prior.spectrum.size).to(prior.device)
-
-
-def _profile(rho: Tensor, rings: RingGrid) -> Tensor:
-    """Evidence profile ``(B, 2, S)`` of weights ``(B, C, H, W)`` on the image grid."""
-    return torch.stack([rings.means(rho), rings.means(rho.square())], dim=-2).mean(dim=1)
-
-
-def _peak(rho: Tensor, inside: Tensor) -> Tensor:
-    values = rho[..., inside]
-    return values.flatten(1).amax(1) if values.numel() else rho.new_zeros(len(rho))
-
-
-_PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Tensor]] = weakref.WeakKeyDictionary()
-
-
-class Probed(NamedTuple):
-    """What probes are sent through: the operator on the image grid, a measurement ``y`` for its kind, and the grid."""
-
-    operator: LinearOperator
-    y: Tensor
-    power: Tensor
-    rings: RingGrid
-
-    def profile(self, sigma: float) -> Tensor:
-        """Evidence profile ``(2, S)`` at a noise level."""
-        spectra, probes = ring_probes(self.operator, self.rings)
-        level = torch.full((len(probes),), sigma, device=self.y.device)
-        likelihood = OperatorLikelihood(self.operator, self.operator(probes), level)
-        answer = fft2(likelihood.mean(torch.zeros_like(probes), self.power))
-        sizes = self.rings.counts.to(self.power.dtype) * spectra.shape[1]
-        mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)
-        square = ((answer.abs().square() * (spectra != 0)).flatten(1).sum(1) / sizes).clamp(0, 1)
-        return torch.stack([mean, torch.maximum(square, mean.square())])
-
-
-def _probed_profile(operator: LinearOperator, probed: Probed, sigma: Tensor) -> Tensor:
-    """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
-
-    A probe has unit magnitudes and random phases in one ring. The noise level is rounded to 5 %, so that images
-    of a batch, and later calls with the same ``operator``, share probes; that on the image grid is another object in
-    every call.
-    """
-    cache = _PROFILES.setdefault(operator, {})
-    levels = [round(math.log(float(s)) / math.log(1.05)) for s in sigma]
-    y, power = probed.y, probed.power
-    base = (str(y.device), y.dtype, tuple(power.shape[-2:]), float(power.sum()))
-    for level in sorted(set(levels)):
-        if (*base, level) not in cache:
-            cache[(*base, level)] = probed.profile(1.05**level)
-    return torch.stack([cache[(*base, level)] for level in levels])
 
 
 def gain_diagonal(folded: Folded, power: Tensor, iterations: int = 40) -> Tensor:
@@ -313,9 +308,11 @@ def gain_general(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tens
     for seed in range(2):
         h = power.sqrt() * unit_phases(operator.in_shape, seed, like)
         x = ifft2(h)
-        images.append(x if is_complex else x.real)
+        images.append(_of_kind(x, is_complex))
     model = torch.cat(images)
     clean = operator(model)
+    if not bool((clean != 0).any()):
+        raise ValueError(_ZERO.format(type(operator).__name__))
     per_value = clean.abs().square().mean()
     noise2 = sigma.square()
     energy = y.abs().square().flatten(1).mean(1)

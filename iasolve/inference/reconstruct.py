@@ -27,7 +27,8 @@ from iasolve.inference.interface import (
 from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
 from iasolve.inference.solve import solve
 from iasolve.noise_level import estimate_sigma
-from iasolve.operators.base import LinearOperator, as_tensor, centred_ifft2
+from iasolve.operators.base import LinearOperator, as_tensor
+from iasolve.operators.bases import centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.conventions import check_kspace_order
 from iasolve.operators.fourier import KSpaceMask
@@ -149,7 +150,6 @@ def reconstruct(
             f"expected complex k-space (coils, H, W) or (slices, coils, H, W), got shape {tuple(volume.shape)}, "
             f"{volume.dtype}; a single coil is an axis of length 1: kspace[None]"
         )
-    check_kspace_order(volume)
     check_kspace_order(volume)
     if prior.channels != 1:
         raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")

@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_map
 
 from iasolve.inference.interface import ScaleReport, Watch
 from iasolve.inference.likelihood import Solution
-from iasolve.inference.objective import Drawn, Noise, Objective, data_term
+from iasolve.inference.objective import OBJECTIVES, Drawn, Noise, Objective, data_term
 from iasolve.inference.optimizers import OPTIMIZERS, Plan, Variables
 from iasolve.inference.passes import Guess, descend
 from iasolve.inference.problem import Problem
@@ -101,7 +101,7 @@ def judge(objective: Objective, parts: list[Part], guess: Guess, log_widths: lis
     Of points the guess holds all there is: no layer is evaluated again.
     """
     shares = []
-    if objective.kind != "variational":
+    if not objective.draws:
         pairs = zip(guess.latents, log_widths, guess.priors, strict=True)
         costs = [objective.cost(Gaussian(z, width), p) for z, width, p in pairs]
         shares = [_shares(objective, guess.contributions, costs)]
@@ -302,10 +302,10 @@ def improve(
     if not (reported or recipe.takes_steps or again is not None):
         return Improved(first, [], torch.zeros(len(stop) // tiles, dtype=torch.bool, device=stop.device))
     term = data_term(problem, prior, [steps.beta_at(scale) for scale in scales])
-    kind = steps.objective if recipe.takes_steps or again is None else "map"
+    cost = OBJECTIVES[steps.objective if recipe.takes_steps or again is None else "map"]
 
     def objective(guess: Guess) -> Objective:
-        return Objective(prior, Hierarchy(prior, len(stop), guess.features, stop), term, kind, noise, tiles)
+        return Objective(prior, Hierarchy(prior, len(stop), guess.features, stop), term, cost, noise, tiles)
 
     judging = objective(first)
     parts = parts_of(judging.hierarchy, steps.blocks, prior.separable)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import count as count_from
+
 import torch
 from torch import Tensor
 
-from iasolve.inference.closing import Closing
+from iasolve.inference.closing import Closing, local_spread
 from iasolve.inference.interface import Watch
+from iasolve.inference.likelihood import Draw, white_noise
 from iasolve.inference.objective import Noise
 from iasolve.inference.passes import Guess, descend
 from iasolve.inference.problem import Problem
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Node
+from iasolve.spectrum import fft2, ifft2
 
-__all__ = ["Samples", "draw_samples"]
+__all__ = ["Samples", "StationaryError", "draw_errors", "draw_samples"]
 
 
 class Samples:
@@ -27,8 +31,8 @@ class Samples:
     ----------
     problem : Problem
     prior : Prior
-    solution : Guess
-        Around whose image samples lie.
+    centre : Tensor
+        Decoded image of the solution, ``(B, C, H, W)``, around which samples lie.
     source : Guess
         Whose posterior the spread is that of: the solution itself or, after further passes, the first reading.
     stop : Tensor
@@ -38,10 +42,10 @@ class Samples:
     """
 
     def __init__(
-        self, problem: Problem, prior: Prior, solution: Guess, source: Guess, stop: Tensor, noise: Noise
+        self, problem: Problem, prior: Prior, centre: Tensor, source: Guess, stop: Tensor, noise: Noise
     ) -> None:
-        self.problem, self.prior, self.source, self.stop, self.noise = problem, prior, source, stop, noise
-        self.centre = problem.decode(prior, solution.contributions)
+        self.problem, self.prior, self.centre = problem, prior, centre
+        self.source, self.stop, self.noise = source, stop, noise
         self.middle = self._tiles(source)
         self._offsets = source.offsets
 
@@ -84,3 +88,44 @@ def draw_samples(samples: Samples, count: int, closing: Closing, watch: Watch) -
         watch.tell("sample", number + 1, count)
     drawn = torch.stack(draws)
     return drawn, closing.error_bar(torch.stack(means), drawn)
+
+
+class StationaryError:
+    """A reader's error: of known variance at each frequency, and larger where there is more to see.
+
+    ``e = F^H sqrt(V) F W u`` with white ``u``: noise that is as uneven as a decoder's error
+    (:func:`iasolve.inference.closing.local_spread`), filtered. What was measured exactly has no error.
+
+    Parameters
+    ----------
+    variance : Tensor
+        ``V`` ``(B, C, H, W)``, unshifted full grid.
+    image : Tensor
+        ``(B, C, H, W)``, whose ``W`` it is.
+    """
+
+    def __init__(self, variance: Tensor, image: Tensor) -> None:
+        self.root, self.spread, self.is_complex = variance.sqrt(), local_spread(image), image.is_complex()
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of each pixel, exact: ``W^2`` seen through the squares of the filter's kernel."""
+        height, width = self.root.shape[-2:]
+        kernel = ifft2(self.root).abs().square() / (height * width)
+        variance = (height * width) ** 0.5 * ifft2(fft2(kernel) * fft2(self.spread.square())).real
+        return variance.clamp_min(0).sqrt()
+
+    def draw(self, normal: Draw) -> Tensor:
+        """One error ``(B, C, H, W)``."""
+        white = white_noise(normal, tuple(self.spread.shape[1:]), self.is_complex)
+        error = ifft2(self.root * fft2(self.spread * white))
+        return error if self.is_complex else error.real
+
+
+def draw_errors(error: StationaryError, count: int, noise: Noise, watch: Watch) -> list[Tensor]:
+    """``count`` draws of a reader's error."""
+    calls, draws = count_from(1), []
+    for number in range(count):
+        draws.append(error.draw(lambda shape: noise(shape, "error", next(calls))))
+        watch.tell("sample", number + 1, count)
+    return draws

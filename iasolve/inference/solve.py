@@ -10,46 +10,35 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Unpack, overload
+from typing import Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.closing import Closing
 from iasolve.inference.fallback import Gaussian, better, verdict
 from iasolve.inference.interface import (
     Callback,
-    NonFiniteError,
     Options,
     Result,
-    ScaleReport,
     SolveOptions,
     Watch,
     as_numpy,
     join,
 )
-from iasolve.inference.likelihood import Solves
 from iasolve.inference.measurement import Measurement, check, likeness_of, warn_signed, warn_unlike, whitened
-from iasolve.inference.objective import Noise
 from iasolve.inference.passes import (
-    SHIFTS,
     by_scale,
-    finest_scales,
-    first_guess,
     moves,
-    read_again,
-    read_image,
-    read_whole,
 )
-from iasolve.inference.problem import Problem, pose
-from iasolve.inference.refine import improve
-from iasolve.inference.sampling import Samples, draw_samples
+from iasolve.inference.problem import Problem
+from iasolve.inference.view import WHOLE, read_view, reads, solve_view
+from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
-from iasolve.recipe import Recipe, load_recipe
+from iasolve.recipe import Recipe, RecipeError, load_recipe
 
 __all__ = ["solve"]
 
@@ -167,7 +156,24 @@ def _resolve(
     if options.samples is not None:
         found = found.changed(samples=options.samples)
     found.check_scales(prior.spectrum.scales)
+    if not prior.descends:
+        if recipe is None and found.takes_steps:
+            found = found.changed(steps={"count": 0})
+            chosen += f", without its steps: {prior.name!r} is a reader alone"
+        _refuse_descent(found, prior)
     return found, chosen
+
+
+def _refuse_descent(recipe: Recipe, prior: Prior) -> None:
+    for key, impossible in (
+        ("steps.count", recipe.takes_steps),
+        ("guess.stop", recipe.guess.stop not in WHOLE),
+    ):
+        if impossible:
+            raise RecipeError(
+                f"the prior {prior.name!r} is a reader alone, without latents, and the recipe {recipe.name!r} needs "
+                f"them (its key {key!r}): take the recipe 'fast', or steps.count = 0 and guess.stop = 'all'"
+            )
 
 
 @torch.no_grad()
@@ -176,7 +182,8 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     quick = recipe.changed(views=1, samples=0, steps={"count": 0})
 
     def guess(seen: Measurement) -> tuple[Problem, Tensor]:
-        view = _solve_view(seen, prior, quick, options, 0, Watch())
+        first = read_view if reads(prior, quick) else solve_view
+        view = first(seen, prior, quick, options, watch=Watch())
         return view.problem, view.image
 
     found = verdict(batch, prior, recipe, options, guess)
@@ -199,14 +206,17 @@ def _answer(
     batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch
 ) -> tuple[Result[Tensor], Problem]:
     """The mean of all views; samples, error bars and reports are the first one's: of one posterior, about the mean."""
-    first = _solve_view(batch, prior, recipe, options, 0, watch)
-    count = recipe.views if moves(prior) else 1
+    if reads(prior, recipe) and not recipe.takes_steps:
+        first, count = read_view(batch, prior, recipe, options, watch), 1
+    else:
+        first = solve_view(batch, prior, recipe, options, watch)
+        count = recipe.views if moves(prior) else 1
     refined = recipe.steps.views or count if recipe.reads else count
     quiet = recipe.changed(samples=0)
     guessed = quiet.changed(steps={"count": 0})
     others = []
     for number in range(1, count):
-        view = _solve_view(batch, prior, quiet if number < refined else guessed, options, number, watch)
+        view = solve_view(batch, prior, quiet if number < refined else guessed, options, watch, number)
         others.append((view.image, view.solves))
     image, samples = first.image, first.samples
     if others:
@@ -214,7 +224,9 @@ def _answer(
         if samples is not None:
             samples = samples + (image - first.image)
             samples = samples.clamp_min(0) if options.nonnegative and prior.nonnegative else samples
-    likeness, distance = likeness_of(first.problem, prior, first.estimate)
+    # not a number where the reader alone has answered: the bound takes longer than its answer
+    unknown = torch.full_like(batch.sigma, torch.nan)
+    likeness, distance = likeness_of(first.problem, prior, first.estimate) if first.offsets else (unknown, unknown)
     solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
     residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
     applications = sum(s.applications for s in solves)
@@ -238,112 +250,10 @@ def _answer(
             "applications": torch.full_like(residual, applications, dtype=torch.int64),
             "residual": residual,
         },
+        residual=residual_of(batch.y, batch.operator, image, batch.sigma),
         recipe=recipe,
         chosen="",
         seed=options.seed,
         seconds=0.0,
     )
     return result, first.problem
-
-
-class _View(NamedTuple):
-    """The solution for one moved image; ``estimate``: on the problem's grid, in the prior's units."""
-
-    problem: Problem
-    estimate: Tensor
-    image: Tensor
-    std: Tensor | None
-    samples: Tensor | None
-    scales: list[ScaleReport[Tensor]]
-    improved: Tensor
-    offsets: list[Tensor]
-    solves: Solves | None
-
-
-def _solve_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch) -> _View:
-    """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only.
-
-    The reader's estimate and, where the recipe takes steps, the hierarchy's are solutions in their own right, whose
-    errors differ: the mean of both is better than either.
-    """
-    reads = prior.reads and recipe.guess.stop in ("all", "auto")
-    if reads and not (recipe.takes_steps or recipe.samples):
-        return _read_view(batch, prior, recipe, options, number, watch)
-    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
-    stop = finest_scales(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
-    noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
-    nonnegative = options.nonnegative and prior.nonnegative
-
-    whole = None if not reads else read_whole(problem, prior, recipe, nonnegative, watch)
-    if whole is None or not recipe.passes.count:
-        guess = first_guess(problem, prior, recipe, stop)
-    else:
-        guess = read_image(problem, prior, whole.image, recipe.passes.end, stop)[1]
-    views = recipe.views if moves(prior) else 1
-    watch.tell("guess", number + 1, views)
-    again = None
-    if recipe.passes.count and whole is None:
-        again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
-    final, scales, improved = improve(problem, prior, recipe, (guess, again), stop, noise, number == 0, watch)
-
-    # the spread is that of a reading that knows the measurement's noise, not of an image that is partly the prior's
-    source = guess if again is not None else final
-    if whole is not None and recipe.passes.count and recipe.samples:
-        source = first_guess(problem, prior, recipe, stop)
-    samples = Samples(problem, prior, final, source, stop, noise)
-    centre = samples.centre
-    variance = (
-        problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
-    )
-    closing = Closing(
-        problem.likelihood, centre, variance, problem.variance, recipe.closing.error, nonnegative, options.tolerance
-    )
-    estimate = closing.image(centre)
-    apart = estimate
-    if whole is not None:
-        estimate = (estimate + whole.image) / 2 if recipe.takes_steps else whole.image
-    watch.tell("closing", number + 1, views)
-    drawn = std = None
-    if recipe.samples:
-        drawn, std = draw_samples(samples, recipe.samples, closing, watch)
-        drawn = drawn + (estimate - apart)
-        if nonnegative:
-            estimate, drawn = estimate.clamp_min(0), drawn.clamp_min(0)
-
-    gain = problem.gain.reshape(-1, 1, 1, 1)
-    image = problem.crop(gain * estimate)
-    if not bool(torch.isfinite(image).all()):
-        raise NonFiniteError(
-            "the solution holds NaN or infinite values: check the measurement's range and sigma, "
-            "or lower the recipe's steps.size"
-        )
-    return _View(
-        problem,
-        estimate,
-        image,
-        None if std is None else problem.crop(gain * std),
-        None if drawn is None else problem.crop(gain * drawn),
-        scales,
-        improved,
-        final.offsets,
-        problem.likelihood.solves,
-    )
-
-
-def _read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, number: int, watch: Watch) -> _View:
-    """The reader's estimate alone, for the image moved back by a shift and moved there again."""
-    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number], whole=True)
-    found = read_whole(problem, prior, recipe, options.nonnegative and prior.nonnegative, watch)
-    image = problem.crop(problem.gain.reshape(-1, 1, 1, 1) * found.image)
-    if not bool(torch.isfinite(image).all()):
-        raise NonFiniteError("the solution holds NaN or infinite values: check the measurement's range and sigma")
-    rows: list[ScaleReport[Tensor]] = []
-    if number == 0:
-        misfit = problem.likelihood.misfit(found.image, found.variance)
-        unknown = torch.full_like(misfit, torch.nan)
-        rows = [
-            {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit}
-            for s in prior.spectrum.scales
-        ]
-    idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
-    return _View(problem, found.image, image, None, None, rows, idle, [], problem.likelihood.solves)

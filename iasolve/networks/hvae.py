@@ -97,7 +97,7 @@ class Stage(nn.Module):
         self.layers = nn.ModuleList(
             LatentLayer(width, middle, config.latents[index], self.grid, gain) for _ in range(config.layers[index])
         )
-        self.head = RingHead(config, index, spectrum, gain) if config.decoder == "separable" else None
+        self.head = RingHead(config, index, spectrum, gain) if config.decoder != "vanilla" else None
 
     def enter(self, context: Tensor | None, batch: int) -> Tensor:
         """The coarser scale's context on this scale's grid; the learned constant at the coarsest scale."""

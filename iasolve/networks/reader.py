@@ -195,7 +195,7 @@ class Reader(nn.Module):
 
     def _ratio(self, log_ratio: Tensor, rho: Tensor) -> Tensor:
         """Error over the Wiener posterior's variance at each frequency, from two values a ring ``(B, 2 C S)``."""
-        ring = rings_at((rho.shape[-2], rho.shape[-1]), self.config.size)[0].to(rho.device)
+        ring = rings_at((rho.shape[-2], rho.shape[-1]), self.config.size, rho.device).owner
         bounded = _LARGEST * torch.tanh(log_ratio / _LARGEST)
         free, sure = bounded.unflatten(1, (2, self.config.channels, -1))[..., ring].unbind(1)
         return torch.exp(free + (sure - free) * rho)

@@ -1,11 +1,11 @@
-"""What inference needs of a prior, and the prior made of an HVAE."""
+"""What inference needs of a prior, and the priors that are trained: an HVAE with or without a reader, a reader."""
 
 from __future__ import annotations
 
 import copy
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from iasolve.evidence import WienerPosterior
 from iasolve.networks import HVAE, Gaussian, LatentLayer, Reader, Reading
 from iasolve.spectrum import Spectrum
 
-__all__ = ["HVAEPrior", "Layer", "Prior"]
+__all__ = ["HVAEPrior", "Layer", "Prior", "ReaderPrior", "TrainedPrior"]
 
 
 class Layer(Protocol):
@@ -36,6 +36,8 @@ class Prior(Protocol):
 
     A *separable* prior has one contribution per scale, made of that scale's latents and their context alone, so it
     can be refined scale by scale. Of any other prior only :meth:`contributions` of a whole pass are known.
+
+    A prior may be a *reader* alone (:attr:`descends` is false): it has a spectrum and a power, and no latents.
 
     Images are in the prior's units: their root mean square is 1.
     """
@@ -72,8 +74,16 @@ class Prior(Protocol):
         """How far training images were moved, at most, in pixels: 0 where the prior knows them in one place only."""
 
     @property
+    def mirrors(self) -> tuple[int, ...]:
+        """Axes along which training images were mirrored at random, of -2 and -1."""
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
+
+    @property
+    def descends(self) -> bool:
+        """Whether there is a hierarchy of latents."""
 
     @property
     def reads(self) -> bool:
@@ -111,13 +121,11 @@ def _multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
-class HVAEPrior:
-    """A trained HVAE as a prior; parameters are frozen.
+class TrainedPrior:
+    """What priors with a reader and without have in common.
 
     Parameters
     ----------
-    network : HVAE
-        In evaluation mode after construction.
     name : str
         For reports.
     card : dict
@@ -125,48 +133,28 @@ class HVAEPrior:
     path : Path, optional
         Where the weights came from.
     reader : Reader, optional
-        Trained on the same images, with the same power.
+        Frozen, in evaluation mode after construction.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+        Size, scales, rings, real or complex.
+    power : Tensor
+        ``P``, ``(C, N, N)``.
+    channels : int
+        Image channels.
     """
 
-    def __init__(
-        self, network: HVAE, name: str, card: dict[str, Any], path: Path | None = None, reader: Reader | None = None
-    ) -> None:
-        self.network = network.eval().requires_grad_(False)
+    spectrum: Spectrum
+    power: Tensor
+    channels: int
+
+    def __init__(self, name: str, card: dict[str, Any], path: Path | None, reader: Reader | None) -> None:
         self.name, self.card, self.path = name, card, path
         self.reader: Reader | None = None
         self._half: Reader | None = None
         if reader is not None:
             self.reader = reader.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def __repr__(self) -> str:
-        c = self.network.config
-        kind = f"{c.decoder}, {'complex' if c.is_complex else 'real'} {c.channels}x{c.size}x{c.size}"
-        return f"HVAEPrior({self.name!r}, {kind}, {len(c.scales)} scales, depth {sum(c.layers)})"
-
-    @property
-    def spectrum(self) -> Spectrum:
-        """Size, scales, rings, real or complex."""
-        return self.network.spectrum
-
-    @property
-    def separable(self) -> bool:
-        """Whether every scale has its own contribution."""
-        return self.network.separable
-
-    @property
-    def channels(self) -> int:
-        """Image channels."""
-        return self.network.config.channels
-
-    @property
-    def power(self) -> Tensor:
-        """``P``, ``(C, N, N)``."""
-        return self.network.power
-
-    @property
-    def sigma_x(self) -> Tensor:
-        """``(C, S)``."""
-        return self.network.sigma_x
 
     @property
     def nonnegative(self) -> bool:
@@ -179,20 +167,19 @@ class HVAEPrior:
         return float(self.card.get("shift", 0.0))
 
     @property
+    def mirrors(self) -> tuple[int, ...]:
+        """Axes along which training images were mirrored at random, by the card; without a word of it, both."""
+        return tuple(axis for axis in (-2, -1) if axis in self.card.get("mirrors", (-2, -1)))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.network.power.device
+        return self.power.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        return self.network.power.dtype
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HVAEPrior:
-        """A copy of this prior on a device, in a precision (float64 for tests of gradients)."""
-        reader = None if self.reader is None else copy.deepcopy(self.reader).to(device=device, dtype=dtype)
-        network = copy.deepcopy(self.network).to(device=device, dtype=dtype)
-        return HVAEPrior(network, self.name, self.card, self.path, reader)
+        return self.power.dtype
 
     @property
     def reads(self) -> bool:
@@ -225,6 +212,57 @@ class HVAEPrior:
             reading = self._half(*posterior)
         return reading
 
+
+class HVAEPrior(TrainedPrior):
+    """A trained HVAE as a prior; parameters are frozen.
+
+    Parameters
+    ----------
+    network : HVAE
+        In evaluation mode after construction.
+    name : str
+        For reports.
+    card : dict
+        What is known about it; see :mod:`iasolve.priors.checkpoint`.
+    path : Path, optional
+        Where the weights came from.
+    reader : Reader, optional
+        Trained on the same images, with the same power.
+    """
+
+    def __init__(
+        self, network: HVAE, name: str, card: dict[str, Any], path: Path | None = None, reader: Reader | None = None
+    ) -> None:
+        super().__init__(name, card, path, reader)
+        self.network = network.eval().requires_grad_(False)
+        self.spectrum, self.power, self.channels = network.spectrum, network.power, network.config.channels
+
+    def __repr__(self) -> str:
+        c = self.network.config
+        kind = f"{c.decoder}, {'complex' if c.is_complex else 'real'} {c.channels}x{c.size}x{c.size}"
+        return f"HVAEPrior({self.name!r}, {kind}, {len(c.scales)} scales, depth {sum(c.layers)})"
+
+    @property
+    def separable(self) -> bool:
+        """Whether every scale has its own contribution."""
+        return self.network.separable
+
+    @property
+    def sigma_x(self) -> Tensor:
+        """``(C, S)``."""
+        return self.network.sigma_x
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HVAEPrior:
+        """A copy of this prior on a device, in a precision (float64 for tests of gradients)."""
+        reader = None if self.reader is None else copy.deepcopy(self.reader).to(device=device, dtype=dtype)
+        network = copy.deepcopy(self.network).to(device=device, dtype=dtype)
+        return HVAEPrior(network, self.name, self.card, self.path, reader)
+
+    @property
+    def descends(self) -> bool:
+        """True."""
+        return True
+
     def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
         """Features per scale."""
         return self.network.encode(image, profile)
@@ -256,3 +294,77 @@ class HVAEPrior:
     def rings(self, spectrum: Tensor) -> list[Tensor]:
         """Split a spectrum into rings."""
         return self.network.rings(spectrum)
+
+
+class ReaderPrior(TrainedPrior):
+    """A reader without a hierarchy: a posterior mean and its error, no latents to refine or to draw.
+
+    What a hierarchy without latents leaves unexplained is everything: ``sigma_x`` is the root of the images' power.
+
+    Parameters
+    ----------
+    reader : Reader
+    name, card, path
+        See :class:`TrainedPrior`.
+    """
+
+    def __init__(self, reader: Reader, name: str, card: dict[str, Any], path: Path | None = None) -> None:
+        super().__init__(name, card, path, reader)
+        c = reader.config
+        self.power = reader.power
+        self.spectrum = Spectrum(c.size, is_complex=c.is_complex)
+        self.channels = c.channels
+        self.separable = False
+        self.sigma_x = self.spectrum.ring_means(self.spectrum.half(self.power)).sqrt()
+
+    def __repr__(self) -> str:
+        s = self.spectrum
+        return f"ReaderPrior({self.name!r}, {'complex' if s.is_complex else 'real'} {self.channels}x{s.size}x{s.size})"
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> ReaderPrior:
+        """A copy of this prior on a device, in a precision."""
+        return ReaderPrior(copy.deepcopy(self._reader).to(device=device, dtype=dtype), self.name, self.card, self.path)
+
+    @property
+    def _reader(self) -> Reader:
+        assert self.reader is not None
+        return self.reader
+
+    @property
+    def descends(self) -> bool:
+        """False."""
+        return False
+
+    def encode(self, image: Tensor, profile: Tensor) -> NoReturn:
+        """Not there, as all that follows (ValueError)."""
+        self._refuse()
+
+    def enter(self, index: int, context: Tensor | None, batch: int) -> NoReturn:
+        """Not there."""
+        self._refuse()
+
+    def layers(self, index: int) -> NoReturn:
+        """Not there."""
+        self._refuse()
+
+    def contribution(self, index: int, context: Tensor) -> NoReturn:
+        """Not there."""
+        self._refuse()
+
+    def contributions(self, contexts: list[Tensor]) -> NoReturn:
+        """Not there."""
+        self._refuse()
+
+    def assemble(self, contributions: list[Tensor]) -> NoReturn:
+        """Not there."""
+        self._refuse()
+
+    def rings(self, spectrum: Tensor) -> NoReturn:
+        """Not there."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ValueError(
+            f"the prior {self.name!r} is a reader without a hierarchy: it has no latents to refine or to draw; take a "
+            "recipe that reads all scales and takes no steps, or train the hierarchy with iasolve train"
+        )

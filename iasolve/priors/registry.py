@@ -18,8 +18,8 @@ import torch
 
 from iasolve.networks import HVAE, Reader
 from iasolve.plugins import PluginError, load, offered, package_of
-from iasolve.priors.checkpoint import PriorError, load_checkpoint
-from iasolve.priors.prior import HVAEPrior
+from iasolve.priors.checkpoint import PriorError, load_checkpoint, read_card
+from iasolve.priors.prior import HVAEPrior, ReaderPrior
 from iasolve.priors.reader import load_reader, reader_beside
 
 if TYPE_CHECKING:
@@ -32,8 +32,15 @@ def _folder() -> Path:
     return Path(str(resources.files("iasolve.priors.weights")))
 
 
-def _bundled() -> tuple[str, ...]:
-    return tuple(sorted(p.stem for p in _folder().glob("*.safetensors") if not p.stem.endswith(".reader")))
+def _bundled() -> dict[str, Path]:
+    """Names and weights: the hierarchy's, or the reader's of a prior that is a reader alone."""
+    files = sorted(_folder().glob("*.safetensors"))
+    readers = {path.name.removesuffix(_READER): path for path in files if path.name.endswith(_READER)}
+    own = {path.stem: path for path in files if not path.name.endswith(_READER)}
+    return dict(sorted((readers | own).items()))
+
+
+_READER = ".reader.safetensors"
 
 
 def list_priors() -> tuple[str, ...]:
@@ -44,13 +51,13 @@ def list_priors() -> tuple[str, ...]:
     >>> "mri-t1-128" in list_priors()
     True
     """
-    own = _bundled()
+    own = tuple(_bundled())
     return (*own, *offered("prior", own))
 
 
 def origin_of(name: str) -> str:
     """The package that a prior of :func:`list_priors` comes with: ``iasolve`` or another."""
-    own = _bundled()
+    own = tuple(_bundled())
     return "iasolve" if name in own else package_of(offered("prior", own, name)[name])
 
 
@@ -68,10 +75,11 @@ def find_prior(source: str | Path) -> Path:
             return path
         raise PriorError(f"no file {path}: give the path of NAME.safetensors (its card NAME.json beside it)")
     name = str(source)
-    own = _bundled()
+    bundled = _bundled()
+    own = tuple(bundled)
     others = offered("prior", own, name)
     if name in own:
-        return _folder() / f"{name}.safetensors"
+        return bundled[name]
     if name in others:
         return _brought(others[name])
     others = offered("prior", own)
@@ -101,13 +109,14 @@ def _brought(entry: EntryPoint) -> Path:
     return path
 
 
-def load_prior(source: str | Path) -> HVAEPrior:
+def load_prior(source: str | Path) -> HVAEPrior | ReaderPrior:
     """Load a prior, checking its weights against their card. Nothing is unpickled or downloaded.
 
     Parameters
     ----------
     source : str or Path
-        A name (:func:`list_priors`) or the path of a ``.safetensors`` file.
+        A name (:func:`list_priors`) or the path of a ``.safetensors`` file: of ``NAME.safetensors``, with the reader
+        ``NAME.reader.safetensors`` beside it, if there is one; of ``NAME.reader.safetensors``, the reader alone.
 
     Raises
     ------
@@ -121,6 +130,9 @@ def load_prior(source: str | Path) -> HVAEPrior:
     (128, 1)
     """
     path = find_prior(source)
+    if read_card(path).get("kind") == "reader":
+        alone, card = load_reader(path)
+        return ReaderPrior(alone, str(card.get("name", path.name.removesuffix(_READER))), card, path)
     network, card = load_checkpoint(path)
     beside = reader_beside(path)
     reader = None if beside is None else _own_reader(beside, network)

@@ -36,6 +36,12 @@ class Entry:
         sampled.
     sigma : float, optional
         Noise level of the measurement: root mean square of a noise value.
+    residual_ratio : float, optional
+        Root mean square of the residual over the noise level, as ``whole`` of :attr:`iasolve.Result.residual`;
+        without it that of ``residual``.
+    residual_bands : sequence of float
+        The same for each of equally wide bands from frequency 0 to the highest, as ``bands`` there; without them the
+        spectrum is that of ``residual``.
     scales : sequence of mapping
         A row for each scale, as :attr:`iasolve.Result.scales` of one image: any of ``scale``, ``steps``, ``before``,
         ``after``, ``misfit``.
@@ -65,6 +71,8 @@ class Entry:
     residual: NDArray[Any] | None = None
     residual_domain: str = "image"
     sigma: float | None = None
+    residual_ratio: float | None = None
+    residual_bands: Sequence[float] = ()
     scales: Sequence[Mapping[str, Any]] = ()
     warnings: Sequence[str] = ()
     seconds: float | None = None

@@ -9,7 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "png", "residual_level", "residual_spectrum", "shares", "span", "tinted"]
+__all__ = [
+    "Curve",
+    "encoded",
+    "grey_levels",
+    "png",
+    "reduced",
+    "residual_level",
+    "residual_spectrum",
+    "shares",
+    "span",
+    "tint",
+    "uri",
+]
 
 Array = NDArray[Any]
 
@@ -20,20 +32,25 @@ def span(image: Array) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def png(image: Array, low: float, high: float, side: int) -> bytes:
-    """An image ``(H, W)`` or ``(H, W, 3)`` as an 8-bit PNG, its longer side reduced to ``side`` pixels at most."""
+def grey_levels(image: Array, low: float, high: float, side: int) -> Array:
+    """An image ``(H, W)`` or ``(H, W, 3)`` as uint8, its longer side reduced to ``side`` pixels at most."""
     scaled = np.clip((_real(image) - low) / (high - low), 0, 1)
-    return _encode(np.round(255 * scaled).astype(np.uint8), side)
+    return reduced(np.round(255 * scaled).astype(np.uint8), side)
 
 
-def tinted(std: Array, high: float, side: int) -> bytes:
-    """An error bar as a PNG to lay over an image: the larger, the brighter and the more opaque."""
+def png(image: Array, low: float, high: float, side: int) -> bytes:
+    """The same as a PNG."""
+    return encoded(grey_levels(image, low, high, side))
+
+
+def tint(levels: Array) -> Array:
+    """An error bar's levels ``(H, W)`` uint8 in colour and opacity: the larger, the brighter and the more opaque."""
     from matplotlib import colormaps
 
-    level = np.clip((std.mean(-1) if std.ndim == 3 else std) / high, 0, 1)
+    level = levels / 255
     coloured = colormaps["inferno"](0.25 + 0.75 * level)
     coloured[..., 3] = level
-    return _encode(np.round(255 * coloured).astype(np.uint8), side)
+    return np.round(255 * coloured).astype(np.uint8)
 
 
 def uri(picture: bytes) -> str:
@@ -125,14 +142,21 @@ def _real(image: Array) -> Array:
     return np.abs(image) if np.iscomplexobj(image) else np.asarray(image, np.float64)
 
 
-def _encode(pixels: NDArray[np.uint8], side: int) -> bytes:
+def reduced(pixels: NDArray[np.uint8], side: int) -> Array:
+    """Pixels whose longer side has ``side`` at most: means of blocks."""
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
-    longest = max(picture.size)
-    if longest > side:
-        size = tuple(max(1, round(n * side / longest)) for n in picture.size)
-        picture = picture.resize((size[0], size[1]), Image.Resampling.BOX)
+    longest = max(pixels.shape[:2])
+    if longest <= side:
+        return pixels
+    height, width = (max(1, round(n * side / longest)) for n in pixels.shape[:2])
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
+
+
+def encoded(pixels: NDArray[np.uint8]) -> bytes:
+    """Pixels ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` as a PNG."""
+    from PIL import Image
+
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()

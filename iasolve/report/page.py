@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from iasolve.files import atomic_write
 from iasolve.report.entry import Entry
-from iasolve.report.figures import Curve, png, residual_level, residual_spectrum, shares, span, tinted, uri
+from iasolve.report.figures import residual_level, residual_spectrum, shares
+from iasolve.report.pictures import Pictures, fitted
 
 __all__ = ["write_report"]
 
@@ -22,19 +23,24 @@ BUDGET = 4_500_000
 PICTURED = 50
 """Images that are shown; the table lists all."""
 
-SIDES = (640, 512, 384, 256, 192, 160, 128, 96, 64, 32)
-"""Longest side of a picture in pixels, the largest first that fits the budget."""
-
 CHART = (360.0, 120.0)
 """Width and height of the spectrum's drawing, in its own units."""
 
 
-def write_report(path: str | Path, entries: Iterable[Entry], *, title: str = "iasolve report") -> Path:
+def write_report(
+    path: str | Path,
+    entries: Iterable[Entry],
+    *,
+    title: str = "iasolve report",
+    notes: Sequence[str] = (),
+    refresh: int | None = None,
+) -> Path:
     """Write results as one self-contained HTML file.
 
-    The page has a before/after slider for each image, its error bar as an overlay, the residual's spectrum against
-    what noise should leave, the scales, warnings, and settings to copy. Several images also get a table that sorts,
-    the largest residual first. Of more than 50 images the 50 with the largest residuals are shown, all are listed.
+    The page has a before/after slider for each image, its error bar as an overlay, the residual and its spectrum
+    against what noise should leave, the scales, warnings, and settings to copy. Several images also get a table that
+    sorts, the largest residual first. Of more than 50 images the 50 with the largest residuals are shown, all are
+    listed. Entries are read one by one, and only reduced pictures of those that are shown are kept.
 
     Parameters
     ----------
@@ -43,6 +49,10 @@ def write_report(path: str | Path, entries: Iterable[Entry], *, title: str = "ia
     entries : iterable of Entry
     title : str
         Above the page.
+    notes : sequence of str
+        What is to be said of the whole, below the title.
+    refresh : int, optional
+        The browser reads the page again after so many seconds: for a page that is still being written.
 
     Returns
     -------
@@ -52,7 +62,7 @@ def write_report(path: str | Path, entries: Iterable[Entry], *, title: str = "ia
     Raises
     ------
     ValueError
-        When there is no entry, or the path does not end in ``.html`` or ``.htm``.
+        When there is neither an entry nor a note, or the path does not end in ``.html`` or ``.htm``.
 
     Examples
     --------
@@ -65,35 +75,43 @@ def write_report(path: str | Path, entries: Iterable[Entry], *, title: str = "ia
     out = Path(path)
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"a report is an HTML file, got {out}: give a name that ends in .html")
-    rows = sorted((_row(number, entry) for number, entry in enumerate(entries)), key=lambda row: row.rank)
-    if not rows:
-        raise ValueError("a report needs at least one entry")
-    shown = rows[:PICTURED]
-    pictures, side = _pictures([row.entry for row in shown])
+    rows: list[_Row] = []
+    shown: list[_Card] = []
+    for number, entry in enumerate(entries):
+        row = _row(number, entry)
+        rows.append(row)
+        if len(shown) < PICTURED or row.rank < shown[-1].row.rank:
+            shown = sorted([*shown, _Card.of(row, entry)], key=lambda card: card.row.rank)[:PICTURED]
+    if not rows and not notes:
+        raise ValueError("a report needs at least one entry, or a note")
+    pictures, side = fitted([card.pictures for card in shown], BUDGET)
     content = {
         "title": title,
-        "rows": [row.facts for row in rows],
-        "cards": [_card(row, pictured) for row, pictured in zip(shown, pictures, strict=True)],
+        "notes": list(notes),
+        "refresh": refresh,
+        "rows": [row.facts for row in sorted(rows, key=lambda row: row.rank)],
+        "cards": [card.text | drawn for card, drawn in zip(shown, pictures, strict=True)],
         "side": side,
         "left_out": len(rows) - len(shown),
     }
     text = _template().render(content)
     with atomic_write(out) as handle:
-        handle.write(text.encode("utf-8"))
+        # names of files may hold bytes that are no text
+        handle.write(text.encode("utf-8", "backslashreplace"))
     return out
 
 
 class _Row(NamedTuple):
-    """An entry, what the table says of it, and where it stands: the largest residual first, unknown ones last."""
+    """What the table says of an entry, and where it stands: the largest residual first, unknown ones last."""
 
-    entry: Entry
     facts: dict[str, Any]
     rank: tuple[float, int]
 
 
 def _row(number: int, entry: Entry) -> _Row:
-    level = None if entry.residual is None else residual_level(entry.residual, entry.residual_domain)
-    ratio = level / entry.sigma if level is not None and entry.sigma else None
+    ratio = entry.residual_ratio
+    if ratio is None and entry.residual is not None and entry.sigma:
+        ratio = residual_level(entry.residual, entry.residual_domain) / entry.sigma
     facts = {
         "id": f"image-{number}",
         "name": entry.name,
@@ -104,78 +122,57 @@ def _row(number: int, entry: Entry) -> _Row:
         "seconds": entry.seconds,
         "warnings": len(entry.warnings),
     }
-    return _Row(entry, facts, (-ratio if ratio is not None else math.inf, number))
+    return _Row(facts, (-ratio if ratio is not None else math.inf, number))
 
 
-def _pictures(entries: list[Entry]) -> tuple[list[dict[str, Any]], int]:
-    """Pictures of each entry, of the largest side at which all of them keep to the budget."""
-    for side in SIDES:
-        # the first few tell that a side is far too large, before hundreds of pictures are made in vain
-        drawn = [_drawn(entry, side) for entry in entries[:3]]
-        if _length(drawn) * len(entries) / len(drawn) > 2 * BUDGET:
-            continue
-        drawn += [_drawn(entry, side) for entry in entries[3:]]
-        if _length(drawn) <= BUDGET:
-            break
-    else:
-        drawn = [_drawn(entry, side) for entry in entries]
-    return drawn, side
+class _Card(NamedTuple):
+    """An entry that is shown: its pictures and everything else."""
+
+    row: _Row
+    pictures: Pictures
+    text: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: _Row, entry: Entry) -> _Card:
+        """That of an entry, whose arrays are no longer needed then."""
+        held = shares(entry.image)
+        named = {int(r["scale"]) for r in entry.scales if "scale" in r}
+        scales = [{**r, "share": held.get(int(r["scale"])) if "scale" in r else None} for r in entry.scales]
+        scales += [{"scale": scale, "share": share} for scale, share in held.items() if scale not in named]
+        text = {
+            **row.facts,
+            "warnings": list(entry.warnings),
+            "scales": scales,
+            "chart": _chart(entry),
+            "settings": json.dumps(entry.settings, indent=2, default=str, ensure_ascii=False),
+        }
+        return cls(row, Pictures.of(entry), text)
 
 
-def _length(drawn: list[dict[str, Any]]) -> int:
-    return sum(len(value) for some in drawn for value in some.values() if isinstance(value, str))
-
-
-def _drawn(entry: Entry, side: int) -> dict[str, Any]:
-    low, high = span(entry.image)
-    found: dict[str, Any] = {"after": uri(png(entry.image, low, high, side))}
-    if entry.before is not None:
-        # the result's range for both: the input's may be all noise
-        found["before"] = uri(png(entry.before, low, high, side))
-    if entry.std is not None:
-        top = float(np.percentile(entry.std, 99.9)) or 1.0
-        found |= {"overlay": uri(tinted(entry.std, top, side)), "overlay_top": top}
-    return found
-
-
-def _card(row: _Row, pictures: Mapping[str, Any]) -> dict[str, Any]:
-    entry = row.entry
-    held = shares(entry.image)
-    named = {int(r["scale"]) for r in entry.scales if "scale" in r}
-    scales = [{**r, "share": held.get(int(r["scale"])) if "scale" in r else None} for r in entry.scales]
-    scales += [{"scale": scale, "share": share} for scale, share in held.items() if scale not in named]
-    return {
-        **row.facts,
-        **pictures,
-        "warnings": list(entry.warnings),
-        "scales": scales,
-        "chart": None if entry.residual is None else _chart(entry),
-        "settings": json.dumps(entry.settings, indent=2, default=str, ensure_ascii=False),
-    }
-
-
-def _chart(entry: Entry) -> dict[str, Any]:
+def _chart(entry: Entry) -> dict[str, Any] | None:
     """The residual's spectrum as points of a drawing, its level in units of the noise level where that is known."""
-    assert entry.residual is not None
-    curve = residual_spectrum(entry.residual, entry.residual_domain)
-    unit = entry.sigma or 1.0
-    level = curve.level / unit
-    top = max(1.25 * float(level.max(initial=0.0)), 2.0 if entry.sigma else 1e-30)
-    last = max(float(curve.cycles.max(initial=1.0)), 1.0)
+    if entry.residual_bands:
+        level = np.asarray(entry.residual_bands, np.float64)
+        where = (np.arange(len(level)) + 0.5) / len(level)
+        known = np.isfinite(level)
+        level, where, relative = level[known], where[known], True
+    elif entry.residual is not None:
+        curve = residual_spectrum(entry.residual, entry.residual_domain)
+        level = curve.level / (entry.sigma or 1.0)
+        where, relative = curve.cycles / max(float(curve.cycles.max(initial=1.0)), 1.0), bool(entry.sigma)
+    else:
+        return None
+    top = max(1.25 * float(level.max(initial=0.0)), 2.0 if relative else 1e-30)
+    points = zip(CHART[0] * where, CHART[1] * (1 - level / top), strict=True)
     return {
-        "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in _placed(curve, level, last, top)),
-        "noise": None if not entry.sigma else CHART[1] * (1 - 1 / top),
+        "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points),
+        "noise": CHART[1] * (1 - 1 / top) if relative else None,
         "top": top,
-        "last": int(last),
         "width": CHART[0],
         "height": CHART[1],
-        "low": float(level.min(initial=0.0)),
+        "low": float(level.min()) if level.size else 0.0,
         "high": float(level.max(initial=0.0)),
     }
-
-
-def _placed(curve: Curve, level: np.ndarray, last: float, top: float) -> Iterable[tuple[float, float]]:
-    return zip(CHART[0] * curve.cycles / last, CHART[1] * (1 - level / top), strict=True)
 
 
 def _template() -> Any:

@@ -44,10 +44,7 @@ def card_of(
     return {
         "name": config.name,
         "kind": "ia-hvae" if network.separable else "hvae",
-        "normalisation": "root mean square of the image = 1",
-        "nonnegative": source.nonnegative,
-        "shift": config.augmentation.shift,
-        "data": _data(config, source),
+        **_images(config, source),
         "training": _training(config.optimisation, source, progress, commit),
         "validation": {
             **{k: round(v, 6) for k, v in validation.items()},
@@ -73,10 +70,22 @@ def reader_card(
     return {
         "name": config.name,
         "kind": "reader",
-        "normalisation": "root mean square of the image = 1",
-        "data": _data(config, source),
+        **_images(config, source),
         "training": _training(optimisation, source, progress, commit),
         "validation": {k: round(v, 6) for k, v in validation.items()},
+    }
+
+
+def _images(config: TrainingConfig, source: ImageSource) -> dict[str, Any]:
+    """What the images are; ``shift``, how far they were moved, in pixels: crops are taken anywhere."""
+    augmentation, sources = config.augmentation, config.data.sources or [config.data]
+    everywhere = all(entry.crops is not None for entry in sources)
+    return {
+        "normalisation": "root mean square of the image = 1",
+        "nonnegative": source.nonnegative,
+        "shift": float(config.network.size) if everywhere else augmentation.shift,
+        "mirrors": [axis for axis, done in zip((-2, -1), augmentation.flip, strict=True) if done],
+        "data": _data(config, source),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import centred_fft2, centred_ifft2
+from iasolve.operators.bases import centred_fft2, centred_ifft2
 
 __all__ = ["read_fastmri"]
 

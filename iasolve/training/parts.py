@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from iasolve.networks import HVAE, Reader
-from iasolve.priors.checkpoint import load_checkpoint, read_card, save_checkpoint
+from iasolve.priors.checkpoint import ARCHITECTURES, load_checkpoint, read_card, save_checkpoint
 from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.training.augmentation import normalise
+from iasolve.training.calibration import calibrate
 from iasolve.training.card import card_of, reader_card
 from iasolve.training.config import OptimisationConfig, ReaderTraining, TrainingConfig
 from iasolve.training.objective import Objective
@@ -90,7 +92,8 @@ class HierarchyPart:
 
     def build(self) -> HVAE:
         """See :class:`Part`."""
-        return HVAE(self.config.network)
+        network = self.config.network
+        return ARCHITECTURES[network.decoder](network.to_dict())
 
     def objective(self, network: nn.Module) -> nn.Module:
         """See :class:`Part`."""
@@ -174,6 +177,8 @@ class ReaderPart:
     def start(self, path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A reader's weights and power, or a hierarchy's power alone: both parts of a prior must have the same.
 
+        Of a prior of another name, a reader's weights alone: its images have another power.
+
         Raises
         ------
         ValueError
@@ -193,6 +198,8 @@ class ReaderPart:
             theirs, ours = getattr(reader.config, key), getattr(self.settings.network, key)
             if theirs != ours:
                 raise ValueError(f"{found} cannot start this reader: its {key} is {theirs}, the configuration's {ours}")
+        if card.get("name") != self.config.name:
+            return _fitting(reader.state_dict(), own, leave=("power",)), {"sha256": card["sha256"]}
         return _fitting(reader.state_dict(), own), card
 
     def prepare(self, images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -222,10 +229,13 @@ class ReaderPart:
     def export(
         self, network: nn.Module, source: ImageSource, progress: Progress, commit: str | None, folder: Path
     ) -> Path:
-        """``NAME.reader.safetensors``."""
-        net, path = _reader(network), folder / f"{self.config.name}.reader.safetensors"
-        figures = self.validate(net, _validation(source))
-        save_checkpoint(net, reader_card(self.config, self.optimisation, source, progress, figures, commit), path)
+        """``NAME.reader.safetensors``, its expected error calibrated on validation images."""
+        net, path = copy.deepcopy(_reader(network)), folder / f"{self.config.name}.reader.safetensors"
+        images, half = _validation(source), self.optimisation.precision == "bfloat16"
+        calibrated = calibrate(net, images, self.config.degradations, half=half)
+        figures = self.validate(net, images)
+        card = reader_card(self.config, self.optimisation, source, progress, figures, commit)
+        save_checkpoint(net, {**card, "calibrated": calibrated}, path)
         return path
 
 

@@ -60,10 +60,8 @@ class ReaderObjective(nn.Module):
         squared = fft2(reading.estimate.detach() - images).abs().square()
         scaled = torch.where(open_, (squared / left.clamp_min(_TINY)).clamp_max(_OUTLIER), 1.0)
         each = 0.5 * (scaled / ratio + ratio.log())
-        ring, count = rings_at((images.shape[-2], images.shape[-1]), self.network.config.size)
-        ring, count = ring.to(each.device), count.to(each.device)
-        sums = each.new_zeros((*each.shape[:2], len(count))).index_add(-1, ring.flatten(), each.flatten(-2))
-        return (sums / count.clamp_min(1)).sum(-1).mean() / (count > 0).sum() - 0.5
+        rings = rings_at((images.shape[-2], images.shape[-1]), self.network.config.size, each.device)
+        return rings.means(each).sum(-1).mean() / (rings.counts > 0).sum() - 0.5
 
 
 _SHARE = 0.003

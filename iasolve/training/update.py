@@ -18,9 +18,6 @@ _SPIKE = 20.0
 _YOUNG = 50
 """Steps until a usual norm is known."""
 
-_EAGER = 3
-"""Steps before a graph is captured: libraries set themselves up, and the optimizer makes its state."""
-
 
 class Update:
     """Takes optimisation steps. What it keeps lives on the device: no step waits for the processor.
@@ -43,6 +40,9 @@ class Update:
     graph : bool
         Record a CUDA graph; must be off where the module talks to other processes.
     """
+
+    EAGER = 3
+    """Steps before a graph is captured: libraries set themselves up, and the optimizer makes its state."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Update:
         if not self._graphed:
             self._step(images, degraded)
             return
-        if self._graph is None and self._eager < _EAGER:
+        if self._graph is None and self._eager < self.EAGER:
             self._eager += 1
             stream = torch.cuda.Stream(self.device)
             stream.wait_stream(torch.cuda.current_stream(self.device))

@@ -12,6 +12,7 @@ from iasolve.evidence import Folded, evidence, wiener_posterior
 from iasolve.networks import HVAE, Reader
 from iasolve.priors.likeness import image_elbo
 from iasolve.priors.prior import HVAEPrior
+from iasolve.training.calibration import CHECKED
 from iasolve.training.degradations import Degradation, DegradationMix
 from iasolve.training.objective import Objective
 from iasolve.training.reading import ReaderObjective
@@ -83,7 +84,7 @@ def validate_reader(reader: Reader, images: Tensor, degradations: Sequence[Degra
         expects over that of the error that it makes, and the PSNR in dB of one reading of fixed degradations of the
         first 32.
     """
-    images = images[:64]
+    images = images[:CHECKED]
     objective = ReaderObjective(reader).eval()
     folded = _on(DegradationMix(degradations)(images.cpu(), np.random.default_rng(7)), images.device)
     sums = {"error": 0.0, "spread": 0.0}

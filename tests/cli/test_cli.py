@@ -76,6 +76,8 @@ def test_help_and_version_answer_at_once_and_without_torch():
         "check-operator",
         "simulate",
         "evaluate",
+        "report",
+        "info",
         "train",
         "prior",
         "recipe",
@@ -591,7 +593,9 @@ def test_demo_solves_compares_and_draws(quick, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = cli("demo")
     assert done.code == 0, done
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"iasolve-demo.{s}" for s in ("json", "md", "png")]
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == [f"iasolve-demo.{s}" for s in ("html", "json", "md", "png")]
+    assert Path("iasolve-demo.html").read_text().count("<article") == 12
     report = json.loads(Path("iasolve-demo.json").read_text())
     assert [task["recipe"] for task in report["tasks"]] == ["denoise", "compressed-sensing", "deblur"]
     for task in report["tasks"]:

@@ -76,6 +76,21 @@ def test_figures_of_the_readme_are_the_benchmarks():
         assert [cell.strip() for cell in row.strip("|").split("|")][1:] == expected
 
 
+def test_the_conda_recipe_and_the_container_hold_what_the_package_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[><=]", line)[0].lower(): line for line in project["dependencies"]}
+    recipe = (ROOT / "conda" / "meta.yaml").read_text()
+    run = dict(re.findall(r"- ([\w.-]+) (>=[\d.]+)", recipe.split("  run:\n")[1].split("\ntest:")[0]))
+    names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    for name, line in needed.items():
+        if name != "fastmri":  # conda does not have it: the recipe's comment says how it comes
+            assert run.get(names.get(name, name)) == line[len(name) :], name
+    assert run["python"] == project["requires-python"]
+    container = (ROOT / "Dockerfile").read_text()
+    for line in re.findall(r"^COPY (.+)$", container, flags=re.MULTILINE):
+        assert all((ROOT / file).exists() for file in line.split()[:-1]), line
+
+
 def test_versions_agree():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f'__version__ = "{version}"' in (ROOT / "iasolve" / "__init__.py").read_text()

@@ -3,7 +3,8 @@
 import torch
 from flat_recipes import recipe_of
 
-from iasolve.inference.interface import Options, Watch
+from iasolve.inference import OBJECTIVES, Options
+from iasolve.inference.interface import Watch
 from iasolve.inference.objective import ImageTerm, Noise, Objective, data_term
 from iasolve.inference.passes import descend, first_guess
 from iasolve.inference.problem import pose
@@ -39,7 +40,7 @@ class Setting:
 
     def objective(self, term=None, stop=None, kind=None):
         kind = kind or self.recipe.steps.objective
-        return Objective(self.prior, self.hierarchy(stop), term or self.term, kind, self.noise, 1)
+        return Objective(self.prior, self.hierarchy(stop), term or self.term, OBJECTIVES[kind], self.noise, 1)
 
     def prefix(self, latents=None, end=0):
         """The way down along the guess to latent ``end``."""

@@ -19,10 +19,7 @@ from iasolve.priors import save_checkpoint
 from iasolve.priors.activity import latent_activity
 from iasolve.priors.likeness import image_elbo, ring_statistics
 from iasolve.spectrum import fft2
-from iasolve.training.config import TrainingConfig
-from iasolve.training.degradations import Degradation, DegradationMix
-from iasolve.training.loop import Trainer, train
-from iasolve.training.objective import Objective
+from iasolve.training import Degradation, DegradationMix, Objective, Trainer, TrainingConfig, train
 
 SHAPE = (1, 32, 32)
 SIGMA = 0.1

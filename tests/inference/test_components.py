@@ -6,8 +6,8 @@ from flat_recipes import recipe_of
 from tiny import dense, mute_prior, relative
 
 from iasolve import solve
-from iasolve.inference.interface import Options
-from iasolve.inference.probes import RingGrid, response, surplus_of_rings
+from iasolve.inference import Options
+from iasolve.inference.probes import response, surplus_of_rings
 from iasolve.inference.problem import pose
 from iasolve.operators import (
     BlockAverage,
@@ -19,7 +19,7 @@ from iasolve.operators import (
     birdcage_maps,
     line_mask,
 )
-from iasolve.spectrum import fft2, ifft2, ring_index
+from iasolve.spectrum import RingGrid, fft2, ifft2, ring_index
 
 SIZE = 16
 SHAPE = (1, SIZE, SIZE)

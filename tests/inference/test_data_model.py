@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import circulant, decaying_power, dense, relative, stacked
 
+from iasolve.classical.conjugate import conjugate_gradients
 from iasolve.evidence import fold
-from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.operator_likelihood import OperatorLikelihood, conjugate_gradients
+from iasolve.inference import DiagonalLikelihood, OperatorLikelihood
 from iasolve.operators import CircularBlur, Identity, KSpaceMask, gaussian_kernel
 from iasolve.spectrum import fft2, ifft2
 

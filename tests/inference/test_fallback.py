@@ -9,9 +9,8 @@ from tiny import circulant, decaying_power, images, relative, tiny_network, tiny
 
 import iasolve
 from iasolve import UnlikePriorWarning, solve
-from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
+from iasolve.inference import Gaussian, Measurement, fitted_power, hold_back, unexplained
 from iasolve.inference.interface import Options
-from iasolve.inference.measurement import Measurement
 from iasolve.operators import (
     CircularBlur,
     GaussianNoise,

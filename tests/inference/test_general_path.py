@@ -7,8 +7,7 @@ from flat_recipes import recipe_of
 from tiny import SIZE, images, relative, tiny_prior
 
 from iasolve import solve
-from iasolve.inference import problem
-from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference import OperatorLikelihood, operator_likelihood
 from iasolve.operators import (
     BlockAverage,
     GaussianNoise,
@@ -107,11 +106,11 @@ def test_the_profile_of_an_operator_is_probed_once(size, monkeypatch):
     y = GaussianNoise(SIGMA).sample(operator(images(2, size=size, dtype=torch.float64)))
     probed = []
 
-    def counted(self, sigma, original=problem.Probed.profile):
+    def counted(self, sigma, original=operator_likelihood.Probed.profile):
         probed.append(sigma)
         return original(self, sigma)
 
-    monkeypatch.setattr(problem.Probed, "profile", counted)
+    monkeypatch.setattr(operator_likelihood.Probed, "profile", counted)
     for _ in range(2):
         solve(y, operator, tiny_prior(torch.float64), noise=GaussianNoise(SIGMA), recipe="fast", warn=False)
     # once for each noise level in units of the image, not again in the second call

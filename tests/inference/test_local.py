@@ -7,10 +7,8 @@ from tiny import images, mute_prior
 
 from iasolve import solve
 from iasolve.evidence import fold
+from iasolve.inference import DiagonalLikelihood, OperatorLikelihood, Options
 from iasolve.inference.closing import LocalError, local_spread
-from iasolve.inference.interface import Options
-from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, line_mask
 from iasolve.spectrum import fft2, ifft2, radius

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from iasolve import Recipe
-from iasolve.inference.objective import latent_cost
-from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Plan
+from iasolve.inference import LBFGS, OBJECTIVES, OPTIMIZERS, Plan
 from iasolve.networks import Gaussian
 from iasolve.recipe import RecipeError
 
@@ -145,10 +144,10 @@ def test_expected_cost_is_the_mean_cost_of_draws():
     mean, other = torch.randn(2, 5, generator=generator, dtype=DOUBLE)
     q, p = Gaussian(mean, torch.full((5,), -0.3, dtype=DOUBLE)), Gaussian(other, torch.linspace(-1, 1, 5, dtype=DOUBLE))
     draws = mean + q.std * torch.randn(200000, 5, generator=generator, dtype=DOUBLE)
-    sampled = latent_cost(Gaussian(draws, q.log_std), p, "map").mean(0)
-    torch.testing.assert_close(latent_cost(q, p, "expected"), sampled, rtol=0.02, atol=0.02)
+    sampled = OBJECTIVES["map"].of(Gaussian(draws, q.log_std), p).mean(0)
+    torch.testing.assert_close(OBJECTIVES["expected"].of(q, p), sampled, rtol=0.02, atol=0.02)
     exact = -torch.distributions.Normal(p.mean, p.std).log_prob(mean) - 0.5 * torch.tensor(2 * torch.pi).log()
-    torch.testing.assert_close(latent_cost(q, p, "map"), exact)
+    torch.testing.assert_close(OBJECTIVES["map"].of(q, p), exact)
 
 
 def test_random_draws_are_refused():

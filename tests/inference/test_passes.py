@@ -9,10 +9,9 @@ from tiny import circulant, decaying_power, dense, images, mute_prior, relative,
 
 from iasolve import Recipe, RecipeError, solve
 from iasolve.evidence import Folded, evidence, fold
+from iasolve.inference import DiagonalLikelihood, OperatorLikelihood, Options
 from iasolve.inference.closing import closest_image, nonnegative_mode
-from iasolve.inference.interface import Options, Watch
-from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference.interface import Watch
 from iasolve.inference.passes import first_guess, levels, read_again
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, gaussian_kernel, line_mask

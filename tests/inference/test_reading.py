@@ -4,9 +4,11 @@ import pytest
 import torch
 from tiny import SIZE, decaying_power, images, reading_prior, relative, tiny_network, tiny_reader
 
-from iasolve import PriorError, Recipe, load_prior, solve
+from iasolve import PriorError, ReaderPrior, Recipe, RecipeError, load_prior, solve
 from iasolve.evidence import fold, wiener_posterior
-from iasolve.operators import GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
+from iasolve.inference.passes import mirrors
+from iasolve.inference.sampling import StationaryError
+from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
 from iasolve.priors import HVAEPrior, save_checkpoint
 from iasolve.spectrum import fft2
 
@@ -163,3 +165,73 @@ def test_a_reader_is_loaded_with_the_weights_beside_it(tmp_path):
     save_checkpoint(tiny_reader(True), {"name": "tiny", "kind": "reader"}, tmp_path / "tiny.reader.safetensors")
     with pytest.raises(PriorError, match="images of another kind"):
         load_prior(tmp_path / "tiny.safetensors")
+
+
+def reader_prior(dtype=torch.float32, **card):
+    return ReaderPrior(tiny_reader(), "alone", {"shift": 2.0} | card).to(dtype=dtype)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (21, 34)])
+def test_views_are_readings_of_mirrored_images(shape):
+    """Solving a mirrored measurement and mirroring back is what a view is, for any diagonal operator."""
+    prior = reader_prior(DOUBLE)
+    x = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    kernel = torch.rand(3, 5, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    both = (-2, -1)
+
+    def solved(y, kernel, views):
+        operator = CircularBlur(kernel / kernel.sum(), (1, *shape), DOUBLE)
+        return solve(y, operator, prior, noise=GaussianNoise(0.1), recipe=ONE.changed(views=views), warn=False).image
+
+    y = noisy(CircularBlur(kernel / kernel.sum(), (1, *shape), DOUBLE)(x), 0.1)
+    # a blur of a mirrored image is the mirrored blur by the mirrored kernel
+    other = solved(y.flip(both), kernel.flip(both), 1).flip(both)
+    assert relative(solved(y, kernel, 2), (solved(y, kernel, 1) + other) / 2) < 1e-9
+
+
+def test_only_axes_that_training_has_mirrored_are_mirrored():
+    assert mirrors(reader_prior()) == [(), (-2, -1), (-1,), (-2,)]
+    assert mirrors(reader_prior(mirrors=[-1])) == [(), (-1,)]
+    assert mirrors(reader_prior(mirrors=[])) == [()]
+
+
+def test_a_reader_alone_is_a_prior(tmp_path):
+    reader = tiny_reader()
+    path = tmp_path / "alone.reader.safetensors"
+    save_checkpoint(reader, {"name": "alone", "kind": "reader", "nonnegative": True, "shift": 3.0}, path)
+    prior = load_prior(path)
+    assert isinstance(prior, ReaderPrior)
+    assert prior.nonnegative
+    assert prior.reads
+    assert not prior.descends
+    assert relative(prior.sigma_x.square().sum(), ring_power_sum(prior)) < 1e-6
+    y, operator = noisy(images(1)).abs(), Identity((1, SIZE, SIZE))
+    result = solve(y, operator, prior, noise=GaussianNoise(0.3), warn=False)
+    assert "reader alone" in result.chosen
+    assert result.recipe.steps.most == 0
+    with pytest.raises(RecipeError, match=r"reader alone.*'steps.count'"):
+        solve(y, operator, prior, recipe=Recipe(steps={"count": 3}))
+    with pytest.raises(ValueError, match="without a hierarchy"):
+        prior.encode(y, y)
+
+
+def ring_power_sum(prior):
+    spectrum = prior.spectrum
+    return spectrum.ring_means(spectrum.half(prior.power)).sum()
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_a_readers_error_has_the_variance_that_it_says_at_each_pixel_and_frequency(is_complex):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 1, 6, 9, generator=generator)
+    image = torch.complex(image, 0.3 * image) if is_complex else image
+    variance = torch.rand(1, 1, 6, 9, generator=generator)
+    variance = (variance + torch.roll(variance.flip((-2, -1)), (1, 1), (-2, -1))) / 2
+    variance[..., 0, 0] = 0
+    error = StationaryError(variance, image)
+    draws = torch.stack([error.draw(lambda shape: torch.randn(1, *shape, generator=generator)) for _ in range(4000)])
+    # four standard errors of a variance from 4000 real draws
+    assert (draws.abs().square().mean(0).sqrt() / error.std - 1).abs().max() < 0.05
+    power = fft2(draws).abs().square().mean(0)
+    assert float(power[..., 0, 0]) < 1e-9
+    assert ((power - variance).abs() <= 0.1 * variance + 1e-9).all()

@@ -8,8 +8,8 @@ from refining import Setting as Posed
 from tiny import images, relative, tiny_prior
 
 from iasolve import solve
+from iasolve.inference import OperatorLikelihood
 from iasolve.inference.objective import ImageTerm
-from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.passes import descend
 from iasolve.inference.refine import Part
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, LowPass, gaussian_kernel, line_mask

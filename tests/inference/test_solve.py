@@ -11,8 +11,8 @@ from flat_recipes import recipe_of
 from tiny import SIZE, images, mute_prior, relative, tiny_prior
 
 from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_prior, load_recipe, solve
-from iasolve.inference.geometry import Canvas, Crop, Direct, FieldOfView
-from iasolve.inference.interface import Options
+from iasolve.inference import Options
+from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole
 from iasolve.inference.measurement import likely_sigma
 from iasolve.inference.passes import descend
 from iasolve.inference.problem import pose
@@ -460,15 +460,15 @@ def test_the_adjoint_of_a_geometry_is_what_autograd_uses(geometry):
     )
 
 
-def test_a_canvas_of_the_priors_size_is_direct():
-    canvas, direct, spectrum = Canvas(32, (32, 32), 8), Direct(32), Spectrum(32)
+def test_a_canvas_of_the_priors_size_is_the_image_itself():
+    canvas, whole, spectrum = Canvas(32, (32, 32), 8), Whole((32, 32)), Spectrum(32)
     tiles = torch.randn(3, 1, 32, 32)
     assert canvas.tiles == 1
     for name in ("image", "deviation", "cut", "per_bin"):
-        assert torch.equal(getattr(canvas, name)(tiles), getattr(direct, name)(tiles))
-    for a, b in zip(canvas.rings(spectrum), direct.rings(spectrum), strict=True):
+        assert torch.equal(getattr(canvas, name)(tiles), getattr(whole, name)(tiles))
+    for a, b in zip(canvas.rings(spectrum), whole.rings(spectrum), strict=True):
         assert torch.equal(a, b)
-    assert isinstance(pose(tiles, Identity(SHAPE), tiny_prior(), torch.ones(3), Options()).geometry, Direct)
+    assert type(pose(tiles, Identity(SHAPE), tiny_prior(), torch.ones(3), Options()).geometry) is Whole
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (48, 64), (65, 32)])

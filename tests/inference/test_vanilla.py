@@ -9,7 +9,7 @@ from refining import Setting as Posed
 from tiny import images, tiny_network, tiny_prior
 
 from iasolve import HVAEPrior, Prior, load_prior, solve
-from iasolve.inference.objective import latent_cost
+from iasolve.inference import OBJECTIVES
 from iasolve.inference.passes import descend
 from iasolve.inference.refine import Part
 from iasolve.networks import Gaussian, NetworkConfig, kl_divergence
@@ -18,7 +18,7 @@ from iasolve.priors import save_checkpoint
 from iasolve.priors.activity import latent_activity
 from iasolve.priors.hierarchy import START, Hierarchy, values
 from iasolve.priors.likeness import image_elbo
-from iasolve.training.objective import Objective
+from iasolve.training import Objective
 
 DOUBLE = torch.float64
 SHAPE = (1, 32, 32)
@@ -225,7 +225,7 @@ def test_the_reports_add_up_to_the_objective(general):
     found, reports, _ = setting.improved()
     way = setting.hierarchy().descend(values(found.latents))
     costs = [
-        latent_cost(Gaussian(z, z), node.prior, "map").flatten(1).sum(1)
+        OBJECTIVES["map"].of(Gaussian(z, z), node.prior).flatten(1).sum(1)
         for z, node in zip(way.latents, way.nodes, strict=True)
     ]
     shares = torch.stack([r["after"] for r in reports])

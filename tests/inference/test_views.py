@@ -8,8 +8,9 @@ from flat_recipes import recipe_of
 from tiny import images, relative, tiny_prior
 
 from iasolve import HVAEPrior, solve
-from iasolve.inference.interface import Options, Watch
-from iasolve.inference.passes import LARGEST, SHIFTS, first_guess, read_again
+from iasolve.inference import Options
+from iasolve.inference.interface import Watch
+from iasolve.inference.passes import SHIFTS, first_guess, read_again
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularShift, GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
 from iasolve.recipe import RecipeError
@@ -40,7 +41,8 @@ def masked(size=(32, 32)):
 
 
 def test_the_shifts_are_all_there_are_and_begin_with_none():
-    side = range(-LARGEST, LARGEST + 1)
+    largest = max(map(max, SHIFTS))
+    side = range(-largest, largest + 1)
     assert SHIFTS[0] == (0, 0)
     assert sorted(SHIFTS) == [(dy, dx) for dy in side for dx in side]
     # any four are on four rows and four columns

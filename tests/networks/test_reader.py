@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import SIZE, decaying_power, images, relative, tiny_reader
 
-from iasolve.evidence import fold, profile, profile_at, wiener_posterior
+from iasolve.evidence import fold, profile, wiener_posterior
 from iasolve.networks import ReaderConfig
-from iasolve.spectrum import Spectrum, fft2, power_at, radius, ring_index, rings_at
+from iasolve.spectrum import RingGrid, Spectrum, fft2, power_at, radius, ring_index, rings_at
 
 
 def posterior(reader, x, transfer=None, sigma=0.3):
@@ -93,19 +93,28 @@ def test_power_is_interpolated_at_equal_cycles_per_pixel():
     assert torch.allclose(twice[0, 1, 0], (power[0, 0, 0] + power[0, 1, 0]) / 2)
 
 
-def test_the_profile_of_the_own_size_is_the_encoders():
+def test_the_profile_of_the_own_size_is_by_the_spectrums_rings():
+    rho = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    spectrum = Spectrum(SIZE, is_complex=True)
+    wanted = torch.stack([spectrum.ring_means(r).mean(1) for r in (rho, rho.square())], dim=1)
+    assert torch.allclose(profile(rho, rings_at((SIZE, SIZE), SIZE)), wanted)
+
+
+def test_a_grid_without_some_frequencies_counts_them_as_unknown():
+    owner, counts = rings_at((SIZE, SIZE), SIZE)
+    some = RingGrid(owner.where(torch.arange(SIZE) < SIZE // 2, -1), counts)
     rho = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(profile_at(rho, SIZE), profile(rho, Spectrum(SIZE, is_complex=True)))
+    assert torch.allclose(profile(rho, some), profile(rho * some.inside, rings_at((SIZE, SIZE), SIZE)))
 
 
 def test_rings_without_bins_take_the_next_finer_one():
     rho = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    seen = profile_at(rho, SIZE)
+    seen = profile(rho, rings_at((8, 8), SIZE))
     # 8 pixels: multiples of 4 cycles per 32 pixels; scales 2 and 4 have no bins
     assert torch.equal(seen[..., 1], seen[..., 3])
     assert torch.equal(seen[..., 2], seen[..., 3])
     assert torch.allclose(seen[0, 0, 0], rho[0, 0, 0, 0])
-    assert torch.equal(profile_at(rho[..., :1, :1], SIZE)[0, 0], rho[0, 0, 0, :1].expand(6))
+    assert torch.equal(profile(rho[..., :1, :1], rings_at((1, 1), SIZE))[0, 0], rho[0, 0, 0, :1].expand(6))
 
 
 def test_the_wiener_posterior_is_the_exact_gaussian_one():

@@ -6,8 +6,7 @@ import torch
 from tiny import dense, relative
 
 from iasolve.evidence import fold
-from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference import DiagonalLikelihood, OperatorLikelihood
 from iasolve.operators import (
     CircularBlur,
     Convolution,

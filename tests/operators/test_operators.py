@@ -216,8 +216,20 @@ def test_what_happens_to_the_callers_mask_later_is_none_of_the_operators_busines
 
 
 MODULES = (
-    *("adapt_scipy", "algebra", "base", "blur", "check", "coil_noise", "coils", "compression", "espirit", "fourier"),
-    *("functions", "kernels", "masks", "noise", "nonuniform", "radon", "registry", "sampling", "shift"),
+    *(
+        "adapt_scipy",
+        "algebra",
+        "base",
+        "bases",
+        "blur",
+        "check",
+        "coil_noise",
+        "coils",
+        "compression",
+        "espirit",
+        "fourier",
+    ),
+    *("functions", "kernels", "masks", "noise", "nonuniform", "radon", "registry", "sampling", "shift", "stack"),
 )
 
 

@@ -11,7 +11,7 @@ from iasolve import HVAEPrior, solve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors.bound import bound, distortion, follow
 from iasolve.priors.likeness import image_elbo
-from iasolve.training.data import normalise
+from iasolve.training import normalise
 
 DOUBLE = torch.float64
 
@@ -39,7 +39,7 @@ def test_latents_that_say_nothing_leave_the_exact_likelihood():
 
 
 def test_the_bound_without_offsets_is_the_training_objectives():
-    from iasolve.training.objective import Objective
+    from iasolve.training import Objective
 
     network = tiny_network()
     x = clean(2, torch.float32)

@@ -8,7 +8,7 @@ import iasolve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors import HVAEPrior
 from iasolve.priors.likeness import image_elbo, ring_distance, ring_statistics
-from iasolve.training.data import normalise
+from iasolve.training import normalise
 
 
 def prior_with_statistics():

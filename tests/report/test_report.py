@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from iasolve.report import Entry, result_html, write_report
-from iasolve.report.figures import png, residual_level, residual_spectrum, shares, tinted
+from iasolve.report.figures import png, residual_level, residual_spectrum, shares
+from iasolve.report.pictures import Pictures
 
 EVIL = '<script>alert("x")</script> & \'"><img src=x onerror=alert(1)>.png'
 RNG = np.random.default_rng(0)
@@ -64,7 +65,7 @@ def test_a_page_needs_nothing_else_and_every_picture_has_a_text(tmp_path):
         for key in ("src", "href"):
             assert attributes.get(key, "#").startswith(("#", "data:")), attributes
     pictures = [a for tag, a in page.attributes if tag == "img"]
-    assert len(pictures) == 6
+    assert len(pictures) == 8
     assert all(a["alt"] for a in pictures)
     assert all(a["src"].startswith("data:image/png;base64,") for a in pictures)
 
@@ -97,9 +98,15 @@ def test_large_pictures_are_reduced_and_keep_their_shape():
 def test_an_overlay_is_clear_where_the_error_bar_is_zero():
     std = np.zeros((8, 8))
     std[2, 3] = 1.0
-    alpha = np.asarray(Image.open(io.BytesIO(tinted(std, 1.0, 64))))[..., 3]
+    overlay = Pictures.of(Entry("x", np.ones((8, 8)), std=std)).drawn(64)["overlay"]
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(overlay.partition(",")[2]))))[..., 3]
     assert alpha[2, 3] == 255
     assert alpha.sum() == 255
+
+
+def test_a_residual_of_one_noise_level_is_a_third_of_the_way_to_white():
+    entry = Entry("x", np.ones((8, 8)), residual=np.full((3, 8, 8), 0.1), sigma=0.1)
+    np.testing.assert_allclose(Pictures.of(entry).residual, 255 * 4 / 6, atol=1)
 
 
 def test_complex_colour_and_constant_images_are_shown(tmp_path):
@@ -117,6 +124,24 @@ def test_the_largest_residual_comes_first_and_unknown_ones_last(tmp_path):
     text = written(tmp_path, *entries)
     assert re.findall(r'<h2 id="image-\d+-name">(\w+)</h2>', text) == ["off", "fits", "half", "unknown"]
     assert re.findall(r'<td data-value="(\w+)"><a', text) == ["off", "fits", "half", "unknown"]
+
+
+def test_bands_and_ratio_stand_for_the_residual(tmp_path):
+    known = Entry("x", np.eye(8), sigma=0.5, residual_ratio=2.5, residual_bands=[1.0, math.nan, 3.0])
+    text = written(tmp_path, known)
+    assert "from 1 to 3 times the noise level" in text
+    # two of three bands are known, at the middle of each
+    (points,) = re.findall(r'<polyline points="([^"]+)"', text)
+    assert [float(p.partition(",")[0]) for p in points.split()] == [60.0, 300.0]
+    assert "<dt>residual / noise</dt><dd>2.5</dd>" in text
+
+
+def test_notes_and_refresh(tmp_path):
+    text = written(tmp_path, notes=["3 of 9 files are done", EVIL], refresh=5)
+    assert '<meta http-equiv="refresh" content="5">' in text
+    assert "3 of 9 files are done" in text
+    assert "<script>alert" not in text
+    assert 'http-equiv="refresh"' not in written(tmp_path, entry())
 
 
 def test_fifty_images_of_noise_stay_below_five_megabytes(tmp_path):

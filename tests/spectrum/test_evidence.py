@@ -6,7 +6,7 @@ from tiny import circulant, decaying_power, dense, relative, stacked
 
 from iasolve.evidence import Folded, evidence, fold, profile, wiener
 from iasolve.operators import CircularBlur, Identity, KSpaceMask, LowPass
-from iasolve.spectrum import Spectrum, fft2, ifft2, reflect
+from iasolve.spectrum import Spectrum, fft2, ifft2, reflect, rings_at
 
 SIZES = [(8, 8), (7, 7), (6, 9)]
 SIGMA = 0.4
@@ -194,12 +194,12 @@ def test_profile_tells_a_quarter_of_the_bins_from_all_bins_at_a_quarter():
     spectrum = Spectrum(16)
     ring = spectrum.ring_means(torch.ones(16, 9))
     torch.testing.assert_close(ring, torch.ones(5))
-    even = profile(torch.full((1, 1, 16, 16), 0.25), spectrum)
+    even = profile(torch.full((1, 1, 16, 16), 0.25), rings_at((16, 16), 16))
     torch.testing.assert_close(even[0, 0], torch.full((5,), 0.25))
     torch.testing.assert_close(even[0, 1], torch.full((5,), 0.0625))
     rho = torch.zeros(1, 1, 16, 16)
     rho[..., 8, :] = 1.0  # one of the outermost rows: 16 of the 15 * 16 + 1 .. bins with r = 8 or 5..8
-    some = profile(rho, spectrum)
+    some = profile(rho, rings_at((16, 16), 16))
     torch.testing.assert_close(some[0, 0], some[0, 1])
     own = int((Spectrum(16, True).ring == 4).sum())
     assert float(some[0, 0, 4]) == pytest.approx(16 / own)

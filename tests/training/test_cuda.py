@@ -12,9 +12,7 @@ import iasolve
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, SensitivityEncoding, birdcage_maps
 from iasolve.operators.masks import line_mask
 from iasolve.samples import load_samples
-from iasolve.training.config import load_config
-from iasolve.training.loop import Trainer
-from iasolve.training.update import _EAGER
+from iasolve.training import Trainer, load_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SHAPE = (1, 128, 128)
@@ -84,9 +82,9 @@ validate_every = 100000
         config = replace(config, optimisation=replace(config.optimisation, graph=graph))
         trainer = Trainer(config, tmp_path / str(graph), "cuda")
         trainer.measure_statistics()
-        for _ in range(_EAGER + 100):
+        for _ in range(trainer.update.EAGER + 100):
             trainer._step(0.0)
-        assert int(trainer.update.steps) == _EAGER + 100
+        assert int(trainer.update.steps) == trainer.update.EAGER + 100
         assert (trainer.update._graph is not None) == graph
         trainer.update.means()
         for _ in range(50):
@@ -95,7 +93,7 @@ validate_every = 100000
         assert all(math.isfinite(means[k]) for k in trainer.part.logged)
         finals[graph] = means["total"]
         state = [float(s["step"]) for s in trainer.update.optimizer.state.values()]
-        assert set(state) == {_EAGER + 150}
+        assert set(state) == {trainer.update.EAGER + 150}
         trainer.save()
         again = Trainer(config, tmp_path / str(graph), "cuda")
         again.resume()

@@ -16,14 +16,21 @@ from PIL import Image
 
 from iasolve.networks import HVAE
 from iasolve.spectrum import fft2, radius
-from iasolve.training.augmentation import Augmentation, normalise
-from iasolve.training.cifar import read_batch, read_cifar
-from iasolve.training.config import TrainingConfig, load_config
-from iasolve.training.data import DataConfig, load_images, load_split
-from iasolve.training.degradations import DegradationMix
-from iasolve.training.fastmri import read_fastmri
-from iasolve.training.folder import read_folder
-from iasolve.training.objective import Objective
+from iasolve.training import (
+    Augmentation,
+    DataConfig,
+    DegradationMix,
+    Objective,
+    TrainingConfig,
+    load_config,
+    load_images,
+    load_split,
+    normalise,
+    read_cifar,
+    read_fastmri,
+    read_folder,
+)
+from iasolve.training.cifar import read_batch
 from iasolve.training.phase import PhaseField
 
 CONFIGS = sorted((Path(__file__).parents[2] / "benchmarks" / "configs").glob("*.toml"))

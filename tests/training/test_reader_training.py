@@ -15,10 +15,10 @@ from iasolve.networks import Reader, ReaderConfig
 from iasolve.priors import list_priors
 from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.spectrum import fft2
-from iasolve.training.config import TrainingConfig
-from iasolve.training.loop import Trainer, train
+from iasolve.training import ReaderObjective, Trainer, TrainingConfig, train
+from iasolve.training.calibration import CHECKED, calibrate
 from iasolve.training.parts import part_of
-from iasolve.training.reading import ReaderObjective
+from iasolve.training.validation import validate_reader
 
 READER = {
     "widths": [8, 12],
@@ -88,6 +88,34 @@ def test_a_reader_takes_a_hierarchys_power_or_a_readers_weights(trained, folder)
     ours, theirs = trainer.network.state_dict(), load_reader(trained)[0].state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
     assert trainer.progress.images == load_reader(trained)[1]["training"]["images"]
+
+
+def test_a_reader_of_another_prior_gives_its_weights_alone(trained, folder):
+    data = config_data() | {"name": "others", "reader": READER}
+    trainer = Trainer(TrainingConfig.from_dict(data, folder), folder / "others", part="reader")
+    trainer.measure_statistics()
+    own = trainer.network.power.clone()
+    trainer.initialise(trained)
+    ours, theirs = trainer.network.state_dict(), load_reader(trained)[0].state_dict()
+    assert torch.equal(trainer.network.power, own)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs if k != "power")
+    assert trainer.progress.images == 0
+
+
+def test_calibration_moves_the_expected_error_alone(trained, folder):
+    reader, card = load_reader(trained)
+    images = torch.randn(100, *reader.power.shape, generator=torch.Generator().manual_seed(3))
+    before = {k: v.clone() for k, v in reader.state_dict().items()}
+    # white images of the reader's power are what its Wiener posterior expects: the error's head has much to learn
+    mix = config(folder).degradations
+    spread = validate_reader(reader, images, mix)["spread"]
+    assert calibrate(reader, images, mix, steps=40)
+    changed = {k for k, v in reader.state_dict().items() if not torch.equal(v, before[k])}
+    assert {name.split(".")[0] for name in changed} == {"error"}
+    assert validate_reader(reader, images, mix)["spread"] < spread
+    assert all(p.requires_grad for p in reader.parameters())
+    assert not calibrate(reader, images[: CHECKED + 10], mix)
+    assert isinstance(card["calibrated"], bool)
 
 
 def test_parts_are_called_by_name(folder):

@@ -13,14 +13,25 @@ from PIL import Image
 from scipy.ndimage import label as components
 
 from iasolve.networks import HVAE
-from iasolve.training.augmentation import Augmentation
-from iasolve.training.config import TrainingConfig, load_config
-from iasolve.training.crops import Crops, _area_average
-from iasolve.training.data import DataConfig, load_split
-from iasolve.training.degradations import Degradation, DegradationMix, shake_kernel
-from iasolve.training.loop import Trainer, train
+from iasolve.training import (
+    Augmentation,
+    CroppedImages,
+    Crops,
+    DataConfig,
+    Degradation,
+    DegradationMix,
+    Mixture,
+    Trainer,
+    TrainingConfig,
+    WholeImages,
+    load_config,
+    load_split,
+    open_source,
+    train,
+)
+from iasolve.training.crops import _area_average
+from iasolve.training.degradations import shake_kernel
 from iasolve.training.partition import load_partition
-from iasolve.training.source import CroppedImages, Mixture, WholeImages, open_source
 
 IDLE = Augmentation(exact=1.0, shift=0.0, gamma=(1.0, 1.0), bias_field=0.0, gain=0.0, flip=(False, False))
 CPU = torch.device("cpu")

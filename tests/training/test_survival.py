@@ -16,14 +16,12 @@ from safetensors.torch import load_file
 from test_training import blobs, config, log
 from watching import at_validation
 
-from iasolve.training import loop
+from iasolve.training import Status, Trainer, loop, train
 from iasolve.training.burst import HALVINGS, judge, rate_factor
 from iasolve.training.log import append_row, cut_log
-from iasolve.training.loop import Trainer, train
 from iasolve.training.parts import HierarchyPart
 from iasolve.training.progress import Progress
 from iasolve.training.speed import Speed
-from iasolve.training.status import Status
 
 CLOCK = {"seconds", "images_per_second"}
 SHORT = {"images": 96, "validate_every": 16, "decay": 0.5}
@@ -89,7 +87,7 @@ torch.set_num_threads(1)
 from test_training import config
 import iasolve.files.atomic as atomic
 import iasolve.training.loop as loop
-from iasolve.training.loop import Trainer, train
+from iasolve.training import Trainer, train
 Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
 folder, out, point, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 calls = 0

@@ -7,7 +7,7 @@ import pytest
 from test_training import config_data
 
 import iasolve
-from iasolve.training.config import TrainingConfig, load_config
+from iasolve.training import TrainingConfig, load_config
 
 ROOT = Path(__file__).parents[2]
 NAN, INF = math.nan, math.inf

@@ -17,12 +17,22 @@ from iasolve import PriorError, load_prior
 from iasolve.evidence import Folded
 from iasolve.networks import Gaussian, NetworkConfig, kl_divergence
 from iasolve.spectrum import fft2, radius, reflect, ring_index
+from iasolve.training import (
+    Augmentation,
+    DataConfig,
+    Degradation,
+    DegradationMix,
+    Objective,
+    Trainer,
+    TrainingConfig,
+    load_config,
+    load_split,
+    normalise,
+    train,
+)
 from iasolve.training.augmentation import _roll
-from iasolve.training.config import TrainingConfig, load_config
-from iasolve.training.data import Augmentation, DataConfig, find, load_split, normalise
-from iasolve.training.degradations import Degradation, DegradationMix
-from iasolve.training.loop import Trainer, train
-from iasolve.training.objective import Objective, _divergence, clean_evidence
+from iasolve.training.data import find
+from iasolve.training.objective import _divergence, clean_evidence
 
 SIZE = 16
 IDLE = {

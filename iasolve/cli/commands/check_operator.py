@@ -36,6 +36,11 @@ def check_operator(
 
     The factory, a function or class, is called with the arguments in the TOML file and returns a LinearOperator.
     Exits with 3 when the operator fails. How to write one: docs/how-to/own-operator.md.
+
+    Examples
+    --------
+    iasolve check-operator scanner.py:parallel_beam
+    iasolve check-operator Radon --args radon.toml
     """
     import math
 

@@ -56,6 +56,12 @@ def deblur(
 
     The boundary is circular: the blur is taken to wrap around the image's edges. Where something bright touches an
     edge, pad the image first, or expect artefacts there.
+
+    Examples
+    --------
+    iasolve deblur blurred.tif sharp.tif --gaussian 2
+    iasolve deblur shaken.png sharp.png --kernel kernel.npy --sigma 3
+    iasolve deblur photos/ sharp/ --gaussian 1.5 --report look.html
     """
     from iasolve.cli.blurs import Blur
     from iasolve.cli.sources import image_source

@@ -26,6 +26,12 @@ def denoise(
     Reads png, jpg, bmp, webp, tif, npy, npz, mat, fastMRI's h5, BART's cfl, and with the extras nifti and dicom also
     nii, nii.gz and dcm. What comes out has the input's type and range; slices, pages and colours are kept. OUT.json
     beside it says what was done.
+
+    Examples
+    --------
+    iasolve denoise noisy.png clean.png
+    iasolve denoise noisy.tif clean.tif --sigma 20 --std-out error.tif --report look.html
+    iasolve denoise scans/ denoised/ --recipe fast --resume
     """
     from iasolve.cli.sources import image_source
     from iasolve.cli.task import Task

@@ -27,12 +27,17 @@ def evaluate(
 
     Of the whole image and of its foreground, which is the head without the air around it. Pages are compared one by
     one and averaged. Of a folder, files that cannot be compared are listed at the end.
+
+    Examples
+    --------
+    iasolve evaluate clean.png truth.png
+    iasolve evaluate denoised/ truth/ --data-range 255
     """
     import math
 
     from iasolve.cli.errors import SOME_FAILED, UsageError
     from iasolve.cli.folders import list_failures
-    from iasolve.cli.reporter import Reporter, columns
+    from iasolve.cli.reporter import Reporter
     from iasolve.cli.scores import compare_files
 
     if data_range is not None and not (math.isfinite(data_range) and data_range > 0):
@@ -49,7 +54,7 @@ def evaluate(
         total = {key: sum(files[n]["mean"][key] for n in names) / len(names) for key in files[names[0]]["mean"]}
         rows.append([f"mean of {len(names)}", *_cells(total)])
     if names:
-        reporter.say(columns(rows))
+        reporter.table(rows)
     reporter.result({"files": [{"name": name, **files[name]} for name in names], "failed": failures})
     if failures:
         list_failures(failures, len(names) + len(failures), reporter)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from iasolve.cli.options import Printing, expand
+from iasolve.cli.help import add_command
+from iasolve.cli.options import Printing
 
 __all__ = ["app", "list_", "show", "verify"]
 
@@ -17,10 +18,15 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="A prior's name, or t
 
 
 def list_(printing: Printing) -> None:
-    """List the priors that come with iasolve, and those that other installed packages bring."""
+    """List the priors that come with iasolve, and those that other installed packages bring.
+
+    Examples
+    --------
+    iasolve prior list
+    """
     from iasolve.cli.errors import DamagedPrior
     from iasolve.cli.priors import blamed_on_prior
-    from iasolve.cli.reporter import Reporter, columns
+    from iasolve.cli.reporter import Reporter
     from iasolve.priors import PriorError, find_prior, list_priors, read_card
     from iasolve.priors.registry import origin_of
 
@@ -41,12 +47,20 @@ def list_(printing: Printing) -> None:
             reporter.warn(f"the prior {name!r} of package {origin!r} is left out: {what}")
             continue
         found.append({**card, "name": name, "from": origin})
-    reporter.say(columns(rows) if found else "no bundled priors in this installation; train one: iasolve train --help")
+    if found:
+        reporter.table(rows)
+    else:
+        reporter.say("no bundled priors in this installation; train one: iasolve train --help")
     reporter.result({"priors": found})
 
 
 def show(name: _Name, printing: Printing) -> None:
-    """Print what is known about a prior: architecture, data and licence, training, validation, latents, rings."""
+    """Print what is known about a prior: architecture, data and licence, training, validation, latents, rings.
+
+    Examples
+    --------
+    iasolve prior show mri-t1-128
+    """
     from iasolve.cli.priors import blamed_on_prior
     from iasolve.cli.reporter import Reporter
     from iasolve.priors import find_prior, read_card
@@ -60,7 +74,12 @@ def show(name: _Name, printing: Printing) -> None:
 
 
 def verify(name: _Name, printing: Printing) -> None:
-    """Check a prior's weights against the SHA-256 in its card, and that they load."""
+    """Check a prior's weights against the SHA-256 in its card, and that they load.
+
+    Examples
+    --------
+    iasolve prior verify runs/mine/mine.safetensors
+    """
     from iasolve.cli.priors import open_prior
     from iasolve.cli.reporter import Reporter
     from iasolve.priors import find_prior
@@ -128,6 +147,6 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-app.command("list")(expand(list_))
-app.command("show")(expand(show))
-app.command("verify")(expand(verify))
+add_command(app, "list", list_)
+add_command(app, "show", show)
+add_command(app, "verify", verify)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.options import Printing, expand
+from iasolve.cli.help import add_command
+from iasolve.cli.options import Printing
 
 __all__ = ["app", "list_", "show"]
 
@@ -14,8 +15,13 @@ app = typer.Typer(help="Ready recipes: how a problem is solved.")
 
 
 def list_(printing: Printing) -> None:
-    """List the recipes that come with iasolve."""
-    from iasolve.cli.reporter import Reporter, columns
+    """List the recipes that come with iasolve.
+
+    Examples
+    --------
+    iasolve recipe list
+    """
+    from iasolve.cli.reporter import Reporter
     from iasolve.recipe import list_recipes, load_recipe, recipe_text
 
     reporter = Reporter(printing)
@@ -27,16 +33,19 @@ def list_(printing: Printing) -> None:
         counts = [str(n) for n in (recipe.views, recipe.passes.count, recipe.steps.count)]
         rows.append([name, *counts, about[0] if about else ""])
         reports.append({**recipe.to_dict(), "about": " ".join(about)})
-    # the last column is text, so it goes left
-    widest = max(len(row[4]) for row in rows)
-    reporter.say(columns([[*row[:4], row[4].ljust(widest)] for row in rows]))
+    reporter.table(rows, text=(0, 4))
     reporter.result({"recipes": reports})
 
 
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A ready recipe, or a .toml file.")], printing: Printing
 ) -> None:
-    """Print a recipe with its comments: a start for one's own."""
+    """Print a recipe with its comments: a start for one's own.
+
+    Examples
+    --------
+    iasolve recipe show denoise > mine.toml
+    """
     from pathlib import Path
 
     from iasolve.cli.reporter import Reporter
@@ -49,5 +58,5 @@ def show(
     reporter.result(recipe.to_dict())
 
 
-app.command("list")(expand(list_))
-app.command("show")(expand(show))
+add_command(app, "list", list_)
+add_command(app, "show", show)

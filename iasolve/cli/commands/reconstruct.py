@@ -73,6 +73,13 @@ def reconstruct(
     Reads k-space from npy, npz, mat, fastMRI's h5, ISMRMRD (h5, mrd) and BART's cfl: centred (DC in the middle) and
     orthonormal, as fastMRI has it, of shape (H, W), (coils, H, W) or (slices, coils, H, W). Several coils: sensitivity
     maps and phase are estimated slice by slice, and said in the report.
+
+    Examples
+    --------
+    iasolve reconstruct kspace.h5 image.h5 --report look.html
+    iasolve reconstruct kspace.npy image.tif --mask mask.npy --std-out error.tif
+    iasolve reconstruct kspace.cfl image.nii.gz --maps maps.cfl
+    iasolve reconstruct scans/ images/ --recipe fast --resume
     """
     from iasolve.cli.errors import UsageError
     from iasolve.cli.sources import kspace_source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,17 @@ import typer
 from iasolve.cli.options import Overwrite, Printing
 
 __all__ = ["simulate"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn at random."""
+
+    sigma: Annotated[
+        float,
+        typer.Option(metavar="S", min=0.0, help="Noise added: root mean square of a noise value, in the file's units."),
+    ] = 0.0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of noise and mask.")] = 0
 
 
 @dataclass(frozen=True)
@@ -52,11 +63,7 @@ def simulate(
             help="Noise alone; a Gaussian blur, a blur kernel, a low-pass filter; undersampled k-space.",
         ),
     ],
-    sigma: Annotated[
-        float,
-        typer.Option(metavar="S", min=0.0, help="Noise added: root mean square of a noise value, in the file's units."),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of noise and mask.")] = 0,
+    drawing: Drawing,
     blurring: Blurring,
     masking: Masking,
     overwrite: Overwrite = False,
@@ -67,18 +74,15 @@ def simulate(
     Values go to npy, npz, tif, mat and nii as they are (float32); a png, jpg or dcm keeps the input's type, rounded and
     clipped.
     Of --task mask, k-space goes to npy, or with its mask to npz. The boundary of a blur is circular.
+
+    Examples
+    --------
+    iasolve simulate clean.png noisy.npy --task denoise --sigma 20
+    iasolve simulate clean.tif blurred.tif --task gaussian --width 2 --sigma 1
+    iasolve simulate heads.npy kspace.npz --task mask --acceleration 4 --sigma 2
     """
     from iasolve.cli.simulation import Simulation, simulate_files
 
-    simulation = Simulation(
-        task=task,
-        sigma=sigma,
-        seed=seed,
-        width=blurring.width,
-        kernel=blurring.kernel,
-        cutoff=blurring.cutoff,
-        acceleration=masking.acceleration,
-        centre_fraction=masking.centre_fraction,
-        mask_kind=masking.mask_kind,
-    )
-    simulate_files(simulation, source, out, masking.mask_out, overwrite, printing)
+    asked = asdict(drawing) | asdict(blurring) | asdict(masking)
+    mask_out = asked.pop("mask_out")
+    simulate_files(Simulation(task, **asked), source, out, mask_out, overwrite, printing)

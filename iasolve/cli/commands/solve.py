@@ -56,6 +56,11 @@ def solve(
     The factory, a function or class, is called with the arguments in the TOML file and returns a LinearOperator from
     images (C, H, W). IN holds what it puts out, (..., *out_shape), batch dimensions first: npy, npz, mat, h5 of any
     shape, or whatever the other commands read. 'iasolve check-operator' prints what the check finds.
+
+    Examples
+    --------
+    iasolve solve sinogram.npy image.tif --operator scanner.py:parallel_beam
+    iasolve solve y.npz image.npy --operator Radon --operator-args radon.toml --samples 8
     """
     from iasolve.cli.folders import is_folder
     from iasolve.cli.task import Task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,23 +17,37 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Network, data and optimisation.")],
-    printing: Printing,
+@dataclass(frozen=True)
+class Starting:
+    """Where a run begins, and where it lies."""
+
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Checkpoint, log and prior.  (default: runs/NAME)")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")] = False,
-    init: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Start from the weights of a prior.")] = None,
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")] = False
+    init: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Start from the weights of a prior.")] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in a folder that holds a run.")] = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Where a run ends."""
+
     minutes: Annotated[
         float | None, typer.Option(metavar="M", min=0.0, help="Length of the whole run, if not done earlier.")
-    ] = None,
+    ] = None
     images: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Stop after so many images in all."),
-    ] = None,
+    ] = None
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Network, data and optimisation.")],
+    printing: Printing,
+    starting: Starting,
+    ending: Ending,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto: the GPU if there is one.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in a folder that holds a run.")] = False,
     part: Annotated[
         str, typer.Option(metavar="hierarchy|reader", help="Which part of the prior: the IA-HVAE, or its reader.")
     ] = "hierarchy",
@@ -43,6 +58,12 @@ def train(
     prior is both, side by side. Train the hierarchy first: --init gives the reader the power of its images.
 
     On several GPUs: torchrun --nproc-per-node=N --no-python iasolve train CONFIG.toml
+
+    Examples
+    --------
+    iasolve train mine.toml --minutes 600
+    iasolve train mine.toml --resume
+    iasolve train mine.toml --part reader --init runs/mine/mine.safetensors
     """
     import os
     from dataclasses import replace
@@ -50,6 +71,7 @@ def train(
     from iasolve.cli.errors import INTERRUPTED, UnfitInput, UsageError, blamed_on
     from iasolve.cli.reporter import Reporter
 
+    resume, init, images = starting.resume, starting.init, ending.images
     if resume and init is not None:
         raise UsageError("--resume and --init: the one continues a run, the other starts one; give one of them")
     # under torchrun, the first process speaks for all
@@ -69,13 +91,13 @@ def train(
         named = str(error) if str(config) in str(error) else f"{config}: {error}"
         raise UnfitInput(f"{named}. See the bundled configurations for examples") from None
     usual = settings.name if part == "hierarchy" else f"{settings.name}-{part}"
-    folder = out if out is not None else Path("runs") / usual
+    folder = Path("runs") / usual if starting.out is None else starting.out
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder}: this is a file. Expected a folder")
     checkpoint = folder / "checkpoint.safetensors"
     if resume and not checkpoint.is_file():
         raise UsageError(f"--resume: nothing to resume, no {checkpoint}. Leave out --resume to start")
-    if checkpoint.is_file() and not (resume or overwrite):
+    if checkpoint.is_file() and not (resume or starting.overwrite):
         raise UsageError(f"{folder} holds a run already: --resume continues it, --overwrite starts over")
     from iasolve.cli.solver import choose_device
     from iasolve.priors import find_prior
@@ -105,7 +127,7 @@ def train(
                     folder,
                     resume=resume,
                     init=first,
-                    minutes=minutes,
+                    minutes=ending.minutes,
                     device=chosen,
                     part=part,
                     callback=show,

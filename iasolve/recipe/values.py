@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-__all__ = ["RecipeError", "is_scale", "one_of", "per_scale", "positive", "shown", "to_toml", "whole"]
+__all__ = ["RecipeError", "is_scale", "one_of", "per_scale", "positive", "registered", "shown", "to_toml", "whole"]
 
 
 class RecipeError(ValueError):
@@ -16,6 +17,16 @@ def one_of(key: str, value: object, allowed: tuple[str, ...], more: str = "") ->
     """Refuse a value that is not among those allowed."""
     if value not in allowed:
         raise RecipeError(f"recipe key {key!r} must be one of {', '.join(allowed)}{more}; got {shown(value)}")
+
+
+def registered(key: str, value: object, ready: tuple[str, ...], table: str) -> None:
+    """Refuse a name that is neither among the ``ready`` ones nor in a ``table``, ``module:NAME``, that may have more.
+
+    The table is looked up by name, and only for a name that is not ready: its module imports torch.
+    """
+    if value not in ready:
+        module, name = table.split(":")
+        one_of(key, value, tuple(getattr(import_module(module), name)))
 
 
 def whole(key: str, value: object, least: int) -> None:

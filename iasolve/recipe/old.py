@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from iasolve.recipe_values import RecipeError, to_toml
+from iasolve.recipe.values import RecipeError, to_toml
 
 __all__ = ["refuse_old"]
 
@@ -47,6 +47,8 @@ _GONE = {
     "trust": "there is no limit to the distance from the guess",
     "coupling_start": "passes start at 0.2",
     "momentum": "the momentum of passes is 0.5",
+    "spin": "passes read moved images wherever the prior was trained on such",
+    "adaptive": "closing.error 'local' follows what the measurement shows, 'stationary' does not",
     "nonnegative": "an option of solve(), nonnegative=False",
     "iterations": "an option of solve()",
     "tolerance": "an option of solve()",

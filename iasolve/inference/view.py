@@ -1,0 +1,153 @@
+"""A solution for the image as it lies, or moved: by the reader alone, or by the hierarchy with what a reader says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iasolve.inference.closing import Closing
+from iasolve.inference.interface import (
+    NonFiniteError,
+    Options,
+    ScaleReport,
+    Watch,
+)
+from iasolve.inference.likelihood import Solves
+from iasolve.inference.measurement import Measurement
+from iasolve.inference.objective import Noise
+from iasolve.inference.passes import (
+    SHIFTS,
+    finest_scales,
+    first_guess,
+    moves,
+    read_again,
+    read_image,
+    read_whole,
+)
+from iasolve.inference.problem import Problem, pose
+from iasolve.inference.refine import improve
+from iasolve.inference.sampling import Samples, StationaryError, draw_errors, draw_samples
+from iasolve.priors import Prior
+from iasolve.recipe import Recipe
+
+__all__ = ["WHOLE", "View", "read_view", "reads", "solve_view"]
+
+WHOLE = ("all", "auto")
+"""Where a guess ends that a reader can make."""
+
+
+def reads(prior: Prior, recipe: Recipe) -> bool:
+    """Whether the prior's reader guesses."""
+    return prior.reads and recipe.guess.stop in WHOLE
+
+
+class View(NamedTuple):
+    """The solution for one moved image; ``estimate``: on the problem's grid, in the prior's units."""
+
+    problem: Problem
+    estimate: Tensor
+    image: Tensor
+    std: Tensor | None
+    samples: Tensor | None
+    scales: list[ScaleReport[Tensor]]
+    improved: Tensor
+    offsets: list[Tensor]
+    solves: Solves | None
+
+
+def solve_view(
+    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch, number: int = 0
+) -> View:
+    """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only.
+
+    The reader's estimate and, where the recipe takes steps, the hierarchy's are solutions in their own right, whose
+    errors differ: the mean of both is better than either.
+    """
+    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
+    stop = finest_scales(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
+    noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
+    nonnegative = options.nonnegative and prior.nonnegative
+
+    whole = None
+    if reads(prior, recipe):
+        whole = read_whole(problem, prior, recipe.changed(views=1), nonnegative, watch)
+    if whole is None or not recipe.passes.count:
+        guess = first_guess(problem, prior, recipe, stop)
+    else:
+        guess = read_image(problem, prior, whole.image, recipe.passes.end, stop)[1]
+    views = recipe.views if moves(prior) else 1
+    watch.tell("guess", number + 1, views)
+    again = None
+    if recipe.passes.count and whole is None:
+        again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
+    final, scales, improved = improve(problem, prior, recipe, (guess, again), stop, noise, number == 0, watch)
+
+    centre = problem.decode(prior, final.contributions)
+    variance = (
+        problem.unexplained(problem.likelihood, centre) if recipe.adapts else problem.variance.expand(centre.shape)
+    )
+    closing = Closing(
+        problem.likelihood, centre, variance, problem.variance, recipe.closing.error, nonnegative, options.tolerance
+    )
+    estimate = closing.image(centre)
+    apart = estimate
+    if whole is not None:
+        estimate = (estimate + whole.image) / 2 if recipe.takes_steps else whole.image
+    watch.tell("closing", number + 1, views)
+    drawn = std = None
+    if recipe.samples:
+        # the spread is that of a reading that knows the measurement's noise, not of an image that is partly the prior's
+        source = guess if again is not None else final
+        if whole is not None and recipe.passes.count:
+            source = first_guess(problem, prior, recipe, stop)
+        samples = Samples(problem, prior, centre, source, stop, noise)
+        drawn, std = draw_samples(samples, recipe.samples, closing, watch)
+        drawn = drawn + (estimate - apart)
+        if nonnegative:
+            estimate, drawn = estimate.clamp_min(0), drawn.clamp_min(0)
+
+    gain = problem.gain.reshape(-1, 1, 1, 1)
+    image = problem.crop(gain * estimate)
+    if not bool(torch.isfinite(image).all()):
+        raise NonFiniteError(
+            "the solution holds NaN or infinite values: check the measurement's range and sigma, "
+            "or lower the recipe's steps.size"
+        )
+    return View(
+        problem,
+        estimate,
+        image,
+        None if std is None else problem.crop(gain * std),
+        None if drawn is None else problem.crop(gain * drawn),
+        scales,
+        improved,
+        final.offsets,
+        problem.likelihood.solves,
+    )
+
+
+def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> View:
+    """The reader's estimate alone, views and passes included; samples have the error that the reader expects."""
+    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
+    nonnegative = options.nonnegative and prior.nonnegative
+    found = read_whole(problem, prior, recipe, nonnegative, watch)
+    gain = problem.gain.reshape(-1, 1, 1, 1)
+    image = problem.crop(gain * found.image)
+    if not bool(torch.isfinite(image).all()):
+        raise NonFiniteError("the solution holds NaN or infinite values: check the measurement's range and sigma")
+    misfit = problem.likelihood.misfit(found.image, found.variance)
+    unknown = torch.full_like(misfit, torch.nan)
+    rows: list[ScaleReport[Tensor]] = [
+        {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit} for s in prior.spectrum.scales
+    ]
+    error = StationaryError(found.variance, found.image)
+    std, drawn = problem.crop(gain * error.std), None
+    if recipe.samples:
+        noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
+        errors = draw_errors(error, recipe.samples, noise, watch)
+        drawn = torch.stack([problem.crop(gain * (found.image + one)) for one in errors])
+        drawn = drawn.clamp_min(0) if nonnegative else drawn
+    idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
+    return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves)
