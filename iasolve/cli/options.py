@@ -89,6 +89,15 @@ class Solving:
             "grey levels, so 25 means 25 of 255). auto: estimated from the data, and reported.",
         ),
     ] = "auto"
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|gaussian|spectral|rician",
+            help="What the noise is: of one level at all frequencies; of a level for each ring of them, as after "
+            "interpolation, demosaicing or compression (estimated only); or that of magnitudes, which brightens air. "
+            "auto: gaussian, or of images spectral where levels differ.",
+        ),
+    ] = "auto"
     offset: Annotated[
         str,
         typer.Option(

@@ -90,7 +90,7 @@ def hold_back(batch: Measurement, seed: int = 0) -> Trial:
 
 
 def _more_noise(batch: Measurement, seed: int) -> Trial:
-    y, sigma, operator, _ = batch
+    y, sigma, operator = batch[:3]
     draw = Noise(seed, y.device, y.real.dtype)
     parts = iter(("trial", "trial, imaginary"))
     fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
@@ -127,7 +127,7 @@ def _kept_back(sampled: Tensor, seed: int) -> Tensor:
 
 
 def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
-    y, sigma, operator, _ = batch
+    y, sigma, operator = batch[:3]
     centred = operator.codomain == "kspace"
     if centred:
         back = torch.fft.fftshift(back)

@@ -92,7 +92,8 @@ def solve(
     prior : Prior
         See :func:`iasolve.load_prior`.
     noise : NoiseModel, optional
-        Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`; any other model is brought
+        Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`, or
+        :class:`~iasolve.noise_level.EstimatedNoise` of a known kind; any other model is brought
         to white noise first (``noise.whitened``), and the result's ``sigma`` is then that of the white noise.
         Without it the level is estimated from ``y`` and reported; of images, a level for each ring of frequencies where
         they differ (:func:`iasolve.noise_level.estimate_noise`), and ``sigma`` is then their root mean square.
@@ -236,6 +237,7 @@ def _answer(
         samples=samples,
         scales=first.scales,
         sigma=batch.sigma,
+        levels=batch.levels,
         gain=first.problem.gain,
         offset=torch.zeros_like(batch.sigma) if batch.offset is None else batch.offset,
         improved=first.improved,
