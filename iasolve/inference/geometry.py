@@ -15,7 +15,7 @@ from torch import Tensor
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import RingGrid, Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
 
-__all__ = ["Canvas", "Crop", "FieldOfView", "Geometry", "Whole", "choose_fit", "image_power"]
+__all__ = ["Canvas", "Crop", "FieldOfView", "Geometry", "Whole", "choose_fit", "crop_power", "image_power"]
 
 
 class Geometry(Protocol):
@@ -268,6 +268,22 @@ def choose_fit(fit: str, shape: tuple[int, int], size: int) -> str:
     if fit != "auto":
         return fit
     return "field-of-view" if max(shape) <= size else "canvas"
+
+
+def crop_power(power: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Expected power of each frequency of a crop ``(H, W)``, not larger than ``N``, of images of power ``(C, N, N)``.
+
+    The transform of the autocorrelation under the crop's own, a triangle along each axis (Bartlett): the mean square is
+    that of the image, which holds few frequencies when it is cut small.
+    """
+    correlation = torch.fft.ifft2(power)
+    for axis, length in zip((-2, -1), shape, strict=True):
+        lag = torch.arange(length, device=power.device)
+        share = (lag.to(power) / length).reshape(-1, *[1] * (-1 - axis))
+        near = correlation.index_select(axis, lag)
+        wrapped = correlation.index_select(axis, (lag - length) % power.shape[axis])
+        correlation = (1 - share) * near + share * wrapped
+    return torch.fft.fft2(correlation).real.clamp_min(0)
 
 
 def image_power(power: Tensor, shape: tuple[int, int], fit: str) -> Tensor:

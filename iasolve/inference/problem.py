@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, profile, wiener
-from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Geometry, Whole, choose_fit, image_power
+from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Geometry, Whole, choose_fit, crop_power, image_power
 from iasolve.inference.interface import NonFiniteError, Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood, Probed, probed_profile
@@ -186,7 +186,10 @@ def pose(
         cropping = Crop((operator.in_shape[0], *grid), (height, width), operator.in_dtype)
         on_grid, crop = on_grid @ cropping, _after(crop, cropping.forward)
     fit = "canvas" if whole else options.fit
-    gain = _gain(y, operator, sigma, image_power(prior.power, (height, width), fit), options)
+    power = image_power(prior.power, (height, width), fit)
+    if max(height, width) < size and choose_fit(fit, (height, width), size) == "canvas":
+        power = crop_power(prior.power, (height, width))
+    gain = _gain(y, operator, sigma, power, options)
     power = image_power(prior.power, grid, fit)
     sigma_x = prior.sigma_x
     ring_variance = sigma_x.square()[..., _ring_map(prior)]
