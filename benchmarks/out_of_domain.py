@@ -96,8 +96,10 @@ def main(
     begun, rows = time.perf_counter(), []
     false: dict[str, tuple[int, int, int]] = {}
 
+    about = provenance(seed, loaded, recipe=recipe or "the task's")
+
     def save() -> dict[str, str]:
-        about = provenance(seed, loaded, recipe=recipe or "the task's", seconds=round(time.perf_counter() - begun))
+        about["seconds"] = round(time.perf_counter() - begun)
         summary = {"kinds of images there are": str(len(makers)), **summarise(rows, false)}
         write("out_of_domain", {"about": about, "summary": summary, "rows": rows}, markdown(about, summary, rows), out)
         return summary
