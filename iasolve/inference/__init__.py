@@ -1,6 +1,7 @@
 """Inference: likelihood, guess and passes, refinement, closing, posterior samples."""
 
 from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
+from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
 from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole
 from iasolve.inference.interface import (
     Callback,
@@ -12,7 +13,7 @@ from iasolve.inference.interface import (
     UnlikePriorWarning,
 )
 from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.measurement import likely_sigma
+from iasolve.inference.measurement import Measurement, likely_sigma
 from iasolve.inference.multicoil import image_phase, pose_coils, sampled_positions
 from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.operator_likelihood import OperatorLikelihood
@@ -31,8 +32,10 @@ __all__ = [
     "Crop",
     "DiagonalLikelihood",
     "FieldOfView",
+    "Gaussian",
     "GradientDescent",
     "LocalError",
+    "Measurement",
     "NonFiniteError",
     "OperatorLikelihood",
     "Options",
@@ -44,6 +47,8 @@ __all__ = [
     "Status",
     "UnlikePriorWarning",
     "Whole",
+    "fitted_power",
+    "hold_back",
     "image_phase",
     "imaginary_share",
     "likely_sigma",
@@ -53,4 +58,5 @@ __all__ = [
     "reconstruct",
     "sampled_positions",
     "solve",
+    "unexplained",
 ]

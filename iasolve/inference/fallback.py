@@ -90,7 +90,7 @@ def hold_back(batch: Measurement, seed: int = 0) -> Trial:
 
 
 def _more_noise(batch: Measurement, seed: int) -> Trial:
-    y, sigma, operator, _ = batch
+    y, sigma, operator = batch[:3]
     draw = Noise(seed, y.device, y.real.dtype)
     parts = iter(("trial", "trial, imaginary"))
     fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
@@ -127,7 +127,7 @@ def _kept_back(sampled: Tensor, seed: int) -> Tensor:
 
 
 def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
-    y, sigma, operator, _ = batch
+    y, sigma, operator = batch[:3]
     centred = operator.codomain == "kspace"
     if centred:
         back = torch.fft.fftshift(back)
@@ -259,14 +259,19 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, 
 
 
 def better(
-    batch: Measurement, result: Result[Tensor], found: Verdict, rival: Gaussian, samples: int, watch: Watch
+    batch: Measurement,
+    result: Result[Tensor],
+    found: Verdict,
+    rival: Callable[[], Gaussian],
+    samples: int,
+    watch: Watch,
 ) -> Result[Tensor]:
     """A result with the Gaussian's answer for the images that the prior does not fit."""
     fits, left = found.fits, unexplained(batch, result.image)
     doubtful = fits & (left > LARGEST_RESIDUAL)
     if bool(fits.all()) and not bool(doubtful.any()):
         return result
-    other = rival.answer(found.bounded, samples, watch)
+    other = rival().answer(found.bounded, samples, watch)
     # a residual that cannot be noise, of a measurement that the linear estimate explains better
     fits = fits & ~(doubtful & (unexplained(batch, other.image) < left / LARGEST_RESIDUAL))
     each = fits.reshape(-1, 1, 1, 1)

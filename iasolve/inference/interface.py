@@ -62,9 +62,9 @@ class Options:
         Posterior samples; None: as many as the recipe says.
     seed : int
         The same seed gives the same result, whatever the batch.
-    fit : {"canvas", "field-of-view"}
-        What to do with an image of another size than the prior's: overlapping tiles, or one tile that shows the
-        whole field of view, band-limited up to the image's grid.
+    fit : {"auto", "canvas", "field-of-view"}
+        What to do with an image of another size than the prior's: overlapping tiles, or one tile that shows the whole
+        field of view, band-limited to the image's grid; ``"auto"``: the latter where neither side is longer.
     overlap : int or None
         Smallest overlap of a canvas's tiles, in pixels; None: a quarter of the tile.
     nonnegative : bool
@@ -74,12 +74,11 @@ class Options:
     warn : bool
         Warn when an image is unlike the prior's data.
     fallback : bool
-        Answer with a Gaussian of the prior's power where a part of the measurement that is kept back shows the prior
-        to be worse (:mod:`.fallback`); not with recipes without encoder or closing, nor with unvalidated priors.
+        Answer with a Gaussian of the prior's power where a part of the measurement kept back shows the prior to be
+        worse (:mod:`.fallback`); not with recipes without encoder or closing, nor with unvalidated priors.
     offset : float or "auto"
-        A constant in all of the image, taken off before and put back after, in the image's units: -1024 of computed
-        tomography in Hounsfield units. ``"auto"``: where the prior's images hold no negative value, the operator is
-        diagonal and real images go further below zero than noise does (:func:`iasolve.noise_level.estimate_offset`).
+        A constant in all of the image, taken off before and put back after, in its units: -1024 of Hounsfield units.
+        ``"auto"``: by :func:`iasolve.noise_level.estimate_offset`, for priors of images without a negative value.
     iterations : int
         Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8, ten steps
         end 0.02 dB below those with 20 (benchmarks/results/general_path.md).
@@ -99,7 +98,7 @@ class Options:
 
     samples: int | None = None
     seed: int = 0
-    fit: str = "canvas"
+    fit: str = "auto"
     overlap: int | None = None
     nonnegative: bool = True
     batch_size: int = 16
@@ -111,8 +110,8 @@ class Options:
     force_general: bool = False
 
     def __post_init__(self) -> None:
-        if self.fit not in ("canvas", "field-of-view"):
-            raise ValueError(f"fit must be 'canvas' or 'field-of-view', got {self.fit!r}")
+        if self.fit not in ("auto", "canvas", "field-of-view"):
+            raise ValueError(f"fit must be 'auto', 'canvas' or 'field-of-view', got {self.fit!r}")
         check_batch_size(self.batch_size)
         number = isinstance(self.offset, int | float) and not isinstance(self.offset, bool)
         if self.offset != "auto" and not (number and math.isfinite(self.offset)):  # type: ignore[arg-type]
@@ -237,23 +236,22 @@ class Result(Generic[Array]):
     scales : list of ScaleReport
     sigma : array
         Noise level used, per image, in the measurement's units.
+    levels : array or None
+        Noise level of each ring of frequencies, from 0 to 0.5 cycles per pixel, ``(..., R)``, where they differ.
     gain : array
         Estimated scale of each image: user's units over the prior's.
     offset : array
         Constant that was taken off each image, solved without, and put back: see :class:`Options`.
     improved : array
-        Whether passes or steps ended with a better total objective than the guess, per image; where not, the guess
-        is returned.
+        Whether passes or steps ended with a better objective than the guess, per image; where not, that is returned.
     prior : str
-        Name of the prior that was asked.
     fits : array
-        Whether that prior answered, per image; where not, the stationary Gaussian with its power did, with its own
-        error bar. What else is reported of such an image is the prior's attempt.
+        Whether the prior answered, per image; where not, the stationary Gaussian with its power did, with its own error
+        bar. What else is reported of such an image is the prior's attempt.
     likeness : array
         ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
     distance : array
-        How far the power of the image's coarse scales lies from that of validation images, in their standard
-        deviations; NaN for a prior that does not know.
+        Of the power of its coarse scales from that of validation images, in their standard deviations; NaN: unknown.
     offsets : list of list of array
         What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, without
         encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
@@ -272,6 +270,7 @@ class Result(Generic[Array]):
     samples: Array | None
     scales: list[ScaleReport[Array]]
     sigma: Array
+    levels: Array | None
     gain: Array
     offset: Array
     improved: Array
@@ -299,7 +298,7 @@ class Result(Generic[Array]):
         return result_html(self)
 
 
-_PER_IMAGE = ("image", "std", "sigma", "gain", "offset", "improved", "fits", "likeness", "distance")
+_PER_IMAGE = ("image", "std", "sigma", "levels", "gain", "offset", "improved", "fits", "likeness", "distance")
 
 
 def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.device) -> Result[Tensor]:

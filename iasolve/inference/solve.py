@@ -8,6 +8,7 @@ closed and sampled. Where the trial goes against the prior, the stationary Gauss
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack, overload
 
@@ -91,7 +92,8 @@ def solve(
     prior : Prior
         See :func:`iasolve.load_prior`.
     noise : NoiseModel, optional
-        Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`; any other model is brought
+        Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`, or
+        :class:`~iasolve.noise_level.EstimatedNoise` of a known kind; any other model is brought
         to white noise first (``noise.whitened``), and the result's ``sigma`` is then that of the white noise.
         Without it the level is estimated from ``y`` and reported; of images, a level for each ring of frequencies where
         they differ (:func:`iasolve.noise_level.estimate_noise`), and ``sigma`` is then their root mean square.
@@ -191,7 +193,8 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         batch, prior, recipe if found is None or bool(found.fits.any()) else quick, options, watch
     )
     if found is not None:
-        result = better(batch, result, found, Gaussian(batch, prior, options, problem), recipe.samples, watch)
+        rival = partial(Gaussian, batch, prior, options, problem)
+        result = better(batch, result, found, rival, recipe.samples, watch)
     support = batch.operator.support()
     inside = 1 if support is None else support  # outside of it nothing was measured, because nothing is there
     offset = 0 if batch.offset is None else batch.offset.reshape(-1, 1, 1, 1)
@@ -239,6 +242,7 @@ def _answer(
         samples=samples,
         scales=first.scales,
         sigma=batch.sigma,
+        levels=batch.levels,
         gain=first.problem.gain,
         offset=torch.zeros_like(batch.sigma) if batch.offset is None else batch.offset,
         improved=first.improved,

@@ -9,9 +9,7 @@ from tiny import circulant, decaying_power, images, relative, tiny_network, tiny
 
 import iasolve
 from iasolve import UnlikePriorWarning, solve
-from iasolve.inference import Options
-from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
-from iasolve.inference.measurement import Measurement
+from iasolve.inference import Gaussian, Measurement, Options, fitted_power, hold_back, unexplained
 from iasolve.operators import (
     CircularBlur,
     GaussianNoise,
