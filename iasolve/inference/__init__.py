@@ -3,15 +3,7 @@
 from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
 from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
 from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole
-from iasolve.inference.interface import (
-    Callback,
-    NonFiniteError,
-    Options,
-    Result,
-    SolveOptions,
-    Status,
-    UnlikePriorWarning,
-)
+from iasolve.inference.interface import Callback, NonFiniteError, Options, SolveOptions, Status, UnlikePriorWarning
 from iasolve.inference.likelihood import DiagonalLikelihood
 from iasolve.inference.measurement import Measurement, likely_sigma
 from iasolve.inference.multicoil import image_phase, pose_coils, sampled_positions
@@ -19,6 +11,7 @@ from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescent, Plan
 from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, imaginary_share, reconstruct
+from iasolve.inference.result import Result
 from iasolve.inference.solve import solve
 
 __all__ = [
