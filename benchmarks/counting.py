@@ -50,6 +50,16 @@ class CountedPrior:
         return self.prior.spectrum
 
     @property
+    def descends(self) -> bool:
+        """See :class:`iasolve.Prior`."""
+        return self.prior.descends
+
+    @property
+    def mirrors(self) -> tuple[int, ...]:
+        """See :class:`iasolve.Prior`."""
+        return self.prior.mirrors
+
+    @property
     def reads(self) -> bool:
         """No: what is counted is the hierarchy's work."""
         return False

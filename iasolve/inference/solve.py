@@ -32,7 +32,7 @@ from iasolve.inference.passes import (
     moves,
 )
 from iasolve.inference.problem import Problem
-from iasolve.inference.view import WHOLE, read_view, reads, solve_view
+from iasolve.inference.view import WHOLE, joined, read_view, reads, solve_view
 from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
@@ -207,13 +207,18 @@ def _answer(
     batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch
 ) -> tuple[Result[Tensor], Problem]:
     """The mean of all views; samples, error bars and reports are the first one's: of one posterior, about the mean."""
-    if reads(prior, recipe) and not recipe.takes_steps:
-        first, count = read_view(batch, prior, recipe, options, watch), 1
+    count, nonnegative, quiet = 1, options.nonnegative and prior.nonnegative, recipe.changed(samples=0)
+    if reads(prior, recipe):
+        # samples of latents where there are steps, or else of the error that the reader expects
+        asked = (quiet, recipe) if recipe.takes_steps else (recipe, quiet)
+        first = read_view(batch, prior, asked[0], options, watch)
+        # one view without steps is the quickest answer: the reader's alone
+        if prior.descends and (recipe.takes_steps or recipe.views > 1):
+            first = joined(first, solve_view(batch, prior, asked[1], options, watch, start=first), nonnegative)
     else:
         first = solve_view(batch, prior, recipe, options, watch)
         count = recipe.views if moves(prior) else 1
     refined = recipe.steps.views or count if recipe.reads else count
-    quiet = recipe.changed(samples=0)
     guessed = quiet.changed(steps={"count": 0})
     others = []
     for number in range(1, count):
@@ -224,7 +229,7 @@ def _answer(
         image = torch.stack([image, *(moved for moved, _ in others)]).mean(0)
         if samples is not None:
             samples = samples + (image - first.image)
-            samples = samples.clamp_min(0) if options.nonnegative and prior.nonnegative else samples
+            samples = samples.clamp_min(0) if nonnegative else samples
     # not a number where the reader alone has answered: the bound takes longer than its answer
     unknown = torch.full_like(batch.sigma, torch.nan)
     likeness, distance = likeness_of(first.problem, prior, first.estimate) if first.offsets else (unknown, unknown)

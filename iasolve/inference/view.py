@@ -32,10 +32,14 @@ from iasolve.inference.sampling import Samples, StationaryError, draw_errors, dr
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 
-__all__ = ["WHOLE", "View", "read_view", "reads", "solve_view"]
+__all__ = ["WHOLE", "View", "joined", "read_view", "reads", "solve_view"]
 
 WHOLE = ("all", "auto")
 """Where a guess ends that a reader can make."""
+
+
+HIERARCHY = 0.4
+"""Weight of the hierarchy's image beside the reader's (chosen on validation: benchmarks/results/ablation.md)."""
 
 
 def reads(prior: Prior, recipe: Recipe) -> bool:
@@ -58,29 +62,31 @@ class View(NamedTuple):
 
 
 def solve_view(
-    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch, number: int = 0
+    batch: Measurement,
+    prior: Prior,
+    recipe: Recipe,
+    options: Options,
+    watch: Watch,
+    number: int = 0,
+    start: View | None = None,
 ) -> View:
-    """The solution of the problem for the image moved back by a shift, moved there again; reports of the first only.
+    """The hierarchy's solution for the image moved back by a shift, moved there again; reports of the first only.
 
-    The reader's estimate and, where the recipe takes steps, the hierarchy's are solutions in their own right, whose
-    errors differ: the mean of both is better than either.
+    ``start``: a reader's, which takes the place of the recipe's passes.
     """
     problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
     stop = finest_scales(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
     nonnegative = options.nonnegative and prior.nonnegative
 
-    whole = None
-    if reads(prior, recipe):
-        whole = read_whole(problem, prior, recipe.changed(views=1), nonnegative, watch)
-    if whole is None or not recipe.passes.count:
-        guess = first_guess(problem, prior, recipe, stop)
-    else:
-        guess = read_image(problem, prior, whole.image, recipe.passes.end, stop)[1]
+    first = first_guess(problem, prior, recipe, stop)
+    guess, again = first, None
+    if start is not None and recipe.passes.count and start.image.shape[-2:] == problem.geometry.shape:
+        known = start.image / problem.gain.reshape(-1, 1, 1, 1)
+        guess = read_image(problem, prior, known, recipe.passes.end, stop)[1]
     views = recipe.views if moves(prior) else 1
     watch.tell("guess", number + 1, views)
-    again = None
-    if recipe.passes.count and whole is None:
+    if recipe.passes.count and guess is first:
         again = read_again(problem, prior, recipe, guess, stop, nonnegative, watch)
     final, scales, improved = improve(problem, prior, recipe, (guess, again), stop, noise, number == 0, watch)
 
@@ -92,19 +98,12 @@ def solve_view(
         problem.likelihood, centre, variance, problem.variance, recipe.closing.error, nonnegative, options.tolerance
     )
     estimate = closing.image(centre)
-    apart = estimate
-    if whole is not None:
-        estimate = (estimate + whole.image) / 2 if recipe.takes_steps else whole.image
     watch.tell("closing", number + 1, views)
     drawn = std = None
     if recipe.samples:
         # the spread is that of a reading that knows the measurement's noise, not of an image that is partly the prior's
-        source = guess if again is not None else final
-        if whole is not None and recipe.passes.count:
-            source = first_guess(problem, prior, recipe, stop)
-        samples = Samples(problem, prior, centre, source, stop, noise)
+        samples = Samples(problem, prior, centre, first if recipe.passes.count else final, stop, noise)
         drawn, std = draw_samples(samples, recipe.samples, closing, watch)
-        drawn = drawn + (estimate - apart)
         if nonnegative:
             estimate, drawn = estimate.clamp_min(0), drawn.clamp_min(0)
 
@@ -151,3 +150,17 @@ def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options
         drawn = drawn.clamp_min(0) if nonnegative else drawn
     idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
     return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves)
+
+
+def joined(read: View, solved: View, nonnegative: bool) -> View:
+    """The reader's estimate and the hierarchy's: their errors differ, and a mean of both is better than either.
+
+    Reports are the hierarchy's. So are samples and error bar, where they were asked of it.
+    """
+    image = (1 - HIERARCHY) * read.image + HIERARCHY * solved.image
+    source = read if solved.samples is None else solved
+    samples = source.samples
+    if samples is not None:
+        samples = samples + (image - source.image)
+        samples = samples.clamp_min(0) if nonnegative else samples
+    return solved._replace(image=image, std=source.std, samples=samples)
