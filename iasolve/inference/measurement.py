@@ -120,7 +120,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
 
 
 def whitened(
-    y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior, options: Options
+    y: Tensor, operator: LinearOperator, noise: NoiseModel | EstimatedNoise | None, prior: Prior, options: Options
 ) -> list[Measurement]:
     """The problem with white noise: one piece, or one for each item where the noise model follows its measurement."""
     operator = operator.to(y.device)
