@@ -185,7 +185,7 @@ class Solver:
 
         return Answer(whole(result.image), None if result.std is None else whole(result.std), report)
 
-    def _noise(self, unit: float) -> NoiseModel | None:
+    def _noise(self, unit: float) -> NoiseModel | EstimatedNoise | None:
         """The model that was asked for; None: to be estimated, of any kind."""
         sigma, kind = self.settings.sigma, self.settings.noise
         if kind in ("spectral", "rician") and self.task.operator is None:

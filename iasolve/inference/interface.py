@@ -108,7 +108,7 @@ class Options:
             raise ValueError(f"offset must be 'auto' or a finite number, got {self.offset!r}")
         for name, least in (("seed", 0), ("iterations", 1), ("tolerance", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not value >= least:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value!r}")
 
 

@@ -18,7 +18,7 @@ from iasolve.inference.result import Result
 from iasolve.noise_level import EstimatedNoise, estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
-from iasolve.operators.conventions import check_image_axes
+from iasolve.operators.conventions import check_image_axes, check_kspace_order
 from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.operators.spectral_noise import SpectralNoise
 from iasolve.priors import Prior
@@ -84,6 +84,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
     """Refuse shapes, kinds and channels that do not fit, and values that are not finite (ValueError)."""
     n = len(operator.out_shape)
     if y.ndim < n or tuple(y.shape[y.ndim - n :]) != tuple(operator.out_shape):
+        check_image_axes(tuple(y.shape))
         raise ValueError(
             f"the measurement has shape {tuple(y.shape)}, "
             f"the operator puts out (..., {', '.join(map(str, operator.out_shape))})"
@@ -100,6 +101,8 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
             f"the operator's images have {operator.in_shape[0]} channel(s), "
             f"the prior {prior.name!r} has {prior.channels}"
         )
+    if operator.codomain == "kspace" and bool((y[..., y.shape[-2] // 2, y.shape[-1] // 2] != 0).any()):
+        check_kspace_order(y)
     if operator.is_complex != prior.spectrum.is_complex:
         kinds = (
             "complex" if operator.is_complex else "real",
@@ -118,7 +121,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
 
 
 def whitened(
-    y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior, options: Options
+    y: Tensor, operator: LinearOperator, noise: NoiseModel | EstimatedNoise | None, prior: Prior, options: Options
 ) -> list[Measurement]:
     """The problem with white noise: one piece, or one for each item where the noise model follows its measurement."""
     operator = operator.to(y.device)

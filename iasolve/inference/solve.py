@@ -26,6 +26,7 @@ from iasolve.inference.passes import (
 from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result, as_numpy, join
 from iasolve.inference.view import WHOLE, joined, read_view, reads, solve_view
+from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
@@ -42,7 +43,7 @@ def solve(
     operator: LinearOperator,
     prior: Prior,
     *,
-    noise: NoiseModel | None = None,
+    noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[SolveOptions],
@@ -55,7 +56,7 @@ def solve(
     operator: LinearOperator,
     prior: Prior,
     *,
-    noise: NoiseModel | None = None,
+    noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[SolveOptions],
@@ -67,7 +68,7 @@ def solve(
     operator: LinearOperator,
     prior: Prior,
     *,
-    noise: NoiseModel | None = None,
+    noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[SolveOptions],
