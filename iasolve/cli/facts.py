@@ -24,6 +24,8 @@ def facts_of(result: Result[Any], unit: float) -> dict[str, Any]:
     return {
         "seconds": result.seconds,
         "sigma": each(np.asarray(result.sigma, np.float64) * unit),
+        # per image, of each ring of frequencies
+        "levels": None if result.levels is None else (np.asarray(result.levels, np.float64) * unit).tolist(),
         "gain": each(np.asarray(result.gain, np.float64) * unit),
         "offset": each(np.asarray(result.offset, np.float64) * unit),
         "improved": each(result.improved),
@@ -64,10 +66,20 @@ def joined_facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
             found[key] = [_together(rows) for rows in zip(*each, strict=True)]
         elif isinstance(value, Mapping):
             found[key] = _together(each)
+        elif key == "levels":
+            found[key] = _levels(parts)
         else:
             found[key] = None if value is None else [item for part in each for item in part]
     found["said"] = _once([part["said"] for part in parts])
     return found
+
+
+def _levels(parts: list[dict[str, Any]]) -> list[list[float]] | None:
+    """Noise levels of the rings, where a part has such; of a part with white noise, one level for all."""
+    count = max((len(levels) for part in parts for levels in part["levels"] or ()), default=0)
+    if not count:
+        return None
+    return [levels for part in parts for levels in part["levels"] or [[sigma] * count for sigma in part["sigma"]]]
 
 
 def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options, SolveOptions, Status
 from iasolve.inference.memory import cut
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
-from iasolve.operators import GaussianNoise
+from iasolve.noise_level import EstimatedNoise, filled_fraction
+from iasolve.operators import GaussianNoise, NoiseModel, RicianNoise
 from iasolve.priors import Prior
 
 __all__ = ["Part", "Solver", "choose_device"]
@@ -122,6 +123,7 @@ class Solver:
             "asked": {
                 **self.task.asked,
                 "sigma": "auto" if s.sigma is None else s.sigma,
+                "noise": s.noise,
                 "offset": "auto" if s.offset is None else s.offset,
                 "fit": s.fit,
                 "overlap": s.overlap,
@@ -192,7 +194,7 @@ class Solver:
                     source,
                     y,
                     self.prior,
-                    noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
+                    noise=self._noise(unit),
                     offset="auto" if settings.offset is None else settings.offset / unit,
                     recipe=settings.recipe,
                     callback=None if progress is None else lambda status: progress(_images_done(status, len(y))),
@@ -206,7 +208,7 @@ class Solver:
                         f"a number of the options or the recipe is too large ({error}): choose one within reason"
                     ) from error
                 raise
-        said = [str(w.message) for w in caught] + self._phase(result)
+        said = [str(w.message) for w in caught] + self._phase(result) + self._enlarged(y)
 
         def whole(values: Array) -> Array:
             values = values.reshape(len(y), -1, *values.shape[-2:])[..., *source.crop]
@@ -214,6 +216,15 @@ class Solver:
 
         std = None if result.std is None else whole(result.std)
         return Piece(whole(result.image), std, plain(facts_of(result, unit) | {"said": said}))
+
+    def _noise(self, unit: float) -> NoiseModel | EstimatedNoise | None:
+        """The model that was asked for; None: to be estimated, of any kind."""
+        sigma, kind = self.settings.sigma, self.settings.noise
+        if kind in ("spectral", "rician") and self.task.operator is None:
+            raise UsageError(f"--noise {kind}: the noise of k-space is gaussian; only images have noise of that kind")
+        if sigma is None:
+            return None if kind == "auto" or self.task.operator is None else EstimatedNoise(kind)
+        return RicianNoise(sigma / unit) if kind == "rician" else GaussianNoise(sigma / unit)
 
     def require_plausible_sigma(self, source: Source) -> None:
         """Refuse a noise level that is far beyond the measurement (UsageError)."""
@@ -248,6 +259,20 @@ class Solver:
             f"{path}: {y.shape[1]} channel(s). Expected {channels}, as prior {self.prior.name!r} has. "
             "Choose another --prior"
         )
+
+    def _enlarged(self, y: Array) -> list[str]:
+        """A note where an image was interpolated by zeros around its k-space, as scanners and viewers do."""
+        if self.task.command not in ("denoise", "deblur"):
+            return []
+        rows, columns = filled_fraction(torch.from_numpy(y[len(y) // 2]))
+        if min(rows, columns) == 1:
+            return []
+        height, width = y.shape[-2:]
+        return [
+            f"only {rows:.0%} x {columns:.0%} of the image's k-space hold anything: it was interpolated (zero-filled) "
+            f"from about {round(rows * height)} x {round(columns * width)} pixels, and has neither detail nor noise "
+            "beyond those"
+        ]
 
     def _phase(self, result: Result[Any]) -> list[str]:
         """A warning where an image with phase was taken for a real one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -54,6 +55,8 @@ def run(
         The shared options.
     """
     task, reporter = make(), Reporter(printing)
+    if solving.watch and solving.report is None:
+        raise UsageError("--watch refreshes the page of --report: give that a name too, --report PAGE.html")
     settings = resolve(solving, running, task.recipe, spreading)
     open_workers = partial(_workers, spreading, make)
     if is_folder(source):
@@ -62,7 +65,19 @@ def run(
         outputs = Outputs(out, solving.std_out, solving.figure)
         if solving.report is not None:
             check_page(solving.report, writing.overwrite, [split_key(source)[0], *outputs.all])
-        _solve_file(task, settings, source, outputs, writing, reporter, solving.report, open_workers)
+        page = _page(task, source, solving)
+        try:
+            _solve_file(task, settings, source, outputs, writing, reporter, page, open_workers)
+        except BaseException:
+            if page is not None and not page.count:
+                page.stop("The work ended before the result was complete")
+            raise
+
+
+def _page(task: Task, source: Path, solving: Solving) -> Page | None:
+    if solving.report is None:
+        return None
+    return Page(solving.report, f"{task.command} {source.name}", task.read, live=solving.watch)
 
 
 @contextmanager
@@ -88,7 +103,7 @@ def _solve_file(
     outputs: Outputs,
     writing: Writing,
     reporter: Reporter,
-    page: Path | None,
+    page: Page | None,
     open_workers: OpenWorkers,
 ) -> None:
     if writing.resume:
@@ -104,8 +119,15 @@ def _solve_file(
         solver = Solver(task, settings)
         with open_workers() as workers:
             work = Work(solver, source, outputs, workers)
+            begun = time.monotonic()
             with reporter.progress(f"{task.command} {path.name} (tiles)", work.total) as advance:
-                answer = work.finish(lambda done: advance(done, ""))
+
+                def tell(done: int) -> None:
+                    advance(done, "")
+                    if page is not None:
+                        page.watch(_so_far(done / work.total, time.monotonic() - begun))
+
+                answer = work.finish(tell)
         with uninterrupted():
             report = write(work, answer, outputs)
     except KeyboardInterrupt:
@@ -117,11 +139,16 @@ def _solve_file(
     for text in report["warnings"]:
         reporter.warn(text)
     if page is not None:
-        look = Page(page, f"{task.command} {path.name}", task.read)
-        look.add(Written(outputs, path))
-        look.write()
-    reporter.say(_summary(path, outputs, report) + ("" if page is None else f"\n  report    {page}"))
+        page.add(Written(outputs, path))
+        page.write()
+    reporter.say(_summary(path, outputs, report) + ("" if page is None else f"\n  report    {page.path}"))
     reporter.result(report)
+
+
+def _so_far(share: float, seconds: float) -> str:
+    """How far the work is, and how long it may still take."""
+    left = f", about {seconds / share * (1 - share):.0f} s left" if 0 < share < 1 else ""
+    return f"{share:.0%} done in {seconds:.0f} s{left}"
 
 
 def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
@@ -140,6 +167,9 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"{path} -> {outputs.image}",
         f"  sigma     {spread(report['sigma'])} ({'estimated' if report['sigma_estimated'] else 'given'})",
     ]
+    if report["levels"]:
+        ends = [[levels[number] for levels in report["levels"]] for number in (0, -1)]
+        lines.append(f"  levels    from {spread(ends[0])} at low to {spread(ends[1])} at high frequencies (not white)")
     if any(report["offset"]):
         lines.append(f"  offset    {spread(report['offset'])}, taken off before and put back after")
     if "acceleration" in report["operator"]:
@@ -225,12 +255,14 @@ def _solve_folder(
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
     todo = _undone(names, solver, reporter) if writing.resume else sources
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
-    page = None if solving.report is None else Page(solving.report, f"{task.command} {folder}", task.read)
+    page = _page(task, folder, solving)
     if page is not None:
         for path in set(sources) - set(todo):
             page.add(Written(names[path], path))
 
     def begin(path: Path, workers: Workers | None) -> Work:
+        if page is not None:
+            page.watch(f"{page.count} of {len(sources)} files are done; at work on {path.name}")
         source = task.read(path)
         names[path].require_carry(source.like)
         return Work(solver, source, names[path], workers)
