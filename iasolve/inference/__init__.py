@@ -1,6 +1,7 @@
 """Inference: likelihood, guess and passes, refinement, closing, posterior samples."""
 
 from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
+from iasolve.inference.geometry import crop_power, image_power
 from iasolve.inference.interface import (
     Callback,
     NonFiniteError,
@@ -40,9 +41,11 @@ __all__ = [
     "SolveOptions",
     "Status",
     "UnlikePriorWarning",
+    "crop_power",
     "fitted_power",
     "hold_back",
     "image_phase",
+    "image_power",
     "pose_coils",
     "reconstruct",
     "solve",
