@@ -89,6 +89,15 @@ class Solving:
             "grey levels, so 25 means 25 of 255). auto: estimated from the data, and reported.",
         ),
     ] = "auto"
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|gaussian|spectral|rician",
+            help="What the noise is: of one level at all frequencies; of a level for each ring of them, as after "
+            "interpolation, demosaicing or compression (estimated only); or that of magnitudes, which brightens air. "
+            "auto: gaussian, or of images spectral where levels differ.",
+        ),
+    ] = "auto"
     offset: Annotated[
         str,
         typer.Option(
@@ -141,11 +150,11 @@ class Solving:
     fit: Annotated[
         str,
         typer.Option(
-            metavar="canvas|field-of-view",
+            metavar="auto|canvas|field-of-view",
             help="Images of another size than the prior's: overlapping tiles at their own resolution, or one tile "
-            "that shows the whole field of view.",
+            "that shows the whole field of view. auto: tiles for larger images, one tile for smaller ones.",
         ),
-    ] = "canvas"
+    ] = "auto"
     tile: Annotated[
         str,
         typer.Option(metavar="auto|PIXELS", help="Size of a tile; a prior has only one.", rich_help_panel=EXPERT),

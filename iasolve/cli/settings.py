@@ -24,6 +24,8 @@ class Settings:
     ----------
     sigma, offset : float or None
         None: to be estimated.
+    noise : str
+        Its kind: see :func:`iasolve.noise_level.estimate_noise`.
     recipe : Recipe
         With the command line's changes.
     prior : str
@@ -36,6 +38,7 @@ class Settings:
 
     sigma: float | None
     offset: float | None
+    noise: str
     recipe: Recipe
     prior: str
     seed: int
@@ -86,8 +89,12 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
     UsageError, RecipeError
         For values that cannot be.
     """
-    if solving.fit not in ("canvas", "field-of-view"):
-        raise UsageError(f"--fit {solving.fit}: expected canvas or field-of-view")
+    if solving.fit not in ("auto", "canvas", "field-of-view"):
+        raise UsageError(f"--fit {solving.fit}: expected auto, canvas or field-of-view")
+    if solving.noise not in ("auto", "gaussian", "spectral", "rician"):
+        raise UsageError(f"--noise {solving.noise}: expected auto, gaussian, spectral or rician")
+    if solving.noise == "spectral" and parse_sigma(solving.sigma) is not None:
+        raise UsageError(f"--noise spectral: the levels are estimated; leave out --sigma {solving.sigma}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", running.device):
         raise UsageError(f"--device {running.device}: expected auto, cpu or cuda")
     tile = None
@@ -98,6 +105,7 @@ def resolve(solving: Solving, running: Running, recipe: str) -> Settings:
     return Settings(
         sigma=parse_sigma(solving.sigma),
         offset=_parse_offset(solving.offset),
+        noise=solving.noise,
         recipe=_recipe(solving, recipe),
         prior=solving.prior,
         seed=solving.seed,

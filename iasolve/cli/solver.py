@@ -24,7 +24,8 @@ from iasolve.cli.task import Task
 from iasolve.files import suffix_of, write_image, write_json, write_together
 from iasolve.inference import Result, UnlikePriorWarning
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
-from iasolve.operators import GaussianNoise
+from iasolve.noise_level import EstimatedNoise, filled_fraction
+from iasolve.operators import GaussianNoise, NoiseModel, RicianNoise
 from iasolve.priors import Prior
 
 __all__ = ["Answer", "Solver", "choose_device"]
@@ -116,6 +117,7 @@ class Solver:
             "asked": {
                 **self.task.asked,
                 "sigma": "auto" if s.sigma is None else s.sigma,
+                "noise": s.noise,
                 "offset": "auto" if s.offset is None else s.offset,
                 "fit": s.fit,
                 "overlap": s.overlap,
@@ -156,7 +158,7 @@ class Solver:
                     source,
                     y,
                     self.prior,
-                    noise=None if settings.sigma is None else GaussianNoise(settings.sigma / unit),
+                    noise=self._noise(unit),
                     offset="auto" if settings.offset is None else settings.offset / unit,
                     recipe=settings.recipe,
                     seed=settings.seed,
@@ -173,7 +175,7 @@ class Solver:
                         f"a number of the options or the recipe is too large ({error}): choose one within reason"
                     ) from error
                 raise
-        notes += [str(w.message) for w in caught] + self._phase(result)
+        notes += [str(w.message) for w in caught] + self._phase(result) + self._enlarged(y)
         report = self._report(source, result, unit, source.notes + notes)
 
         def whole(values: Array) -> Array:
@@ -182,6 +184,15 @@ class Solver:
             return values if unit == 1.0 else values.astype(np.result_type(values, np.float64)) * unit
 
         return Answer(whole(result.image), None if result.std is None else whole(result.std), report)
+
+    def _noise(self, unit: float) -> NoiseModel | EstimatedNoise | None:
+        """The model that was asked for; None: to be estimated, of any kind."""
+        sigma, kind = self.settings.sigma, self.settings.noise
+        if kind in ("spectral", "rician") and self.task.operator is None:
+            raise UsageError(f"--noise {kind}: the noise of k-space is gaussian; only images have noise of that kind")
+        if sigma is None:
+            return None if kind == "auto" or self.task.operator is None else EstimatedNoise(kind)
+        return RicianNoise(sigma / unit) if kind == "rician" else GaussianNoise(sigma / unit)
 
     def _require_plausible_sigma(self, y: Array, source: Source) -> None:
         sigma, largest = self.settings.sigma, float(np.abs(y).max())
@@ -215,6 +226,20 @@ class Solver:
             f"{path}: {y.shape[1]} channel(s). Expected {channels}, as prior {self.prior.name!r} has. "
             "Choose another --prior"
         )
+
+    def _enlarged(self, y: Array) -> list[str]:
+        """A note where an image was interpolated by zeros around its k-space, as scanners and viewers do."""
+        if self.task.command not in ("denoise", "deblur"):
+            return []
+        rows, columns = filled_fraction(torch.from_numpy(y[len(y) // 2]))
+        if min(rows, columns) == 1:
+            return []
+        height, width = y.shape[-2:]
+        return [
+            f"only {rows:.0%} x {columns:.0%} of the image's k-space hold anything: it was interpolated (zero-filled) "
+            f"from about {round(rows * height)} x {round(columns * width)} pixels, and has neither detail nor noise "
+            "beyond those"
+        ]
 
     def _phase(self, result: Result[Any]) -> list[str]:
         """A warning where an image with phase was taken for a real one."""
@@ -251,6 +276,8 @@ class Solver:
             "shape": list(like.pixels.shape),
             "sigma": each(np.asarray(result.sigma, np.float64) * unit),
             "sigma_estimated": self.settings.sigma is None,
+            # per image, of each ring of frequencies
+            "levels": None if result.levels is None else (np.asarray(result.levels, np.float64) * unit).tolist(),
             "gain": each(np.asarray(result.gain, np.float64) * unit),
             "offset": each(np.asarray(result.offset, np.float64) * unit),
             "improved": each(result.improved),

@@ -139,6 +139,9 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
         f"{path} -> {outputs.image}",
         f"  sigma     {spread(report['sigma'])} ({'estimated' if report['sigma_estimated'] else 'given'})",
     ]
+    if report["levels"]:
+        ends = [[levels[number] for levels in report["levels"]] for number in (0, -1)]
+        lines.append(f"  levels    from {spread(ends[0])} at low to {spread(ends[1])} at high frequencies (not white)")
     if any(report["offset"]):
         lines.append(f"  offset    {spread(report['offset'])}, taken off before and put back after")
     if "acceleration" in report["operator"]:

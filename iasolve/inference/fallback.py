@@ -28,12 +28,15 @@ from torch import Tensor
 
 from iasolve.inference.closing import Closing, closest_image
 from iasolve.inference.geometry import Whole
-from iasolve.inference.interface import Options, Result, Watch
+from iasolve.inference.interface import Options, Watch
 from iasolve.inference.likelihood import DiagonalLikelihood, white_noise
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
+from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.problem import Problem, pose
+from iasolve.inference.result import Result
 from iasolve.noise_level.residual import residual_of
+from iasolve.operators.base import LinearOperator
 from iasolve.operators.fourier import SampleKSpace
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
@@ -54,14 +57,47 @@ FULL = 0.9
 """Share of k-space that was sampled from which on nothing is kept back."""
 
 LARGEST_RESIDUAL = 1.5
-"""Mean square of a residual over the noise's, beyond which it cannot be noise; less is a mistaken noise level."""
+"""Mean square of a residual over the noise's, beyond which it cannot be noise; less may be a mistaken noise level."""
 
 
 class Trial(NamedTuple):
-    """``seen``: what is left of a measurement; ``error``: squared distance ``(B,)`` of an image from the rest of it."""
+    """A measurement of which a part is kept back.
+
+    Attributes
+    ----------
+    seen : Measurement
+        What is left.
+    hidden : Tensor
+        ``(B, *out_shape)``, what is not, through ``operator``; of k-space ``back`` marks the entries that are.
+    operator : LinearOperator
+    back : Tensor or None
+    """
 
     seen: Measurement
-    error: Callable[[Tensor], Tensor]
+    hidden: Tensor
+    operator: LinearOperator
+    back: Tensor | None = None
+
+    def error(self, image: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
+
+        In units of the image as far as the measurement tells of it, or a blur would hide the error: where the operator
+        is neither diagonal nor of orthogonal rows, by ``linear``, from a measurement to an image.
+        """
+        off = self.operator(image) - self.hidden
+        if self.back is not None:
+            return _energy(off * self.back)
+        transfer = self.operator.transfer()
+        if transfer is not None:
+            gain = transfer.abs().square().to(off.device, off.real.dtype)
+            return _energy(self.operator.to_grid(off) / (gain + 0.01 * gain.amax()).sqrt())
+        if linear is None or self.operator.row_gains() is not None:
+            return _energy(off)
+        return _energy(linear(off))
+
+
+def _energy(values: Tensor) -> Tensor:
+    return values.abs().square().flatten(1).sum(1)
 
 
 class Verdict(NamedTuple):
@@ -90,24 +126,13 @@ def hold_back(batch: Measurement, seed: int = 0) -> Trial:
 
 
 def _more_noise(batch: Measurement, seed: int) -> Trial:
-    y, sigma, operator, _ = batch
+    y, sigma, operator = batch[:3]
     draw = Noise(seed, y.device, y.real.dtype)
     parts = iter(("trial", "trial, imaginary"))
     fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
     fresh = sigma.reshape(-1, *[1] * (y.ndim - 1)) * fresh
     seen = Measurement(y + SPLIT * fresh, sigma * (1 + SPLIT**2) ** 0.5, operator)
-    hidden = y - fresh / SPLIT
-    transfer = operator.transfer()
-
-    def error(image: Tensor) -> Tensor:
-        off = operator(image) - hidden
-        if transfer is None:
-            return off.abs().square().flatten(1).sum(1)
-        # in units of the image, as far as the measurement tells of it
-        gain = transfer.abs().square().to(y.device, y.real.dtype)
-        return (operator.to_grid(off).abs().square() / (gain + 0.01 * gain.amax())).flatten(1).sum(1)
-
-    return Trial(seen, error)
+    return Trial(seen, y - fresh / SPLIT, operator)
 
 
 def _kept_back(sampled: Tensor, seed: int) -> Tensor:
@@ -127,13 +152,13 @@ def _kept_back(sampled: Tensor, seed: int) -> Tensor:
 
 
 def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
-    y, sigma, operator, _ = batch
+    y, sigma, operator = batch[:3]
     centred = operator.codomain == "kspace"
     if centred:
         back = torch.fft.fftshift(back)
     fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
     seen = Measurement(y * ~back, sigma, fewer)
-    return Trial(seen, lambda image: ((operator(image) - y) * back).abs().square().flatten(1).sum(1))
+    return Trial(seen, y, operator, back)
 
 
 def _radius(height: int, width: int) -> Tensor:
@@ -205,6 +230,13 @@ class Gaussian:
         """The Wiener estimate, or the mode over ``x >= 0``, in the user's units."""
         return self._shown(closest_image(self.problem.likelihood, self.zero, self.power, nonnegative).image)
 
+    def linear(self, y: Tensor) -> Tensor:
+        """The same Wiener filter's estimate of other measurements ``(B, *out_shape)``, off the exact path."""
+        likelihood = self.problem.likelihood
+        assert isinstance(likelihood, OperatorLikelihood)
+        other = OperatorLikelihood(likelihood.operator, y, likelihood.sigma, tolerance=likelihood.tolerance)
+        return other.mean(self.zero, self.power)
+
     def answer(self, bounded: Tensor, samples: int, watch: Watch) -> Answer:
         """The estimate, ``x >= 0`` where ``bounded`` ``(B,)``, with its error bar from posterior samples."""
         limit = torch.where(bounded, 0.0, -torch.inf).reshape(-1, 1, 1, 1)
@@ -252,21 +284,30 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, 
     trial = hold_back(batch, options.seed)
     problem, image = guess(trial.seen)
     rival = Gaussian(trial.seen, prior, options, problem)
-    free = trial.error(rival.image(False))
+
+    def error(image: Tensor) -> Tensor:
+        return trial.error(image, rival.linear)
+
+    free = error(rival.image(False))
     bound = options.nonnegative and prior.nonnegative
-    held = trial.error(rival.image(True)) if bound else torch.full_like(free, torch.inf)
-    return Verdict(trial.error(image) <= torch.minimum(free, held), held <= free)
+    held = error(rival.image(True)) if bound else torch.full_like(free, torch.inf)
+    return Verdict(error(image) <= torch.minimum(free, held), held <= free)
 
 
 def better(
-    batch: Measurement, result: Result[Tensor], found: Verdict, rival: Gaussian, samples: int, watch: Watch
+    batch: Measurement,
+    result: Result[Tensor],
+    found: Verdict,
+    rival: Callable[[], Gaussian],
+    samples: int,
+    watch: Watch,
 ) -> Result[Tensor]:
     """A result with the Gaussian's answer for the images that the prior does not fit."""
     fits, left = found.fits, unexplained(batch, result.image)
     doubtful = fits & (left > LARGEST_RESIDUAL)
     if bool(fits.all()) and not bool(doubtful.any()):
         return result
-    other = rival.answer(found.bounded, samples, watch)
+    other = rival().answer(found.bounded, samples, watch)
     # a residual that cannot be noise, of a measurement that the linear estimate explains better
     fits = fits & ~(doubtful & (unexplained(batch, other.image) < left / LARGEST_RESIDUAL))
     each = fits.reshape(-1, 1, 1, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import RingGrid, Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
 
-__all__ = ["Canvas", "Crop", "FieldOfView", "Geometry", "Whole", "bins_at"]
+__all__ = ["Canvas", "Crop", "FieldOfView", "Geometry", "Whole", "choose_fit", "crop_power", "image_power"]
 
 
 class Geometry(Protocol):
@@ -263,9 +263,45 @@ def _windows(positions: list[int], length: int, size: int) -> list[Tensor]:
     return [(window / total[p : p + size]).float() for p, window in zip(positions, raw, strict=True)]
 
 
-def bins_at(prior_bins: Tensor, shape: tuple[int, int], fit: str) -> Tensor:
-    """A prior's ``(C, N, N)`` power at the frequencies of an image of any size, as the geometry of ``fit`` has it."""
-    size = prior_bins.shape[-1]
-    if fit == "field-of-view" and shape != (size, size):
-        return FieldOfView(size, shape).per_bin(prior_bins)
-    return power_at(prior_bins, shape)
+def choose_fit(fit: str, shape: tuple[int, int], size: int) -> str:
+    """``"canvas"`` or ``"field-of-view"``: as asked, or by the size of the image ``shape`` and the prior's ``size``."""
+    if fit != "auto":
+        return fit
+    return "field-of-view" if max(shape) <= size else "canvas"
+
+
+def crop_power(power: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Expected power of each frequency of a crop ``(H, W)``, not larger than ``N``, of images of power ``(C, N, N)``.
+
+    The transform of the autocorrelation under the crop's own, a triangle along each axis (Bartlett): the mean square is
+    that of the image, which holds few frequencies when it is cut small.
+    """
+    correlation = torch.fft.ifft2(power)
+    for axis, length in zip((-2, -1), shape, strict=True):
+        lag = torch.arange(length, device=power.device)
+        share = (lag.to(power) / length).reshape(-1, *[1] * (-1 - axis))
+        near = correlation.index_select(axis, lag)
+        wrapped = correlation.index_select(axis, (lag - length) % power.shape[axis])
+        correlation = (1 - share) * near + share * wrapped
+    return torch.fft.fft2(correlation).real.clamp_min(0)
+
+
+def image_power(power: Tensor, shape: tuple[int, int], fit: str) -> Tensor:
+    """A prior's power ``(C, N, N)`` at the frequencies of an image of any size ``(H, W)``, in the prior's units.
+
+    In a field of view frequencies are those of the field. Otherwise they are cycles per pixel, and the power is a
+    density, which does not depend on the size, but for the mean of the image: that is a line, whose energy grows with
+    the area.
+    """
+    size = power.shape[-1]
+    if shape == (size, size):
+        return power
+    if choose_fit(fit, shape, size) == "field-of-view":
+        return FieldOfView(size, shape).per_bin(power)
+    around = (power[:, 0, 1] + power[:, 1, 0] + power[:, 0, -1] + power[:, -1, 0]) / 4
+    density = power.clone()
+    density[:, 0, 0] = torch.minimum(around, power[:, 0, 0])
+    line = power[:, 0, 0] - density[:, 0, 0]
+    found = power_at(density, shape).clone()
+    found[:, 0, 0] += line * (shape[0] * shape[1] / size**2)
+    return found

@@ -1,37 +1,27 @@
-"""What :func:`iasolve.solve` and :func:`iasolve.reconstruct` are asked for and give: options, status, results."""
+"""What :func:`iasolve.solve` and :func:`iasolve.reconstruct` are asked for, and what they say on the way."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from iasolve.inference.operator_likelihood import TOLERANCE
-from iasolve.noise_level.residual import ResidualReport
 from iasolve.operators.conventions import check_batch_size
-from iasolve.recipe import Recipe
 
 __all__ = [
-    "Array",
     "Callback",
     "NonFiniteError",
     "Options",
-    "ResidualReport",
-    "Result",
-    "ScaleReport",
     "SolveOptions",
-    "SolverReport",
     "Status",
     "UnlikePriorWarning",
     "Watch",
-    "as_numpy",
-    "join",
 ]
 
 
@@ -62,9 +52,9 @@ class Options:
         Posterior samples; None: as many as the recipe says.
     seed : int
         The same seed gives the same result, whatever the batch.
-    fit : {"canvas", "field-of-view"}
-        What to do with an image of another size than the prior's: overlapping tiles, or one tile that shows the
-        whole field of view, band-limited up to the image's grid.
+    fit : {"auto", "canvas", "field-of-view"}
+        What to do with an image of another size than the prior's: overlapping tiles, or one tile that shows the whole
+        field of view, band-limited to the image's grid; ``"auto"``: the latter where neither side is longer.
     overlap : int or None
         Smallest overlap of a canvas's tiles, in pixels; None: a quarter of the tile.
     nonnegative : bool
@@ -74,12 +64,11 @@ class Options:
     warn : bool
         Warn when an image is unlike the prior's data.
     fallback : bool
-        Answer with a Gaussian of the prior's power where a part of the measurement that is kept back shows the prior
-        to be worse (:mod:`.fallback`); not with recipes without encoder or closing, nor with unvalidated priors.
+        Answer with a Gaussian of the prior's power where a part of the measurement kept back shows the prior to be
+        worse (:mod:`.fallback`); not with recipes without encoder or closing, nor with unvalidated priors.
     offset : float or "auto"
-        A constant in all of the image, taken off before and put back after, in the image's units: -1024 of computed
-        tomography in Hounsfield units. ``"auto"``: where the prior's images hold no negative value, the operator is
-        diagonal and real images go further below zero than noise does (:func:`iasolve.noise_level.estimate_offset`).
+        A constant in all of the image, taken off before and put back after, in its units: -1024 of Hounsfield units.
+        ``"auto"``: by :func:`iasolve.noise_level.estimate_offset`, for priors of images without a negative value.
     iterations : int
         Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8, ten steps
         end 0.02 dB below those with 20 (benchmarks/results/general_path.md).
@@ -99,7 +88,7 @@ class Options:
 
     samples: int | None = None
     seed: int = 0
-    fit: str = "canvas"
+    fit: str = "auto"
     overlap: int | None = None
     nonnegative: bool = True
     batch_size: int = 16
@@ -111,15 +100,15 @@ class Options:
     force_general: bool = False
 
     def __post_init__(self) -> None:
-        if self.fit not in ("canvas", "field-of-view"):
-            raise ValueError(f"fit must be 'canvas' or 'field-of-view', got {self.fit!r}")
+        if self.fit not in ("auto", "canvas", "field-of-view"):
+            raise ValueError(f"fit must be 'auto', 'canvas' or 'field-of-view', got {self.fit!r}")
         check_batch_size(self.batch_size)
         number = isinstance(self.offset, int | float) and not isinstance(self.offset, bool)
         if self.offset != "auto" and not (number and math.isfinite(self.offset)):  # type: ignore[arg-type]
             raise ValueError(f"offset must be 'auto' or a finite number, got {self.offset!r}")
         for name, least in (("seed", 0), ("iterations", 1), ("tolerance", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not value >= least:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value!r}")
 
 
@@ -185,166 +174,9 @@ class Watch:
         self.tell("done", self.image, self.images)
 
 
-Array = TypeVar("Array", Tensor, np.ndarray)
-"""Torch or numpy: of the kind that the measurement was."""
-
-
 class NonFiniteError(RuntimeError):
     """The solution holds NaN or infinite values."""
 
 
 class UnlikePriorWarning(UserWarning):
     """The image is unlike what the prior was trained on."""
-
-
-class ScaleReport(TypedDict, Generic[Array]):
-    """What steps did at a scale.
-
-    ``before`` and ``after``: objective in nats, per image; ``misfit``: root mean square residual against noise and
-    decoder level, per image, about 1; of tiles, and of operators that are not diagonal, that of the whole image.
-    """
-
-    scale: int
-    steps: int
-    before: Array
-    after: Array
-    misfit: Array
-
-
-class SolverReport(TypedDict, Generic[Array]):
-    """Conjugate gradients, per image.
-
-    ``applications`` of ``A^H A``, those of its batch, without what came before: gain and profile; relative ``residual``
-    of the last solve.
-    """
-
-    applications: Array
-    residual: Array
-
-
-@dataclass(frozen=True)
-class Result(Generic[Array]):
-    """A solution; arrays are of the kind (torch or numpy) and on the device that ``y`` was, with its batch dimensions.
-
-    Attributes
-    ----------
-    image : array
-        ``(..., C, H, W)``, in the user's units.
-    std : array or None
-        Standard deviation of each pixel, with samples only.
-    samples : array or None
-        ``(K, ..., C, H, W)`` posterior samples.
-    scales : list of ScaleReport
-    sigma : array
-        Noise level used, per image, in the measurement's units.
-    gain : array
-        Estimated scale of each image: user's units over the prior's.
-    offset : array
-        Constant that was taken off each image, solved without, and put back: see :class:`Options`.
-    improved : array
-        Whether passes or steps ended with a better total objective than the guess, per image; where not, the guess
-        is returned.
-    prior : str
-        Name of the prior that was asked.
-    fits : array
-        Whether that prior answered, per image; where not, the stationary Gaussian with its power did, with its own
-        error bar. What else is reported of such an image is the prior's attempt.
-    likeness : array
-        ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
-    distance : array
-        How far the power of the image's coarse scales lies from that of validation images, in their standard
-        deviations; NaN for a prior that does not know.
-    offsets : list of list of array
-        What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, without
-        encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
-    solver : SolverReport or None
-        Where the operator is not diagonal.
-    residual : ResidualReport
-    recipe : Recipe
-    chosen : str
-        Why this recipe was taken, where none was asked for; empty otherwise.
-    seed : int
-    seconds : float
-    """
-
-    image: Array
-    std: Array | None
-    samples: Array | None
-    scales: list[ScaleReport[Array]]
-    sigma: Array
-    gain: Array
-    offset: Array
-    improved: Array
-    prior: str
-    fits: Array
-    likeness: Array
-    distance: Array
-    offsets: list[list[Array]]
-    solver: SolverReport[Array] | None
-    residual: ResidualReport[Array]
-    recipe: Recipe
-    chosen: str
-    seed: int
-    seconds: float
-
-    @property
-    def prior_used(self) -> Any:
-        """Name of the prior whose answer each image is: the one asked, or ``"gaussian"``; nested lists for a batch."""
-        return np.where(np.asarray(self.fits.tolist(), dtype=bool), self.prior, "gaussian").tolist()
-
-    def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        from iasolve.report import result_html
-
-        return result_html(self)
-
-
-_PER_IMAGE = ("image", "std", "sigma", "gain", "offset", "improved", "fits", "likeness", "distance")
-
-
-def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.device) -> Result[Tensor]:
-    """Results of batches as one, with batch dimensions ``lead``, on a device; ``seconds`` add up."""
-    first = parts[0]
-
-    def whole(values: Sequence[Tensor | None], axis: int = 0) -> Any:
-        known = [value for value in values if value is not None]
-        if not known:
-            return None
-        joined = torch.cat(known, dim=axis).to(device)
-        return joined.reshape((*joined.shape[:axis], *lead, *joined.shape[axis + 1 :]))
-
-    def rows(of: Sequence[Any]) -> Any:
-        """Records of batches as one: their arrays joined."""
-        return {key: whole([row[key] for row in of]) if isinstance(one, Tensor) else one for key, one in of[0].items()}
-
-    # by tiles, whatever the images
-    offsets = [
-        [torch.cat([r.offsets[s][n] for r in parts]).to(device) for n in range(len(layers))]
-        for s, layers in enumerate(first.offsets)
-    ]
-    return replace(
-        first,
-        **{name: whole([getattr(r, name) for r in parts]) for name in _PER_IMAGE},
-        samples=whole([r.samples for r in parts], 1),
-        scales=[rows([r.scales[n] for r in parts]) for n in range(len(first.scales))],
-        offsets=offsets,
-        solver=None if first.solver is None else rows([r.solver for r in parts]),
-        residual=rows([r.residual for r in parts]),
-        seconds=sum(r.seconds for r in parts),
-    )
-
-
-def as_numpy(result: Result[Tensor]) -> Result[np.ndarray]:
-    """A result of torch's arrays with numpy's, of the same class."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.numpy()
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return value
-
-    found: Any = replace(result, **{f.name: plain(getattr(result, f.name)) for f in fields(result)})
-    return found

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from iasolve.inference.geometry import bins_at
-from iasolve.inference.interface import Options, Result, UnlikePriorWarning
+from iasolve.inference.geometry import image_power
+from iasolve.inference.interface import Options, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
-from iasolve.noise_level import estimate_noise, estimate_offset
+from iasolve.inference.result import Result
+from iasolve.noise_level import EstimatedNoise, estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
-from iasolve.operators.conventions import check_image_axes
+from iasolve.operators.conventions import check_image_axes, check_kspace_order
 from iasolve.operators.noise import GaussianNoise, NoiseModel
+from iasolve.operators.spectral_noise import SpectralNoise
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
 from iasolve.spectrum import ifft2
@@ -37,19 +40,25 @@ __all__ = [
 class Measurement(NamedTuple):
     """Measurements ``(B, *out_shape)`` of one operator with white noise ``(B,)``, on the prior's device.
 
-    ``offset`` ``(B,)``: the constant that was taken off each image; None: nothing was.
+    ``offset`` ``(B,)``: the constant that was taken off each image; None: nothing was. ``levels`` ``(B, R)``: of the
+    noise before it was white, of each ring of frequencies from 0 to 0.5 cycles per pixel; None where it is one.
     """
 
     y: Tensor
     sigma: Tensor
     operator: LinearOperator
     offset: Tensor | None = None
+    levels: Tensor | None = None
 
     def batches(self, size: int) -> list[Measurement]:
         """Pieces of at most ``size`` images."""
         offset = torch.zeros_like(self.sigma) if self.offset is None else self.offset
         parts = zip(self.y.split(size), self.sigma.split(size), offset.split(size), strict=True)
-        return [Measurement(y, sigma, self.operator, off) for y, sigma, off in parts]
+        levels = [None] * len(self.y) if self.levels is None else self.levels.split(size)
+        return [
+            Measurement(y, sigma, self.operator, off, level)
+            for (y, sigma, off), level in zip(parts, levels, strict=False)
+        ]
 
     def shifted(self, prior: Prior, offset: float | str) -> Measurement:
         """Without the offset of its images: see :class:`Options`."""
@@ -68,13 +77,14 @@ class Measurement(NamedTuple):
         ones = torch.ones(operator.in_shape, dtype=self.y.real.dtype, device=self.y.device)
         constant = operator(ones.to(torch.promote_types(ones.dtype, operator.in_dtype)))
         y = self.y - off.reshape(-1, *[1] * constant.ndim) * constant.to(self.y.dtype)
-        return Measurement(y, self.sigma, operator, off)
+        return self._replace(y=y, offset=off)
 
 
 def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
     """Refuse shapes, kinds and channels that do not fit, and values that are not finite (ValueError)."""
     n = len(operator.out_shape)
     if y.ndim < n or tuple(y.shape[y.ndim - n :]) != tuple(operator.out_shape):
+        check_image_axes(tuple(y.shape))
         raise ValueError(
             f"the measurement has shape {tuple(y.shape)}, "
             f"the operator puts out (..., {', '.join(map(str, operator.out_shape))})"
@@ -91,6 +101,8 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
             f"the operator's images have {operator.in_shape[0]} channel(s), "
             f"the prior {prior.name!r} has {prior.channels}"
         )
+    if operator.codomain == "kspace" and bool((y[..., y.shape[-2] // 2, y.shape[-1] // 2] != 0).any()):
+        check_kspace_order(y)
     if operator.is_complex != prior.spectrum.is_complex:
         kinds = (
             "complex" if operator.is_complex else "real",
@@ -109,35 +121,51 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
 
 
 def whitened(
-    y: Tensor, operator: LinearOperator, noise: NoiseModel | None, prior: Prior, options: Options
+    y: Tensor, operator: LinearOperator, noise: NoiseModel | EstimatedNoise | None, prior: Prior, options: Options
 ) -> list[Measurement]:
     """The problem with white noise: one piece, or one for each item where the noise model follows its measurement."""
     operator = operator.to(y.device)
     flat = y.reshape(-1, *operator.out_shape)
-    found: list[tuple[Tensor, LinearOperator, float | None]]
-    if noise is None:
-        found = [(flat, operator, None)]
+    models: list[Any] | None = None
+    if isinstance(noise, EstimatedNoise) and noise.kind != "auto":
+        models = [noise.model(item, operator) for item in flat]
+    elif noise is None or isinstance(noise, EstimatedNoise):
         if operator.codomain == "image" and operator.transfer() is not None and min(flat.shape[-2:]) >= _SMALLEST:
             models = [estimate_noise(item, operator) for item in flat]
-            if not all(isinstance(model, GaussianNoise) for model in models):
-                each = [model.whitened(item, operator) for model, item in zip(models, flat, strict=True)]
-                found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]
+            models = None if all(isinstance(model, GaussianNoise) for model in models) else models
     elif getattr(noise, "follows_measurement", False):
-        each = [noise.whitened(item, operator) for item in flat]
-        found = [(white.y[None], white.operator, float(white.noise.sigma)) for white in each]
+        models = [noise] * len(flat)
     else:
-        white = noise.whitened(flat, operator)
-        found = [(white.y, white.operator, float(white.noise.sigma))]
+        models = [noise]
+    found: list[tuple[Tensor, LinearOperator, float | None, Tensor | None]] = [(flat, operator, None, None)]
+    if models is not None:
+        whole = len(models) == 1 and not getattr(noise, "follows_measurement", False) and noise is not None
+        items = [flat] if whole else list(flat)
+        each = [model.whitened(item, operator) for model, item in zip(models, items, strict=True)]
+        found = [
+            (white.y if whole else white.y[None], white.operator, float(white.noise.sigma), rings)
+            for white, rings in zip(each, _levels(models), strict=True)
+        ]
     pieces = []
-    for values, acting, level in found:
+    for values, acting, level, rings in found:
         values = values.to(prior.device, _precision(values, prior))
         acting = acting.to(prior.device)
         if level is None:
             sigma = _estimated(values, acting, prior, options)
         else:
             sigma = torch.full((len(values),), level, dtype=values.real.dtype, device=values.device)
-        pieces.append(Measurement(values, sigma, acting))
+        levels = None if rings is None else rings.to(sigma).expand(len(values), -1)
+        pieces.append(Measurement(values, sigma, acting, levels=levels))
     return pieces
+
+
+def _levels(models: Sequence[Any]) -> list[Tensor | None]:
+    """Levels of the rings of each model ``(R,)``, where any has more than one."""
+    known = [torch.as_tensor(model.levels) for model in models if isinstance(model, SpectralNoise)]
+    if not known:
+        return [None] * len(models)
+    one = torch.ones_like(known[0])
+    return [torch.as_tensor(m.levels) if isinstance(m, SpectralNoise) else m.sigma * one for m in models]
 
 
 _SMALLEST = 64
@@ -150,7 +178,7 @@ def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, options: Optio
     if operator.codomain is not None and not diagonal:
         return estimate_sigma(y, operator)
     height, width = operator.in_shape[1:]
-    power = bins_at(prior.power, (height, width), options.fit)
+    power = image_power(prior.power, (height, width), options.fit)
     with torch.no_grad():
         likely = torch.cat([likely_sigma(some, operator, power) for some in y.split(options.batch_size)])
     # the image reaches the outermost k-space of all but large images: an upper bound, and a loose one

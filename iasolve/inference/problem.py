@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, profile, wiener
-from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Geometry, Whole
+from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Geometry, Whole, choose_fit, crop_power, image_power
 from iasolve.inference.interface import NonFiniteError, Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood, Probed, probed_profile
@@ -172,7 +172,7 @@ def pose(
     grid = (height, width)
     if whole or grid == (size, size):
         geometry = Whole(grid)
-    elif options.fit == "field-of-view":
+    elif choose_fit(options.fit, grid, size) == "field-of-view":
         geometry = FieldOfView(size, grid)
     else:
         grid = (max(height, size), max(width, size))
@@ -185,7 +185,12 @@ def pose(
     if grid != (height, width):
         cropping = Crop((operator.in_shape[0], *grid), (height, width), operator.in_dtype)
         on_grid, crop = on_grid @ cropping, _after(crop, cropping.forward)
-    power = geometry.per_bin(prior.power)
+    fit = "canvas" if whole else options.fit
+    power = image_power(prior.power, (height, width), fit)
+    if max(height, width) < size and choose_fit(fit, (height, width), size) == "canvas":
+        power = crop_power(prior.power, (height, width))
+    gain = _gain(y, operator, sigma, power, options)
+    power = image_power(prior.power, grid, fit)
     sigma_x = prior.sigma_x
     ring_variance = sigma_x.square()[..., _ring_map(prior)]
     variance = geometry.per_bin(ring_variance)
@@ -204,7 +209,6 @@ def pose(
             real_image=not on_grid.is_complex,
             complex_noise=y.is_complex(),
         )
-        gain = gain_diagonal(folded, power)
         g = gain.reshape(-1, 1, 1, 1)
         scaled = Folded(folded.value / g, folded.variance / g.square())
         seen, rho = wiener(scaled, power)
@@ -213,7 +217,6 @@ def pose(
         likelihood: Likelihood = DiagonalLikelihood(scaled, on_grid.is_complex)
         direct = scaled if grid == (size, size) else None
     else:
-        gain = gain_general(on_grid, y, sigma, power)
         scaled_y = y / gain.reshape(-1, *([1] * (y.ndim - 1)))
         answer = partial(response, operator, on_grid, y, rings)
         general = OperatorLikelihood(
@@ -238,6 +241,17 @@ _ZERO = (
 
 def _of_kind(x: Tensor, is_complex: bool) -> Tensor:
     return x if is_complex else x.real
+
+
+def _gain(y: Tensor, operator: LinearOperator, sigma: Tensor, power: Tensor, options: Options) -> Tensor:
+    """Of the image itself: around a small image a canvas is empty, and what is expected there is no measure of it."""
+    transfer = None if options.force_general else operator.transfer()
+    if transfer is None:
+        return gain_general(operator, y, sigma, power)
+    real, noise = not operator.is_complex, y.is_complex()
+    level = sigma.reshape(-1, 1, 1, 1)
+    folded = fold(operator.to_grid(y), transfer.to(y.device), level, real_image=real, complex_noise=noise)
+    return gain_diagonal(folded, power)
 
 
 def _same(x: Tensor) -> Tensor:

@@ -13,18 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.interface import (
-    Array,
-    Callback,
-    Result,
-    SolveOptions,
-    Status,
-    UnlikePriorWarning,
-    Watch,
-    as_numpy,
-    join,
-)
+from iasolve.inference.interface import Callback, SolveOptions, Status, UnlikePriorWarning, Watch
 from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
+from iasolve.inference.result import Array, Result, as_numpy, join
 from iasolve.inference.solve import solve
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor
@@ -170,6 +161,9 @@ def reconstruct(
 
     if stack.shape[1] == 1 and every is None and not isinstance(noise, CoilNoise):
         batches = _single_coil(stack, mask, prior.spectrum.is_complex)
+        if prior.nonnegative:
+            # the sign of all of an image is a phase too, which a scanner is free to choose
+            batches = [(y * _signs(operator.adjoint(y)).to(y.dtype), operator) for y, operator in batches]
         facts = [fact for y, operator in batches for fact in _single_facts(y, operator, noise)]
         if phase == "none" or max(fact.get("imaginary_share", 0.0) for fact in facts) < LARGEST_IMAGINARY:
             for y, operator in batches:
@@ -235,6 +229,12 @@ def _single_coil(stack: Tensor, mask: Tensor | np.ndarray | None, is_complex: bo
     dtype = stack.dtype if is_complex else stack.real.dtype
     batches = [(stack, masks[0])] if alike else list(zip(stack[:, None], masks, strict=True))
     return [(y * sampled, KSpaceMask(sampled, shape, dtype)) for y, sampled in batches]
+
+
+def _signs(images: Tensor) -> Tensor:
+    """Whether real images ``(B, 1, H, W)`` are mostly positive or negative, ``(B, 1, 1, 1)``: 1 or -1."""
+    weight = (images * images.abs()).sum((-3, -2, -1), keepdim=True)
+    return torch.where(weight < 0, -1.0, 1.0)
 
 
 def _single_facts(y: Tensor, operator: KSpaceMask, noise: GaussianNoise | None) -> list[SliceFacts]:

@@ -8,6 +8,7 @@ closed and sampled. Where the trial goes against the prior, the stationary Gauss
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack, overload
 
@@ -16,22 +17,16 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.fallback import Gaussian, better, verdict
-from iasolve.inference.interface import (
-    Callback,
-    Options,
-    Result,
-    SolveOptions,
-    Watch,
-    as_numpy,
-    join,
-)
+from iasolve.inference.interface import Callback, Options, SolveOptions, Watch
 from iasolve.inference.measurement import Measurement, check, likeness_of, warn_signed, warn_unlike, whitened
 from iasolve.inference.passes import (
     by_scale,
     moves,
 )
 from iasolve.inference.problem import Problem
+from iasolve.inference.result import Result, as_numpy, join
 from iasolve.inference.view import WHOLE, joined, read_view, reads, solve_view
+from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
@@ -48,7 +43,7 @@ def solve(
     operator: LinearOperator,
     prior: Prior,
     *,
-    noise: NoiseModel | None = None,
+    noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[SolveOptions],
@@ -61,7 +56,7 @@ def solve(
     operator: LinearOperator,
     prior: Prior,
     *,
-    noise: NoiseModel | None = None,
+    noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[SolveOptions],
@@ -73,7 +68,7 @@ def solve(
     operator: LinearOperator,
     prior: Prior,
     *,
-    noise: NoiseModel | None = None,
+    noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[SolveOptions],
@@ -91,7 +86,8 @@ def solve(
     prior : Prior
         See :func:`iasolve.load_prior`.
     noise : NoiseModel, optional
-        Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`; any other model is brought
+        Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`, or
+        :class:`~iasolve.noise_level.EstimatedNoise` of a known kind; any other model is brought
         to white noise first (``noise.whitened``), and the result's ``sigma`` is then that of the white noise.
         Without it the level is estimated from ``y`` and reported; of images, a level for each ring of frequencies where
         they differ (:func:`iasolve.noise_level.estimate_noise`), and ``sigma`` is then their root mean square.
@@ -191,7 +187,8 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
         batch, prior, recipe if found is None or bool(found.fits.any()) else quick, options, watch
     )
     if found is not None:
-        result = better(batch, result, found, Gaussian(batch, prior, options, problem), recipe.samples, watch)
+        rival = partial(Gaussian, batch, prior, options, problem)
+        result = better(batch, result, found, rival, recipe.samples, watch)
     support = batch.operator.support()
     inside = 1 if support is None else support  # outside of it nothing was measured, because nothing is there
     offset = 0 if batch.offset is None else batch.offset.reshape(-1, 1, 1, 1)
@@ -239,6 +236,7 @@ def _answer(
         samples=samples,
         scales=first.scales,
         sigma=batch.sigma,
+        levels=batch.levels,
         gain=first.problem.gain,
         offset=torch.zeros_like(batch.sigma) if batch.offset is None else batch.offset,
         improved=first.improved,

@@ -9,11 +9,10 @@ from tiny import circulant, decaying_power, images, relative, tiny_network, tiny
 
 import iasolve
 from iasolve import UnlikePriorWarning, solve
-from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
-from iasolve.inference.interface import Options
-from iasolve.inference.measurement import Measurement
+from iasolve.inference import Gaussian, Measurement, Options, fitted_power, hold_back, unexplained
 from iasolve.operators import (
     CircularBlur,
+    Convolution,
     GaussianNoise,
     Identity,
     KSpaceMask,
@@ -257,3 +256,15 @@ def test_fft_of_the_answer_is_the_shrunk_spectrum():
     power = found.power * found.problem.gain.square().reshape(-1, 1, 1, 1)
     expected = power / (power + 0.09) * fft2(batch.y)
     torch.testing.assert_close(fft2(found.image(False)), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_off_the_exact_path_errors_count_where_a_blur_hides_them():
+    """In units of the measurement, an image without the detail that the blur removes would look as good."""
+    prior = iasolve.load_prior("mri-t1-128")
+    head = torch.from_numpy(load_samples().images[0]).float()[None, 20:108, 20:108]
+    head = head / head.max()
+    operator = Convolution(gaussian_kernel(2.0), (1, 88, 88))
+    noise = GaussianNoise(0.01)
+    for seed in range(2):
+        y = noise.sample(operator(head), torch.Generator().manual_seed(seed))
+        assert solve(y, operator, prior, noise=noise, recipe="fast", warn=False).prior_used == "mri-t1-128"

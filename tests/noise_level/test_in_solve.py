@@ -9,7 +9,8 @@ from tiny import tiny_prior
 from iasolve import solve
 from iasolve.evidence import fold
 from iasolve.inference.problem import gain_diagonal
-from iasolve.operators import GaussianNoise, Identity, SpectralNoise
+from iasolve.noise_level import EstimatedNoise
+from iasolve.operators import GaussianNoise, Identity, RicianNoise, SpectralNoise
 from iasolve.spectrum import fft2, radius
 
 A = Identity((1, 32, 32))
@@ -56,3 +57,47 @@ def test_levels_that_differ_are_used():
     one = solve(y, operator, prior, noise=SpectralNoise(true), recipe="fast", warn=False)
     white = solve(y, operator, prior, noise=GaussianNoise(float(true[-1])), recipe="fast", warn=False)
     assert float(one.image.square().mean()) < float(white.image.square().mean())
+
+
+def test_levels_are_reported_where_they_differ():
+    prior = tiny_prior()
+    true = 0.3 * torch.linspace(1, 0.05, 16)
+    y = SpectralNoise(true).sample(torch.zeros(1, 64, 64), torch.Generator().manual_seed(0))
+    white = GaussianNoise(0.1).sample(torch.zeros(1, 64, 64), torch.Generator().manual_seed(0))
+    operator = Identity((1, 64, 64))
+    both = solve(torch.stack([y, white]), operator, prior, recipe="fast", warn=False, batch_size=1)
+    assert both.levels.shape == (2, 16)
+    assert float((both.levels[0, 4:] / true[4:] - 1).abs().median()) < 0.15
+    torch.testing.assert_close(both.levels[1], both.levels[1, :1].expand(16))
+    assert solve(white, operator, prior, recipe="fast", warn=False).levels is None
+    known = solve(y, operator, prior, noise=SpectralNoise(true), recipe="fast", warn=False)
+    torch.testing.assert_close(known.levels, true)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "spectral", "rician"])
+def test_noise_of_a_known_kind_is_estimated(kind):
+    prior = tiny_prior()
+    clean = torch.zeros(2, 1, 64, 64)
+    clean[:, :, 16:48, 16:48] = 3
+    model = RicianNoise(0.2) if kind == "rician" else GaussianNoise(0.2)
+    y = model.sample(clean, torch.Generator().manual_seed(0))
+    operator = Identity((1, 64, 64))
+    found = solve(y, operator, prior, noise=EstimatedNoise(kind), recipe="fast", warn=False)
+    assert found.sigma.tolist() == pytest.approx([0.2, 0.2], rel=0.15)
+    assert (found.levels is None) == (kind != "spectral")
+    if kind == "rician":
+        plain = solve(y, operator, prior, noise=EstimatedNoise("gaussian"), recipe="fast", warn=False)
+        air = (slice(None), slice(None), slice(0, 8), slice(0, 8))
+        # air is as bright as 1.25 levels of the noise in magnitudes
+        assert float(plain.image[air].mean()) > 0.1
+        assert abs(float(found.image[air].mean())) < 0.25 * float(plain.image[air].mean())
+
+
+def test_noise_of_an_impossible_kind_is_refused():
+    with pytest.raises(ValueError, match="expected one of auto, gaussian, spectral, rician"):
+        EstimatedNoise("white")
+    signed = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"values from -.*without a negative value.*'gaussian'"):
+        solve(signed, Identity((1, 64, 64)), tiny_prior(), noise=EstimatedNoise("rician"))
+    with pytest.raises(ValueError, match="ten blocks of 16 x 16"):
+        solve(torch.ones(1, 32, 32), A, tiny_prior(), noise=EstimatedNoise("spectral"))
