@@ -87,7 +87,7 @@ class Steps:
         better than either.
     """
 
-    count: int | Mapping[int, int] = 3
+    count: int | Mapping[int, int] = 0
     beta: float | Mapping[int, float] = 1.0
     variables: str = "offsets"
     objective: str = "expected"
