@@ -2,7 +2,7 @@
 
 from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
 from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
-from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole
+from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole, crop_power, image_power
 from iasolve.inference.interface import Callback, NonFiniteError, Options, SolveOptions, Status, UnlikePriorWarning
 from iasolve.inference.likelihood import DiagonalLikelihood
 from iasolve.inference.measurement import Measurement, likely_sigma
@@ -40,9 +40,11 @@ __all__ = [
     "Status",
     "UnlikePriorWarning",
     "Whole",
+    "crop_power",
     "fitted_power",
     "hold_back",
     "image_phase",
+    "image_power",
     "imaginary_share",
     "likely_sigma",
     "local_spread",

@@ -200,9 +200,9 @@ def pose(
     if max(height, width) < size and choose_fit(fit, (height, width), size) == "canvas":
         power = crop_power(prior.power, (height, width))
     gain = _gain(y, operator, sigma, power, options)
-    power = image_power(prior.power, grid, fit)
-    sigma_x = prior.sigma_x
-    ring_variance = sigma_x.square()[..., _ring_map(prior)]
+    # a reader was trained on densities alone
+    power = geometry.per_bin(prior.power) if whole else image_power(prior.power, grid, fit)
+    ring_variance = prior.sigma_x.square()[..., _ring_map(prior)]
     variance = geometry.per_bin(ring_variance)
     transfer = None if options.force_general else on_grid.transfer()
     rings = geometry.rings(prior.spectrum).to(y.device)

@@ -231,8 +231,9 @@ def _answer(
     """The mean of all views; samples, error bars and reports are the first one's: of one posterior, about the mean."""
     count, nonnegative, quiet = 1, options.nonnegative and prior.nonnegative, recipe.changed(samples=0)
     if reads(prior, recipe):
-        # samples of latents where there are steps, or else of the error that the reader expects
-        asked = (quiet, recipe) if recipe.takes_steps else (recipe, quiet)
+        # the error that the reader expects is that of its first reading; passes ask the latents, if there are any
+        latent = recipe.passes.count and recipe.takes_steps
+        asked = (quiet, recipe) if latent else (recipe, quiet)
         first = read_view(batch, prior, asked[0], options, watch)
         # one view without steps is the quickest answer: the reader's alone
         if prior.descends and (recipe.takes_steps or recipe.views > 1):

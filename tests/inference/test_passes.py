@@ -113,6 +113,7 @@ def test_only_a_prior_over_magnitudes_bounds_the_image(name):
         prior,
         noise=GaussianNoise(0.3),
         recipe=recipe_of(steps=0, samples=3),
+        offset=0.0,
         warn=False,
     )
     assert bool((result.image < 0).any()) == (name == "tiny")
@@ -123,6 +124,7 @@ def test_only_a_prior_over_magnitudes_bounds_the_image(name):
         prior,
         noise=GaussianNoise(0.3),
         recipe=recipe_of(steps=0),
+        offset=0.0,
         warn=False,
         nonnegative=False,
     )

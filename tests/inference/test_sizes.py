@@ -7,7 +7,7 @@ from tiny import circulant, decaying_power, images, relative, tiny_prior
 
 import iasolve
 from iasolve import solve
-from iasolve.inference.geometry import crop_power, image_power
+from iasolve.inference import crop_power, image_power
 from iasolve.inference.interface import Options
 from iasolve.inference.problem import pose
 from iasolve.operators import GaussianNoise, Identity
