@@ -18,7 +18,22 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 WIDTHS = (1400, 400)
-PICTURED = ("index.html", "explanation/method.html", "reference/commands.html", "explanation/measurements.html")
+PICTURED = (
+    "index.html",
+    "auto_tutorials/index.html",
+    "auto_tutorials/tutorial_01_denoise.html",
+    "auto_tutorials/tutorial_07_how_sure.html",
+    "auto_tutorials/tutorial_10_recipes.html",
+    "how-to/index.html",
+    "how-to/install.html",
+    "how-to/report.html",
+    "reference/api.html",
+    "reference/commands.html",
+    "reference/generated/iasolve.solve.html",
+    "explanation/method.html",
+    "explanation/measurements.html",
+    "explanation/notebook/inference.html",
+)
 
 
 def browser() -> webdriver.Chrome:

@@ -18,7 +18,7 @@ import iasolve
 from iasolve.operators import GaussianNoise, Identity, KSpaceMask, line_mask
 from iasolve.samples import load_samples
 
-clean = torch.from_numpy(load_samples().images.astype(np.float32))[:, None]
+clean = torch.from_numpy(load_samples().images[[0, 2]].astype(np.float32))[:, None]
 clean = clean / clean.std((-3, -2, -1), keepdim=True)
 mask = line_mask((128, 128), 4, 0.08, seed=0)
 scanner = KSpaceMask(mask, (1, 128, 128))
@@ -34,13 +34,13 @@ print("samples, images, channels, height, width:", tuple(result.samples.shape))
 
 figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained")
 panels = [
-    ("estimate", result.image[2]),
-    *((f"sample {k}", result.samples[k, 2]) for k in range(3)),
-    ("error bar", result.std[2]),
+    ("estimate", result.image[1]),
+    *((f"sample {k}", result.samples[k, 1]) for k in range(3)),
+    ("error bar", result.std[1]),
 ]
 for axis, (title, values) in zip(axes, panels, strict=True):
     bar = title == "error bar"
-    axis.imshow(values[0], cmap="magma" if bar else "gray", vmin=0, vmax=0.7 if bar else float(clean[2].max()))
+    axis.imshow(values[0], cmap="magma" if bar else "gray", vmin=0, vmax=0.7 if bar else float(clean[1].max()))
     axis.set_title(title)
     axis.axis("off")
 plt.show()
@@ -55,9 +55,9 @@ plt.show()
 low, high = result.image - 1.645 * result.std, result.image + 1.645 * result.std
 row = 64
 figure, axis = plt.subplots(figsize=(10, 3.4), layout="constrained")
-axis.fill_between(range(128), low[2, 0, row], high[2, 0, row], alpha=0.3, label="90 % interval")
-axis.plot(result.image[2, 0, row], label="estimate")
-axis.plot(clean[2, 0, row], "k", linewidth=0.8, label="truth")
+axis.fill_between(range(128), low[1, 0, row], high[1, 0, row], alpha=0.3, label="90 % interval")
+axis.plot(result.image[1, 0, row], label="estimate")
+axis.plot(clean[1, 0, row], "k", linewidth=0.8, label="truth")
 axis.set(xlabel="pixel of row 64", ylabel="brightness")
 axis.legend()
 plt.show()

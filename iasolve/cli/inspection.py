@@ -18,7 +18,7 @@ from iasolve.cli.sources import Source, image_source, kspace_source
 from iasolve.files import KSPACE_SUFFIXES, FileError, read_kspace, suffix_of
 from iasolve.noise_level import estimate_noise, estimate_sigma
 from iasolve.operators import Identity, KSpaceMask
-from iasolve.priors import HVAEPrior, list_priors
+from iasolve.priors import Prior, list_priors
 from iasolve.priors.likeness import ring_distance
 
 __all__ = ["inspect_file"]
@@ -149,7 +149,7 @@ def _fit(name: str, pages: Array, is_kspace: bool) -> dict[str, Any]:
     return {**told, "fits": fits, "distance": distance, "farthest": farthest, "why": why}
 
 
-def _views(prior: HVAEPrior, pages: Array) -> Tensor:
+def _views(prior: Prior, pages: Array) -> Tensor:
     """Images at the prior's size and of its units: their central squares, interpolated."""
     side = min(pages.shape[-2:])
     top, left = ((n - side) // 2 for n in pages.shape[-2:])

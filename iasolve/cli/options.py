@@ -199,6 +199,10 @@ class Solving:
             help="Write a page to look at: before and after, error bar, residual, settings; one for a whole folder.",
         ),
     ] = None
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Write the page of --report again and again while the work goes on."),
+    ] = False
 
 
 def expand(command: Callable[..., None]) -> Callable[..., None]:

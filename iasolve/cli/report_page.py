@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from iasolve.cli.errors import UnfitInput, UsageError
 from iasolve.cli.outputs import Outputs, as_usage, real_path
 from iasolve.cli.sources import Source
-from iasolve.files import FileError, guard_output, read_image
+from iasolve.files import FileError, WriteError, guard_output, read_image
 from iasolve.report import Entry, write_report
 
 __all__ = ["Page", "Written", "check_page", "entries_of", "report_of"]
@@ -23,6 +25,8 @@ __all__ = ["Page", "Written", "check_page", "entries_of", "report_of"]
 Array = NDArray[Any]
 
 _COPIED = ("iasolve", "command", "prior", "recipe", "asked", "files", "seed", "device", "input", "output", "sha256")
+_REFRESH = 3
+"""Seconds between two looks at a page that is being written."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,14 @@ class Page:
     title : str
     read : callable or None
         From a measurement's path to its :class:`Source`, for the picture before; None: there is none.
+    live : bool
+        Whether :meth:`watch` does anything.
     """
 
-    def __init__(self, path: Path, title: str, read: Callable[[Path], Source] | None) -> None:
-        self.path, self._title, self._read = path, title, read
+    def __init__(self, path: Path, title: str, read: Callable[[Path], Source] | None, *, live: bool = False) -> None:
+        self.path, self._title, self._read, self._live = path, title, read, live
         self._written: list[Written] = []
+        self._next = 0.0
 
     @property
     def count(self) -> int:
@@ -99,6 +106,24 @@ class Page:
         # what the entries have to say of a whole file is added to the notes while they are read
         entries = (entry for one in self._written for entry in entries_of(one, self._read, said))
         write_report(self.path, entries, title=self._title, notes=said, refresh=refresh)
+
+    def watch(self, note: str) -> None:
+        """Write the page as it is now, to be looked at while the work goes on; a browser reads it again by itself.
+
+        A tenth of the time at most goes into it. What cannot be written now is tried again, at the latest at the end.
+        """
+        begun = time.monotonic()
+        if not self._live or begun < self._next:
+            return
+        with contextlib.suppress(WriteError):
+            self.write([note], refresh=_REFRESH)
+        self._next = time.monotonic() + max(_REFRESH, 10 * (time.monotonic() - begun))
+
+    def stop(self, note: str) -> None:
+        """End a page that is watched, where the work ends early."""
+        if self._live:
+            with contextlib.suppress(WriteError):
+                self.write([note])
 
 
 def entries_of(written: Written, read: Callable[[Path], Source] | None, notes: list[str]) -> Iterator[Entry]:

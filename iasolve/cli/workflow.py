@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ def run(
         The shared options.
     """
     reporter = Reporter(printing)
+    if solving.watch and solving.report is None:
+        raise UsageError("--watch refreshes the page of --report: give that a name too, --report PAGE.html")
     settings = resolve(solving, running, task.recipe)
     if is_folder(source):
         _solve_folder(task, settings, source, out, solving, writing, reporter)
@@ -54,7 +57,19 @@ def run(
         outputs = Outputs(out, solving.std_out, solving.figure)
         if solving.report is not None:
             check_page(solving.report, writing.overwrite, [split_key(source)[0], *outputs.all])
-        _solve_file(task, settings, source, outputs, writing, reporter, solving.report)
+        page = _page(task, source, solving)
+        try:
+            _solve_file(task, settings, source, outputs, writing, reporter, page)
+        except BaseException:
+            if page is not None and not page.count:
+                page.stop("The work ended before the result was complete")
+            raise
+
+
+def _page(task: Task, source: Path, solving: Solving) -> Page | None:
+    if solving.report is None:
+        return None
+    return Page(solving.report, f"{task.command} {source.name}", task.read, live=solving.watch)
 
 
 def _solve_file(
@@ -64,7 +79,7 @@ def _solve_file(
     outputs: Outputs,
     writing: Writing,
     reporter: Reporter,
-    page: Path | None,
+    page: Page | None,
 ) -> None:
     if writing.resume:
         raise UsageError("--resume is for a folder of inputs; a single result is replaced with --overwrite")
@@ -77,8 +92,16 @@ def _solve_file(
 
         solver = Solver(task, settings)
         count = len(source.y)
+        begun = time.monotonic()
         with reporter.progress(f"{task.command} {path.name}", count) as advance:
-            answer = solver.solve(source, lambda done, total: advance(done * count // total, ""))
+
+            def tell(done: int, total: int) -> None:
+                advance(done * count // total, "")
+                if page is not None:
+                    page.watch(_so_far(done / total, time.monotonic() - begun))
+
+            tell(0, count)
+            answer = solver.solve(source, tell)
         with uninterrupted():
             report = solver.write(answer, source, outputs)
     except KeyboardInterrupt:
@@ -88,11 +111,16 @@ def _solve_file(
     for text in report["warnings"]:
         reporter.warn(text)
     if page is not None:
-        look = Page(page, f"{task.command} {path.name}", task.read)
-        look.add(Written(outputs, path))
-        look.write()
-    reporter.say(_summary(path, outputs, report) + ("" if page is None else f"\n  report    {page}"))
+        page.add(Written(outputs, path))
+        page.write()
+    reporter.say(_summary(path, outputs, report) + ("" if page is None else f"\n  report    {page.path}"))
     reporter.result(report)
+
+
+def _so_far(share: float, seconds: float) -> str:
+    """How far the work is, and how long it may still take."""
+    left = f", about {seconds / share * (1 - share):.0f} s left" if 0 < share < 1 else ""
+    return f"{share:.0%} done in {seconds:.0f} s{left}"
 
 
 def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
@@ -196,12 +224,14 @@ def _solve_folder(
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
     todo = _undone(names, solver, reporter) if writing.resume else sources
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
-    page = None if solving.report is None else Page(solving.report, f"{task.command} {folder}", task.read)
+    page = _page(task, folder, solving)
     if page is not None:
         for path in set(sources) - set(todo):
             page.add(Written(names[path], path))
 
     def work(path: Path) -> Callable[[], dict[str, Any]]:
+        if page is not None:
+            page.watch(f"{page.count} of {len(sources)} files are done; at work on {path.name}")
         source = task.read(path)
         names[path].require_carry(source.like)
         answer = solver.solve(source)

@@ -1,23 +1,17 @@
 """Inference: likelihood, guess and passes, refinement, closing, posterior samples."""
 
+from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
 from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
-from iasolve.inference.geometry import crop_power, image_power
-from iasolve.inference.interface import (
-    Callback,
-    NonFiniteError,
-    Options,
-    Result,
-    SolveOptions,
-    Status,
-    UnlikePriorWarning,
-)
+from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole, crop_power, image_power
+from iasolve.inference.interface import Callback, NonFiniteError, Options, SolveOptions, Status, UnlikePriorWarning
 from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.measurement import Measurement
-from iasolve.inference.multicoil import image_phase, pose_coils
+from iasolve.inference.measurement import Measurement, likely_sigma
+from iasolve.inference.multicoil import image_phase, pose_coils, sampled_positions
 from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescent, Plan
-from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, reconstruct
+from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, imaginary_share, reconstruct
+from iasolve.inference.result import Result
 from iasolve.inference.solve import solve
 
 __all__ = [
@@ -26,10 +20,14 @@ __all__ = [
     "OPTIMIZERS",
     "Adam",
     "Callback",
+    "Canvas",
     "Cost",
+    "Crop",
     "DiagonalLikelihood",
+    "FieldOfView",
     "Gaussian",
     "GradientDescent",
+    "LocalError",
     "Measurement",
     "NonFiniteError",
     "OperatorLikelihood",
@@ -41,13 +39,19 @@ __all__ = [
     "SolveOptions",
     "Status",
     "UnlikePriorWarning",
+    "Whole",
     "crop_power",
     "fitted_power",
     "hold_back",
     "image_phase",
     "image_power",
+    "imaginary_share",
+    "likely_sigma",
+    "local_spread",
+    "nonnegative_mode",
     "pose_coils",
     "reconstruct",
+    "sampled_positions",
     "solve",
     "unexplained",
 ]

@@ -29,12 +29,13 @@ from torch import Tensor
 
 from iasolve.inference.closing import Closing, closest_image
 from iasolve.inference.geometry import Whole
-from iasolve.inference.interface import Options, Result, Watch
+from iasolve.inference.interface import Options, Watch
 from iasolve.inference.likelihood import DiagonalLikelihood, white_noise
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.problem import Problem, pose
+from iasolve.inference.result import Result
 from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.fourier import SampleKSpace

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.geometry import image_power
-from iasolve.inference.interface import Options, Result, UnlikePriorWarning
+from iasolve.inference.interface import Options, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
+from iasolve.inference.result import Result
 from iasolve.noise_level import EstimatedNoise, estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating

@@ -64,8 +64,8 @@ __all__ = [
 LARGEST = 2
 """Pixels that an image is moved by at most. 8 coils gained as much from 1 pixel as from 3, 6 or 9 (validation)."""
 
-FIRST, READERS_FIRST = 0.2, 1.0
-"""Level of the first pass of hierarchy and reader, in units of the image's root mean square (chosen on validation)."""
+FIRST = 0.2
+"""Level of the first pass, in units of the image's root mean square (chosen on validation, for both)."""
 
 MOMENTUM = 0.5
 """How far a pass's start lies beyond the last outcome, in units of the last change."""
@@ -220,11 +220,11 @@ def half_quadratic(
     return image
 
 
-def levels(count: int, end: float, first: float = FIRST) -> list[float]:
+def levels(count: int, end: float) -> list[float]:
     """Noise levels of the passes, from the first to the last in equal ratios; of one pass, the last."""
     if count == 1:
         return [end]
-    return [float(first * (end / first) ** (number / (count - 1))) for number in range(count)]
+    return [float(FIRST * (end / FIRST) ** (number / (count - 1))) for number in range(count)]
 
 
 class Estimate(NamedTuple):
@@ -276,7 +276,7 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
         variance = found.variance
         return found.image
 
-    schedule = levels(recipe.passes.count, recipe.passes.end, READERS_FIRST)
+    schedule = levels(recipe.passes.count, recipe.passes.end)
     estimate = half_quadratic(problem, image, schedule, read, nonnegative, watch)
     more = problem.unexplained(problem.likelihood, estimate, variance)
     return Estimate(closest_image(problem.likelihood, estimate, more, nonnegative).image, first.variance)

@@ -13,18 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.interface import (
-    Array,
-    Callback,
-    Result,
-    SolveOptions,
-    Status,
-    UnlikePriorWarning,
-    Watch,
-    as_numpy,
-    join,
-)
+from iasolve.inference.interface import Callback, SolveOptions, Status, UnlikePriorWarning, Watch
 from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
+from iasolve.inference.result import Array, Result, as_numpy, join
 from iasolve.inference.solve import solve
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor

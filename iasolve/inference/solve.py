@@ -17,21 +17,14 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.fallback import Gaussian, better, verdict
-from iasolve.inference.interface import (
-    Callback,
-    Options,
-    Result,
-    SolveOptions,
-    Watch,
-    as_numpy,
-    join,
-)
+from iasolve.inference.interface import Callback, Options, SolveOptions, Watch
 from iasolve.inference.measurement import Measurement, check, likeness_of, warn_signed, warn_unlike, whitened
 from iasolve.inference.passes import (
     by_scale,
     moves,
 )
 from iasolve.inference.problem import Problem
+from iasolve.inference.result import Result, as_numpy, join
 from iasolve.inference.view import WHOLE, joined, read_view, reads, solve_view
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of

@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing
-from iasolve.inference.interface import (
-    NonFiniteError,
-    Options,
-    ScaleReport,
-    Watch,
-)
+from iasolve.inference.interface import NonFiniteError, Options, Watch
 from iasolve.inference.likelihood import Solves
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
@@ -28,6 +23,7 @@ from iasolve.inference.passes import (
 )
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import improve
+from iasolve.inference.result import ScaleReport
 from iasolve.inference.sampling import Samples, StationaryError, draw_errors, draw_samples
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe

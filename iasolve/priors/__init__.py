@@ -1,15 +1,19 @@
 """Priors: the interface, HVAE priors, weights on disk and by name."""
 
+from iasolve.priors.bound import distortion, follow
 from iasolve.priors.checkpoint import PriorError, read_card, save_checkpoint, verify
-from iasolve.priors.prior import HVAEPrior, Prior, ReaderPrior
+from iasolve.priors.prior import Prior
 from iasolve.priors.registry import find_prior, list_priors, load_prior
+from iasolve.priors.trained import HVAEPrior, ReaderPrior
 
 __all__ = [
     "HVAEPrior",
     "Prior",
     "PriorError",
     "ReaderPrior",
+    "distortion",
     "find_prior",
+    "follow",
     "list_priors",
     "load_prior",
     "read_card",

@@ -19,8 +19,8 @@ import torch
 from iasolve.networks import HVAE, Reader
 from iasolve.plugins import PluginError, load, offered, package_of
 from iasolve.priors.checkpoint import PriorError, load_checkpoint, read_card
-from iasolve.priors.prior import HVAEPrior, ReaderPrior
 from iasolve.priors.reader import load_reader, reader_beside
+from iasolve.priors.trained import HVAEPrior, ReaderPrior
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

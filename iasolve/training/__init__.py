@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iasolve.training.calibration import CHECKED, calibrate
     from iasolve.training.cifar import read_cifar
     from iasolve.training.config import TrainingConfig, load_config
     from iasolve.training.crops import Crops
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from iasolve.training.fastmri import read_fastmri
     from iasolve.training.folder import read_folder
     from iasolve.training.loop import Trainer, train
-    from iasolve.training.objective import Objective
+    from iasolve.training.objective import Objective, clean_evidence
     from iasolve.training.reading import ReaderObjective
     from iasolve.training.source import CroppedImages, Mixture, WholeImages, open_source
     from iasolve.training.status import Status
+    from iasolve.training.validation import validate_reader
 
 _HOMES = {
+    "calibration": ("CHECKED", "calibrate"),
     "cifar": ("read_cifar",),
     "config": ("TrainingConfig", "load_config"),
     "crops": ("Crops",),
@@ -31,13 +34,15 @@ _HOMES = {
     "fastmri": ("read_fastmri",),
     "folder": ("read_folder",),
     "loop": ("Trainer", "train"),
-    "objective": ("Objective",),
+    "objective": ("Objective", "clean_evidence"),
     "reading": ("ReaderObjective",),
     "source": ("CroppedImages", "Mixture", "WholeImages", "open_source"),
     "status": ("Status",),
+    "validation": ("validate_reader",),
 }
 
 __all__ = [
+    "CHECKED",
     "Augmentation",
     "CroppedImages",
     "Crops",
@@ -51,6 +56,8 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "WholeImages",
+    "calibrate",
+    "clean_evidence",
     "load_config",
     "load_images",
     "load_split",
@@ -60,6 +67,7 @@ __all__ = [
     "read_fastmri",
     "read_folder",
     "train",
+    "validate_reader",
 ]
 
 

@@ -10,7 +10,7 @@ import torch
 from iasolve.networks import HVAE
 from iasolve.priors.activity import latent_activity
 from iasolve.priors.likeness import ring_statistics
-from iasolve.priors.prior import HVAEPrior
+from iasolve.priors.trained import HVAEPrior
 from iasolve.training.augmentation import normalise
 from iasolve.training.config import OptimisationConfig, TrainingConfig
 from iasolve.training.progress import Progress

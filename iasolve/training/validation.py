@@ -11,7 +11,7 @@ from torch import Tensor
 from iasolve.evidence import Folded, evidence, wiener_posterior
 from iasolve.networks import HVAE, Reader
 from iasolve.priors.likeness import image_elbo
-from iasolve.priors.prior import HVAEPrior
+from iasolve.priors.trained import HVAEPrior
 from iasolve.training.calibration import CHECKED
 from iasolve.training.degradations import Degradation, DegradationMix
 from iasolve.training.objective import Objective

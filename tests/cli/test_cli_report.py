@@ -9,6 +9,8 @@ import pytest
 from cli_fixtures import SIZE, cli, heads, tiny
 from PIL import Image
 
+import iasolve
+
 __all__ = ["heads", "tiny"]  # fixtures
 
 
@@ -129,6 +131,39 @@ def test_pages_that_cannot_be_are_refused_before_work(tmp_path, heads, page, cod
     done = cli("denoise", tmp_path / "in.html", tmp_path / "o.npy", "--prior", "none-such", "--report", tmp_path / page)
     assert done.code == code
     assert words in done.err
+
+
+def test_a_watched_page_is_there_while_the_work_goes_on(tmp_path, folder, tiny, monkeypatch):
+    page, seen = tmp_path / "page.html", []
+    solve_one = iasolve.solve
+
+    def looked(*arguments, **options):
+        seen.append(page.read_text())
+        return solve_one(*arguments, **options)
+
+    monkeypatch.setattr(iasolve, "solve", looked)
+    out = tmp_path / "out"
+    assert solve("denoise", folder, out, "--sigma", 5, "--report", page, "--watch", prior=tiny).code == 0
+    # two files within the seconds between two looks: the page of the start is the one that is there
+    assert len(seen) == 2
+    assert "0 of 2 files are done" in seen[0]
+    assert 'http-equiv="refresh"' in seen[0]
+    assert 'http-equiv="refresh"' not in page.read_text()
+    assert "files are done" not in page.read_text()
+    seen.clear()
+    one = next(folder.iterdir())
+    done = solve("denoise", one, tmp_path / "one.npy", "--report", page, "--overwrite", "--watch", prior=tiny)
+    assert done.code == 0, done.err
+    assert "0% done in" in seen[0]
+    assert cli("denoise", one, tmp_path / "x.npy", "--watch").code == 2
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(iasolve, "solve", interrupted)
+    assert solve("denoise", one, tmp_path / "y.npy", "--report", tmp_path / "y.html", "--watch", prior=tiny).code == 130
+    assert "ended before the result was complete" in (tmp_path / "y.html").read_text()
+    assert 'http-equiv="refresh"' not in (tmp_path / "y.html").read_text()
 
 
 def test_what_is_no_result_is_refused(tmp_path):

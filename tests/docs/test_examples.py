@@ -14,7 +14,7 @@ WITHOUT = {
     *("Result", "Reconstruction", "Options", "Status", "OperatorReport", "Samples", "RawSample"),
     *("TotalVariationResult", "TotalVariationSense", "ImageFile", "KSpaceFile", "MeasurementFile"),
     *("UnlikePriorWarning", "NonFiniteError", "PriorError", "RecipeError", "FileError"),
-    *("Prior", "HVAEPrior", "NoiseModel"),
+    *("Prior", "HVAEPrior", "ReaderPrior", "NoiseModel"),
     # need another library: tests/operators/test_adapters.py runs them
     *("from_sigpy", "from_deepinv"),
     # not yet

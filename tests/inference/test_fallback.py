@@ -9,8 +9,7 @@ from tiny import circulant, decaying_power, images, relative, tiny_network, tiny
 
 import iasolve
 from iasolve import UnlikePriorWarning, solve
-from iasolve.inference import Gaussian, Measurement, fitted_power, hold_back, unexplained
-from iasolve.inference.interface import Options
+from iasolve.inference import Gaussian, Measurement, Options, fitted_power, hold_back, unexplained
 from iasolve.operators import (
     CircularBlur,
     Convolution,

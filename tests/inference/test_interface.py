@@ -14,7 +14,7 @@ from tiny import images, tiny_prior
 import iasolve
 from iasolve import HVAEPrior, Recipe, solve
 from iasolve.inference import Options, ReconstructOptions, SolveOptions, Status
-from iasolve.inference.interface import as_numpy, join
+from iasolve.inference.result import as_numpy, join
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, PixelMask, gaussian_kernel, line_mask
 
 SHAPE = (1, 32, 32)

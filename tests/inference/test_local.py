@@ -7,8 +7,7 @@ from tiny import images, mute_prior
 
 from iasolve import solve
 from iasolve.evidence import fold
-from iasolve.inference import DiagonalLikelihood, OperatorLikelihood, Options
-from iasolve.inference.closing import LocalError, local_spread
+from iasolve.inference import DiagonalLikelihood, LocalError, OperatorLikelihood, Options, local_spread
 from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, line_mask
 from iasolve.spectrum import fft2, ifft2, radius

@@ -11,9 +11,8 @@ import iasolve
 from iasolve.classical import total_variation
 from iasolve.classical.sense import total_variation_sense
 from iasolve.evidence import fold
-from iasolve.inference import image_phase, pose_coils
-from iasolve.inference.multicoil import cg_sense, sampled_positions
-from iasolve.inference.reconstruct import imaginary_share
+from iasolve.inference import image_phase, imaginary_share, pose_coils, sampled_positions
+from iasolve.inference.multicoil import cg_sense
 from iasolve.operators import (
     CoilNoise,
     GaussianNoise,

@@ -9,8 +9,8 @@ from tiny import circulant, decaying_power, dense, images, mute_prior, relative,
 
 from iasolve import Recipe, RecipeError, solve
 from iasolve.evidence import Folded, evidence, fold
-from iasolve.inference import DiagonalLikelihood, OperatorLikelihood, Options
-from iasolve.inference.closing import closest_image, nonnegative_mode
+from iasolve.inference import DiagonalLikelihood, OperatorLikelihood, Options, nonnegative_mode
+from iasolve.inference.closing import closest_image
 from iasolve.inference.interface import Watch
 from iasolve.inference.passes import first_guess, levels, read_again
 from iasolve.inference.problem import pose

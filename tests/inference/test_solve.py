@@ -11,9 +11,7 @@ from flat_recipes import recipe_of
 from tiny import SIZE, images, mute_prior, relative, tiny_prior
 
 from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_prior, load_recipe, solve
-from iasolve.inference import Options
-from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole
-from iasolve.inference.measurement import likely_sigma
+from iasolve.inference import Canvas, Crop, FieldOfView, Options, Whole, likely_sigma
 from iasolve.inference.passes import descend
 from iasolve.inference.problem import pose
 from iasolve.noise_level import estimate_sigma

@@ -9,7 +9,8 @@ from tiny import images, mute_prior, tiny_network, tiny_prior
 
 from iasolve import HVAEPrior, solve
 from iasolve.operators import GaussianNoise, Identity
-from iasolve.priors.bound import bound, distortion, follow
+from iasolve.priors import distortion, follow
+from iasolve.priors.bound import bound
 from iasolve.priors.likeness import image_elbo
 from iasolve.training import normalise
 

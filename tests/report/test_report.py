@@ -17,7 +17,6 @@ from PIL import Image
 
 from iasolve.report import Entry, result_html, write_report
 from iasolve.report.figures import png, residual_level, residual_spectrum, shares
-from iasolve.report.pictures import Pictures
 
 EVIL = '<script>alert("x")</script> & \'"><img src=x onerror=alert(1)>.png'
 RNG = np.random.default_rng(0)
@@ -83,8 +82,7 @@ def test_names_and_settings_cannot_become_code(tmp_path):
 def test_pictures_are_the_images(tmp_path):
     image = np.linspace(0, 1, 20 * 30).reshape(20, 30)
     text = written(tmp_path, Entry("x", image))
-    (data,) = re.findall(r'class="after" src="data:image/png;base64,([^"]+)"', text)
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), float)
+    shown = picture(text, "after")
     assert shown.shape == image.shape
     # black and white are the 0.1 and 99.9 % quantiles
     np.testing.assert_allclose(shown, 255 * np.clip((image - 0.001) / 0.998, 0, 1), atol=1)
@@ -95,18 +93,23 @@ def test_large_pictures_are_reduced_and_keep_their_shape():
     assert shown.size == (16, 64)
 
 
-def test_an_overlay_is_clear_where_the_error_bar_is_zero():
+def picture(page, name):
+    """Pixels of the only picture of a class."""
+    (data,) = re.findall(rf'class="{name}" src="data:image/png;base64,([^"]+)"', page)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), float)
+
+
+def test_an_overlay_is_clear_where_the_error_bar_is_zero(tmp_path):
     std = np.zeros((8, 8))
     std[2, 3] = 1.0
-    overlay = Pictures.of(Entry("x", np.ones((8, 8)), std=std)).drawn(64)["overlay"]
-    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(overlay.partition(",")[2]))))[..., 3]
+    alpha = picture(written(tmp_path, Entry("x", np.ones((8, 8)), std=std)), "overlay")[..., 3]
     assert alpha[2, 3] == 255
     assert alpha.sum() == 255
 
 
-def test_a_residual_of_one_noise_level_is_a_third_of_the_way_to_white():
-    entry = Entry("x", np.ones((8, 8)), residual=np.full((3, 8, 8), 0.1), sigma=0.1)
-    np.testing.assert_allclose(Pictures.of(entry).residual, 255 * 4 / 6, atol=1)
+def test_a_residual_of_one_noise_level_is_a_third_of_the_way_to_white(tmp_path):
+    page = written(tmp_path, Entry("x", np.ones((8, 8)), residual=np.full((3, 8, 8), 0.1), sigma=0.1))
+    np.testing.assert_allclose(picture(page, "left-over"), 255 * 4 / 6, atol=1)
 
 
 def test_complex_colour_and_constant_images_are_shown(tmp_path):

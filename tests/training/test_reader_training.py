@@ -15,10 +15,8 @@ from iasolve.networks import Reader, ReaderConfig
 from iasolve.priors import list_priors
 from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.spectrum import fft2
-from iasolve.training import ReaderObjective, Trainer, TrainingConfig, train
-from iasolve.training.calibration import CHECKED, calibrate
+from iasolve.training import CHECKED, ReaderObjective, Trainer, TrainingConfig, calibrate, train, validate_reader
 from iasolve.training.parts import part_of
-from iasolve.training.validation import validate_reader
 
 READER = {
     "widths": [8, 12],

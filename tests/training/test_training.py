@@ -25,6 +25,7 @@ from iasolve.training import (
     Objective,
     Trainer,
     TrainingConfig,
+    clean_evidence,
     load_config,
     load_split,
     normalise,
@@ -32,7 +33,7 @@ from iasolve.training import (
 )
 from iasolve.training.augmentation import _roll
 from iasolve.training.data import find
-from iasolve.training.objective import _divergence, clean_evidence
+from iasolve.training.objective import _divergence
 
 SIZE = 16
 IDLE = {
