@@ -61,15 +61,15 @@ def problems(driver: webdriver.Chrome, page: Path, name: str, width: int, pictur
     formulas = driver.execute_script("return document.querySelectorAll('.math').length")
     if formulas > driver.execute_script("return document.querySelectorAll('.math mjx-container').length"):
         found.append("a formula is not typeset")
-    driver.switch_to.active_element.send_keys(Keys.TAB)
-    if driver.switch_to.active_element.tag_name == "body":
-        found.append("the Tab key reaches nothing")
     if pictures is not None and name in PICTURED:
         for theme in ("light", "dark"):
             driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
             shot = driver.execute_cdp_cmd("Page.captureScreenshot", {})
             file = pictures / f"{name.removesuffix('.html').replace('/', '-')}-{width}-{theme}.png"
             file.write_bytes(base64.b64decode(shot["data"]))
+    driver.switch_to.active_element.send_keys(Keys.TAB)
+    if driver.switch_to.active_element.tag_name == "body":
+        found.append("the Tab key reaches nothing")
     return [f"{name} at {width}: {fault}" for fault in found]
 
 
@@ -85,16 +85,16 @@ def main(site: Path, pictures: Path | None) -> int:
     driver = browser()
     driver.set_script_timeout(60)
     try:
-        found = [
-            fault
-            for name in names
-            for width in WIDTHS
-            for fault in problems(driver, site / name, name.as_posix(), width, pictures)
-        ]
+        count = 0
+        for name in names:
+            for width in WIDTHS:
+                for fault in problems(driver, site / name, name.as_posix(), width, pictures):
+                    print(fault, flush=True)
+                    count += 1
     finally:
         driver.quit()
-    print("\n".join(found) or f"{len(names)} pages looked at, {' and '.join(map(str, WIDTHS))} pixels wide")
-    return 1 if found else 0
+    print(f"{len(names)} pages looked at, {' and '.join(map(str, WIDTHS))} pixels wide: {count or 'no'} faults")
+    return 1 if count else 0
 
 
 if __name__ == "__main__":

@@ -43,8 +43,7 @@ class Passes:
     count : int
     end : float
         Level of the white noise that the last pass takes its image to be in, over the root mean square of the prior's
-        images. The first pass takes 0.2, of a reader 1; the levels between fall in equal ratios. One pass takes
-        ``end``.
+        images. The first pass takes 0.2; the levels between fall in equal ratios. One pass takes ``end``.
     """
 
     count: int = 0
