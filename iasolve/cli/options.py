@@ -265,16 +265,15 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
             continue
         types = get_type_hints(kind, include_extras=True)
         groups[name] = (kind, [field.name for field in fields(kind)])
-        for field in fields(kind):
-            assert field.default is not MISSING, "an option of a group needs a default"
-            parameters.append(
-                inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=field.default,
-                    annotation=types[field.name],
-                )
+        parameters += [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=types[field.name],
             )
+            for field in fields(kind)
+        ]
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:

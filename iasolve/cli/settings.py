@@ -149,10 +149,6 @@ def _recipe(solving: Solving, default: str) -> Recipe:
     steps: dict[str, Any] = {}
     if solving.steps is not None:
         steps["count"] = _table("--steps", solving.steps, whole=True)
-        if steps["count"] and not recipe.takes_steps:
-            raise UsageError(
-                f"--steps {solving.steps}: recipe {recipe.name!r} is the amortized guess; choose another --recipe"
-            )
     if solving.beta is not None:
         steps["beta"] = _table("--beta", solving.beta, whole=False)
         if not recipe.changed(steps=steps).takes_steps:

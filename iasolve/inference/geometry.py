@@ -24,6 +24,7 @@ __all__ = [
     "canvas_of",
     "choose_fit",
     "crop_power",
+    "geometry_of",
     "image_power",
     "tiles_of",
 ]
@@ -250,6 +251,15 @@ def canvas_of(size: int, shape: tuple[int, int], overlap: int | None) -> tuple[t
     """Canvas of tiles of ``size`` pixels for an image of ``shape``, and the smallest overlap; a quarter by default."""
     height, width = (max(n, size) for n in shape)
     return (height, width), size // 4 if overlap is None else overlap
+
+
+def geometry_of(size: int, shape: tuple[int, int], fit: str, overlap: int | None) -> Geometry:
+    """How an image of ``shape`` is made of tiles; of ``fit`` ``"whole"``, it is one of any size."""
+    if fit == "whole" or shape == (size, size):
+        return Whole(shape)
+    if choose_fit(fit, shape, size) == "field-of-view":
+        return FieldOfView(size, shape)
+    return Canvas(size, *canvas_of(size, shape, overlap))
 
 
 def tiles_of(size: int, shape: tuple[int, int], fit: str, overlap: int | None) -> int:

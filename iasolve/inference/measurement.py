@@ -12,8 +12,6 @@ from torch import Tensor
 from iasolve.inference.geometry import image_power
 from iasolve.inference.interface import Options, UnlikePriorWarning
 from iasolve.inference.operator_likelihood import OperatorLikelihood
-from iasolve.inference.portions import joined, portions
-from iasolve.inference.probes import unit_phases
 from iasolve.inference.problem import Problem, gain_general
 from iasolve.inference.result import Result
 from iasolve.noise_level import EstimatedNoise, estimate_noise, estimate_offset
@@ -21,9 +19,11 @@ from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
 from iasolve.operators.conventions import check_image_axes, check_kspace_order
 from iasolve.operators.noise import GaussianNoise, NoiseModel
+from iasolve.operators.probes import unit_phases
 from iasolve.operators.spectral_noise import SpectralNoise
 from iasolve.priors import Prior
 from iasolve.priors.likeness import image_elbo, ring_distance
+from iasolve.priors.portions import each_portion
 from iasolve.spectrum import ifft2
 
 __all__ = [
@@ -345,9 +345,6 @@ def likeness_of(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tenso
     """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
     views = problem.geometry.cut(estimate)
     scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
-    tiles = problem.geometry.tiles
-    elbo = joined([image_elbo(prior, scaled[rows]) for rows in portions(prior, len(scaled))])
-    return (
-        elbo.unflatten(0, (-1, tiles)).mean(1),
-        ring_distance(prior, scaled).unflatten(0, (-1, tiles)).mean(1),
-    )
+    elbo = each_portion(prior, len(scaled), lambda rows: image_elbo(prior, scaled[rows]))
+    bound, distance = (v.unflatten(0, (len(estimate), -1)).mean(1) for v in (elbo, ring_distance(prior, scaled)))
+    return bound, distance

@@ -2,8 +2,8 @@
 
 A solution takes what the program itself does, some arrays of the image's size, what is kept of every tile of the image
 at work (features, latents and the optimizer's history of them), and the activations of one portion of tiles
-(:mod:`.portions`). The last are counted for the network at hand: one tile is sent through it, and what a gradient would
-keep is added up.
+(:mod:`iasolve.priors.portions`). The last are counted for the network at hand: one tile is sent through it, and what a
+gradient would keep is added up.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from iasolve.files.memory import default_memory, parse_memory
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options
 from iasolve.inference.measurement import Measurement
-from iasolve.inference.portions import Portion, in_portions
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy, posterior_mean
+from iasolve.priors.portions import Portion, in_portions
 from iasolve.recipe import Recipe
 
 __all__ = ["BudgetError", "Cut", "as_memory_allows", "cut", "halved"]

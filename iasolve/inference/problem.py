@@ -10,22 +10,12 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, profile, wiener
-from iasolve.inference.geometry import (
-    Canvas,
-    Crop,
-    FieldOfView,
-    Geometry,
-    Whole,
-    canvas_of,
-    choose_fit,
-    crop_power,
-    image_power,
-)
+from iasolve.inference.geometry import Crop, Geometry, choose_fit, crop_power, geometry_of, image_power
 from iasolve.inference.interface import NonFiniteError, Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood, Probed, probed_profile
-from iasolve.inference.probes import response, unit_phases
 from iasolve.operators.base import LinearOperator
+from iasolve.operators.probes import response, unit_phases
 from iasolve.operators.shift import CircularShift
 from iasolve.priors import Prior
 from iasolve.spectrum import RingGrid, fft2, ifft2, ring_index, rings_at
@@ -178,15 +168,8 @@ def pose(
     peak = y.abs().flatten(1).amax(1)
     unit = torch.where(peak > 0, torch.exp2(torch.floor(torch.log2(peak))), 1.0)
     y, sigma = y / unit.reshape(-1, *([1] * (y.ndim - 1))), sigma / unit
-    geometry: Geometry
-    grid = (height, width)
-    if whole or grid == (size, size):
-        geometry = Whole(grid)
-    elif choose_fit(options.fit, grid, size) == "field-of-view":
-        geometry = FieldOfView(size, grid)
-    else:
-        grid, overlap = canvas_of(size, grid, options.overlap)
-        geometry = Canvas(size, grid, overlap)
+    geometry = geometry_of(size, (height, width), "whole" if whole else options.fit, options.overlap)
+    grid = geometry.shape
     on_grid = operator
     crop: Callable[[Tensor], Tensor] = _same
     if shift != (0, 0):

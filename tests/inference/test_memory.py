@@ -11,9 +11,9 @@ from iasolve.inference import solve
 from iasolve.inference.interface import Options
 from iasolve.inference.memory import BudgetError, Cut, cut, halved
 from iasolve.inference.passes import descend
-from iasolve.inference.portions import Portion, in_portions, portions
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors import HVAEPrior
+from iasolve.priors.portions import Portion, in_portions, portions
 
 FAST = recipe_of(steps=0)
 STEPS = recipe_of(steps=3, views=2, objective="map", optimizer="lbfgs", blocks="whole")

@@ -24,6 +24,14 @@ __all__ = ["solve", "task"]
 class Making:
     """How the operator is made."""
 
+    operator: Annotated[
+        str,
+        typer.Option(
+            metavar="OPERATOR",
+            help="module:factory, FILE.py:factory, or the name of a known operator.",
+            show_default=False,
+        ),
+    ]
     operator_args: Annotated[
         Path | None, typer.Option("--operator-args", metavar="FILE.toml", help="The factory's keyword arguments.")
     ] = None
@@ -39,14 +47,6 @@ def solve(
         typer.Argument(metavar="OUT", help="Image (npy, npz, tif, h5, mat, cfl, nii), or a folder for the images."),
     ],
     *,
-    operator: Annotated[
-        str,
-        typer.Option(
-            metavar="OPERATOR",
-            help="module:factory, FILE.py:factory, or the name of a known operator.",
-            show_default=False,
-        ),
-    ],
     making: Making,
     solving: Solving,
     running: Running,
@@ -67,17 +67,17 @@ def solve(
     """
     from iasolve.cli.workflow import run
 
-    run(partial(task, operator, making), source, out, solving, running, spreading, writing, printing)
+    run(partial(task, making), source, out, solving, running, spreading, writing, printing)
 
 
-def task(operator: str, making: Making) -> Task:
+def task(making: Making) -> Task:
     """What this command does to a measurement."""
     from iasolve.cli.task import Task
     from iasolve.cli.user_measurement import measured
     from iasolve.cli.user_operator import UserOperator
     from iasolve.files import MEASUREMENT_SUFFIXES, read_measurement
 
-    named = UserOperator(operator, making.operator_args)
+    named = UserOperator(making.operator, making.operator_args)
 
     @cache
     def built() -> LinearOperator:
@@ -110,7 +110,7 @@ def task(operator: str, making: Making) -> Task:
         MEASUREMENT_SUFFIXES,
         read,
         None,
-        {"operator": operator, "arguments": named.arguments},
+        {"operator": making.operator, "arguments": named.arguments},
         work,
         files,
         prepare=built,

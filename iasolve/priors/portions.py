@@ -15,7 +15,7 @@ import torch
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
-from iasolve.priors import Prior
+from iasolve.priors.prior import Prior
 
 __all__ = ["Portion", "each_portion", "in_portions", "joined", "portions"]
 
