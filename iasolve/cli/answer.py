@@ -70,7 +70,8 @@ class Work:
         if outputs is not None and len(self.rows) > 1:
             self.kept = Pieces(outputs, key_of(input_hash(source.like.path), solver.identity), self.rows)
         done = set() if self.kept is None else self.kept.done
-        self._todo = deque(some for some in self.rows if some.start not in done)
+        self._left = [some for some in self.rows if some.start not in done]
+        self._todo = deque(self._left)
         self._begun: deque[tuple[slice, Any]] = deque()
         if workers is not None:
             self._begin(workers)
@@ -79,6 +80,11 @@ class Work:
     def total(self) -> int:
         """Tiles in all."""
         return int(self.tiles * self.rows[-1].stop)
+
+    @property
+    def before(self) -> int:
+        """Tiles that an earlier run finished."""
+        return self.total - int(self.tiles * sum(some.stop - some.start for some in self._left))
 
     def _begin(self, workers: Workers) -> None:
         while self._todo and (workers.room or not self._begun):

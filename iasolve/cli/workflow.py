@@ -125,7 +125,7 @@ def _solve_file(
                 def tell(done: int) -> None:
                     advance(done, "")
                     if page is not None:
-                        page.watch(_so_far(done / work.total, time.monotonic() - begun))
+                        page.watch(_so_far(done, work.before, work.total, time.monotonic() - begun))
 
                 answer = work.finish(tell)
         with uninterrupted():
@@ -145,10 +145,10 @@ def _solve_file(
     reporter.result(report)
 
 
-def _so_far(share: float, seconds: float) -> str:
-    """How far the work is, and how long it may still take."""
-    left = f", about {seconds / share * (1 - share):.0f} s left" if 0 < share < 1 else ""
-    return f"{share:.0%} done in {seconds:.0f} s{left}"
+def _so_far(done: int, before: int, total: int, seconds: float) -> str:
+    """How far the work is, and how long it may still take; what an earlier run did (``before``) took none of it."""
+    left = f", about {seconds / (done - before) * (total - done):.0f} s left" if before < done < total else ""
+    return f"{done / total:.0%} done in {seconds:.0f} s{left}"
 
 
 def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
