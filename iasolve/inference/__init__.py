@@ -1,7 +1,7 @@
 """Inference: likelihood, guess and passes, refinement, closing, posterior samples."""
 
 from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
-from iasolve.inference.fallback import Gaussian, fitted_power, hold_back, unexplained
+from iasolve.inference.fallback import Gaussian, fitted_power, unexplained
 from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole, crop_power, image_power
 from iasolve.inference.interface import Callback, NonFiniteError, Options, SolveOptions, Status, UnlikePriorWarning
 from iasolve.inference.likelihood import DiagonalLikelihood
@@ -13,6 +13,7 @@ from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescen
 from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, imaginary_share, reconstruct
 from iasolve.inference.result import Result
 from iasolve.inference.solve import solve
+from iasolve.inference.trial import hold_back
 
 __all__ = [
     "LBFGS",

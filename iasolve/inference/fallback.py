@@ -4,13 +4,8 @@ The rival of a trained prior is the Gaussian with the same power, its level fitt
 posterior mean is a Wiener estimate; over ``x >= 0``, where the prior's images hold no negative value, its mode. To a
 solver it is a decoder that puts out zero and leaves everything unexplained: ``x0 = 0``, ``V = P``.
 
-Which of the two fits is told by data that neither has seen. A *trial* keeps a part of the measurement back. Both priors
-solve the rest, the trained one by its guess alone, and what lies farther from the part kept back loses:
-
-* Of sampled k-space, some of the sampled lines or points are kept back, as in cross-validation.
-* Of anything else, noise is drawn anew. Where ``n'`` is as strong as the noise of ``y`` and independent of it, the
-  noise of ``y + a n'`` and that of ``y - n' / a`` are independent, and the second measures the error of what was made
-  of the first without bias (Oliveira, Lei and Tibshirani 2021, arXiv:2111.09447; Pang et al., CVPR 2021).
+Which of the two fits is told by data that neither has seen, in a trial (:mod:`iasolve.inference.trial`). Both priors
+solve what it leaves, the trained one by its guess alone, and what lies farther from the part kept back loses.
 
 A trial asks nothing of a prior but an answer, so that hierarchies and readers, and all operators, are treated alike.
 The evidence would compare bounds: of a hierarchy only, on the exact path only, and not of the error. What trials get
@@ -30,79 +25,21 @@ from torch import Tensor
 from iasolve.inference.closing import Closing, closest_image
 from iasolve.inference.geometry import Whole
 from iasolve.inference.interface import Options, Watch
-from iasolve.inference.likelihood import DiagonalLikelihood, white_noise
+from iasolve.inference.likelihood import DiagonalLikelihood
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.result import Result
+from iasolve.inference.trial import hold_back, largest_radius
 from iasolve.noise_level.residual import residual_of
-from iasolve.operators.base import LinearOperator
-from iasolve.operators.fourier import SampleKSpace
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
-from iasolve.spectrum import frequencies, reflect
 
-__all__ = ["Answer", "Gaussian", "Trial", "Verdict", "better", "fitted_power", "hold_back", "unexplained", "verdict"]
-
-SPLIT = 0.5
-"""``a``: noise that a trial adds, in units of the measurement's own."""
-
-KEPT_BACK = 1 / 6
-"""Share of the sampled lines or points that a trial keeps back."""
-
-MIDDLE = 0.03
-"""Cycles per pixel up to which nothing is kept back: gain and phase stand on it."""
-
-FULL = 0.9
-"""Share of k-space that was sampled from which on nothing is kept back."""
-
-CLEARLY = 2.5
-"""How many times the error on k-space kept back must be the Gaussian's. A few lines tell little: on heads, one reading
-came out up to 1.8 times as bad in a trial, and was 2 to 5 dB better in truth (benchmarks/results/out_of_domain.md)."""
+__all__ = ["Answer", "Gaussian", "Verdict", "better", "fitted_power", "unexplained", "verdict"]
 
 LARGEST_RESIDUAL = 1.5
 """Mean square of a residual over the noise's, beyond which it cannot be noise; less may be a mistaken noise level."""
-
-
-class Trial(NamedTuple):
-    """A measurement of which a part is kept back.
-
-    Attributes
-    ----------
-    seen : Measurement
-        What is left.
-    hidden : Tensor
-        ``(B, *out_shape)``, what is not, through ``operator``; of k-space ``back`` marks the entries that are.
-    operator : LinearOperator
-    back : Tensor or None
-    """
-
-    seen: Measurement
-    hidden: Tensor
-    operator: LinearOperator
-    back: Tensor | None = None
-
-    def error(self, image: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
-
-        In units of the image as far as the measurement tells of it, or a blur would hide the error: where the operator
-        is neither diagonal nor of orthogonal rows, by ``linear``, from a measurement to an image.
-        """
-        off = self.operator(image) - self.hidden
-        if self.back is not None:
-            return _energy(off * self.back)
-        transfer = self.operator.transfer()
-        if transfer is not None:
-            gain = transfer.abs().square().to(off.device, off.real.dtype)
-            return _energy(self.operator.to_grid(off) / (gain + 0.01 * gain.amax()).sqrt())
-        if linear is None or self.operator.row_gains() is not None:
-            return _energy(off)
-        return _energy(linear(off))
-
-
-def _energy(values: Tensor) -> Tensor:
-    return values.abs().square().flatten(1).sum(1)
 
 
 class Verdict(NamedTuple):
@@ -121,57 +58,6 @@ class Answer(NamedTuple):
     samples: Tensor | None = None
 
 
-def hold_back(batch: Measurement, seed: int = 0) -> Trial:
-    """Keep a part of a measurement back; which one depends on the seed and on what was sampled, not on the batch."""
-    if batch.operator.codomain in ("kspace", "spectrum"):
-        sampled = (batch.y != 0).flatten(0, -3).any(0)
-        back = _kept_back(torch.fft.ifftshift(sampled) if batch.operator.codomain == "kspace" else sampled, seed)
-        if bool(back.any()) and float(sampled.float().mean()) < FULL:
-            return _fewer_samples(batch, back)
-    return _more_noise(batch, seed)
-
-
-def _more_noise(batch: Measurement, seed: int) -> Trial:
-    y, sigma, operator = batch[:3]
-    draw = Noise(seed, y.device, y.real.dtype)
-    parts = iter(("trial", "trial, imaginary"))
-    fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
-    fresh = sigma.reshape(-1, *[1] * (y.ndim - 1)) * fresh
-    seen = Measurement(y + SPLIT * fresh, sigma * (1 + SPLIT**2) ** 0.5, operator)
-    return Trial(seen, y - fresh / SPLIT, operator)
-
-
-def _kept_back(sampled: Tensor, seed: int) -> Tensor:
-    """Some of the sampled places ``(H, W)`` of k-space, unshifted: whole lines where lines were sampled."""
-    height, width = sampled.shape
-    drawn = torch.rand((height, width), generator=torch.Generator().manual_seed(seed)).to(sampled.device)
-    along_rows, along_columns = (bool((sampled == sampled.narrow(axis, 0, 1)).all()) for axis in (1, 0))
-    if along_rows != along_columns:
-        drawn = (drawn[:, :1] if along_rows else drawn[:1]).expand(height, width)
-    # of a real image -k tells all of k
-    drawn = torch.minimum(drawn, reflect(drawn))
-    open_to = sampled & (_radius(height, width).to(sampled.device) > MIDDLE)
-    places = torch.unique(drawn[open_to])
-    if not len(places):
-        return open_to
-    return open_to & (drawn <= places[max(1, round(KEPT_BACK * len(places))) - 1])
-
-
-def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
-    y, sigma, operator = batch[:3]
-    centred = operator.codomain == "kspace"
-    if centred:
-        back = torch.fft.fftshift(back)
-    fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
-    seen = Measurement(y * ~back, sigma, fewer)
-    return Trial(seen, y, operator, back)
-
-
-def _radius(height: int, width: int) -> Tensor:
-    """Cycles per pixel of each frequency, the larger of both axes', ``(H, W)``, unshifted."""
-    return torch.maximum(frequencies(height).abs()[:, None] / height, frequencies(width).abs() / width)
-
-
 def fitted_power(problem: Problem, iterations: int = 20) -> Tensor:
     """The prior's power, its level fitted to a measurement band by band, ``(B, C, H, W)``.
 
@@ -188,7 +74,7 @@ def fitted_power(problem: Problem, iterations: int = 20) -> Tensor:
     value, variance = likelihood.folded
     squared = value.real.square() + value.imag.square()
     height, width = power.shape[-2:]
-    r = _radius(height, width) * max(height, width)
+    r = largest_radius(height, width) * max(height, width)
     band = torch.where(r > 0, torch.floor(2 * torch.log2(r.clamp_min(1))) + 1, 0.0).long().to(power.device).flatten()
     count = int(band.max()) + 1
 
@@ -307,7 +193,7 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, 
     bound = options.nonnegative and prior.nonnegative
     held = error(rival.image(True)) if bound else torch.full_like(free, torch.inf)
     ours, theirs = error(image), torch.minimum(free, held)
-    return Verdict(ours <= theirs * (1.0 if trial.back is None else CLEARLY), ours < theirs, held <= free)
+    return Verdict(ours <= theirs * trial.margin, ours < theirs, held <= free)
 
 
 def better(
