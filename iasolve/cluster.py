@@ -286,6 +286,14 @@ def map(  # noqa: A001 - iasolve.map
     ------
     ClusterError
         See :class:`Cluster`; and what :func:`iasolve.solve` raises.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> noisy = iter([])  # images (1, H, W), one after the other
+    >>> operator = iasolve.operators.Identity((1, 128, 128))
+    >>> for result in iasolve.map(noisy, operator, "mri-t1-128", workers=2):  # doctest: +SKIP
+    ...     print(result.image.shape)
     """
     if "callback" in options:
         raise TypeError("map takes no callback: count the results as they come")

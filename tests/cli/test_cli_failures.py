@@ -206,9 +206,9 @@ def test_a_gpu_that_is_not_there(image, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("error", "code", "word"),
     [
-        (MemoryError(), 5, "--batch-size"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 5, "--batch-size"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: you tried 9 TB"), 5, "--batch-size"),
+        (MemoryError(), 5, "--memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 5, "--memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: you tried 9 TB"), 5, "--memory"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), 5, "--device cpu"),
         (ZeroDivisionError("surprise"), 1, "--debug"),
     ],
@@ -223,15 +223,15 @@ def test_trouble_on_the_way(error, code, word, image, tiny, tmp_path, monkeypatc
 
 
 def test_ctrl_c_between_a_result_and_its_report_waits_for_both(image, tiny, tmp_path, monkeypatch):
-    from iasolve.cli import solver
+    from iasolve.cli import answer
 
-    write = solver.write_json
+    write = answer.write_json
 
     def press(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
         return write(*arguments, **options)
 
-    monkeypatch.setattr(solver, "write_json", press)
+    monkeypatch.setattr(answer, "write_json", press)
     # a program that was started in the background ignores it
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
