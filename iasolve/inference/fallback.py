@@ -209,7 +209,8 @@ def better(
     doubtful = fits & ~found.ahead & (left > LARGEST_RESIDUAL)
     if bool(fits.all()) and not bool(doubtful.any()):
         return result
-    other = rival().answer(found.bounded, samples, watch)
+    # a reader has an error bar without samples; the Gaussian's takes one
+    other = rival().answer(found.bounded, samples if result.std is None else max(samples, 1), watch)
     # a residual that cannot be noise, of a measurement that the linear estimate explains better
     fits = fits & ~(doubtful & (unexplained(batch, other.image) < left / LARGEST_RESIDUAL))
     each = fits.reshape(-1, 1, 1, 1)
@@ -223,7 +224,7 @@ def better(
         image=image,
         residual=residual_of(batch.y, batch.operator, image, batch.sigma),
         std=chosen(result.std, other.std),
-        samples=chosen(result.samples, other.samples),
+        samples=chosen(result.samples, other.samples) if samples else None,
         fits=fits,
     )
 

@@ -20,6 +20,7 @@ from iasolve.files.memory import default_memory, parse_memory
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options
 from iasolve.inference.measurement import Measurement
+from iasolve.inference.view import descends
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy, posterior_mean
 from iasolve.priors.portions import Portion, in_portions
@@ -81,7 +82,7 @@ def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) 
     else:
         memory = torch.cuda.mem_get_info(prior.device)[0] if cuda else default_memory()
     wanted = options.batch_size or (TILES_CUDA if cuda else TILES)
-    if prior.reads and recipe.guess.stop in ("all", "auto") and not recipe.takes_steps:
+    if not descends(prior, recipe):
         return Cut(max(1, wanted // tiles), Portion(wanted))  # the reader takes images whole
     tile = _tile(prior)
     pixels = prior.channels * math.prod(max(n, prior.spectrum.size) for n in shape)

@@ -34,7 +34,7 @@ from iasolve.inference.passes import (
 )
 from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result, as_numpy, join
-from iasolve.inference.view import WHOLE, joined, read_view, reads, solve_view
+from iasolve.inference.view import WHOLE, descends, joined, read_view, reads, solve_view
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator, as_tensor
@@ -235,8 +235,7 @@ def _answer(
         latent = recipe.passes.count and recipe.takes_steps
         asked = (quiet, recipe) if latent else (recipe, quiet)
         first = read_view(batch, prior, asked[0], options, watch)
-        # one view without steps is the quickest answer: the reader's alone
-        if prior.descends and (recipe.takes_steps or recipe.views > 1):
+        if descends(prior, recipe):
             first = joined(first, solve_view(batch, prior, asked[1], options, watch, start=first), nonnegative)
     else:
         first = solve_view(batch, prior, recipe, options, watch)

@@ -28,19 +28,24 @@ from iasolve.inference.sampling import Samples, StationaryError, draw_errors, dr
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 
-__all__ = ["WHOLE", "View", "joined", "read_view", "reads", "solve_view"]
+__all__ = ["WHOLE", "View", "descends", "joined", "read_view", "reads", "solve_view"]
 
 WHOLE = ("all", "auto")
 """Where a guess ends that a reader can make."""
 
-
 HIERARCHY = 0.4
-"""Weight of the hierarchy's image beside the reader's (chosen on validation: benchmarks/results/ablation.md)."""
+"""Weight of the hierarchy's image beside the reader's. Chosen on 20 validation slices: on noise 0.2 to 0.5 are within
+0.05 dB of each other."""
 
 
 def reads(prior: Prior, recipe: Recipe) -> bool:
     """Whether the prior's reader guesses."""
     return prior.reads and recipe.guess.stop in WHOLE
+
+
+def descends(prior: Prior, recipe: Recipe) -> bool:
+    """Whether the hierarchy is evaluated: one view without steps, the quickest answer, is the reader's alone."""
+    return prior.descends and (recipe.takes_steps or recipe.views > 1 or not reads(prior, recipe))
 
 
 class View(NamedTuple):

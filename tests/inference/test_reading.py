@@ -10,6 +10,7 @@ from iasolve.inference.passes import mirrors
 from iasolve.inference.sampling import StationaryError
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
 from iasolve.priors import HVAEPrior, save_checkpoint
+from iasolve.samples import load_samples
 from iasolve.spectrum import fft2
 
 DOUBLE = torch.float64
@@ -241,3 +242,18 @@ def test_a_readers_error_has_the_variance_that_it_says_at_each_pixel_and_frequen
     power = fft2(draws).abs().square().mean(0)
     assert float(power[..., 0, 0]) < 1e-9
     assert ((power - variance).abs() <= 0.1 * variance + 1e-9).all()
+
+
+def test_a_blank_neighbour_takes_no_error_bar_away():
+    """The Gaussian answers for a blank image, without samples too, and the other's error bar is what it is alone."""
+    prior, operator = load_prior("mri-t1-128"), Identity((1, 128, 128))
+    x = torch.from_numpy(load_samples().images[:1]).reshape(1, 1, 128, 128).float()
+    sigma = 0.3 * float(x.std())
+    y = noisy(x, sigma)
+    alone = solve(y, operator, prior, noise=GaussianNoise(sigma), warn=False)
+    both = solve(torch.cat([torch.zeros_like(y), y]), operator, prior, noise=GaussianNoise(sigma), warn=False)
+    assert both.fits.tolist() == [False, True]
+    assert both.samples is None
+    assert torch.isfinite(both.std).all()
+    assert relative(both.std[1], alone.std[0]) < 1e-3
+    assert relative(both.image[1], alone.image[0]) < 1e-3
