@@ -75,7 +75,11 @@ def solve_view(
 
     ``start``: a reader's, which takes the place of the recipe's passes.
     """
-    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
+    size = prior.spectrum.size
+    if start is not None and start.problem.geometry.shape == (size, size):
+        problem = start.problem  # the image is its own tile: posed for both
+    else:
+        problem = pose(batch.y, batch.operator, prior, batch.sigma, options, SHIFTS[number])
     stop = finest_scales(problem, prior, recipe).repeat_interleave(problem.geometry.tiles)
     noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
     nonnegative = options.nonnegative and prior.nonnegative
