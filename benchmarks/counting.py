@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import WienerPosterior
+from iasolve.inference.memory import tile_of
 from iasolve.networks import Gaussian, Reading
 from iasolve.priors.prior import Layer, Prior
 from iasolve.spectrum import Spectrum
@@ -28,6 +29,10 @@ class CountedPrior:
         self.prior = prior
         self.name, self.card = prior.name, prior.card
         self.with_gradient = self.without_gradient = 0
+        if prior.descends:
+            # what a tile takes of the memory is counted once a prior, and no part of a solution
+            tile_of(self)
+        self.reset()
 
     def reset(self) -> None:
         """Count from zero."""

@@ -26,7 +26,7 @@ from iasolve.priors.hierarchy import Hierarchy, posterior_mean
 from iasolve.priors.portions import Portion, in_portions
 from iasolve.recipe import Recipe
 
-__all__ = ["BudgetError", "Cut", "as_memory_allows", "cut", "halved"]
+__all__ = ["BudgetError", "Cut", "as_memory_allows", "cut", "halved", "tile_of"]
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Cut(NamedTuple):
     portion: Portion
 
 
-class _Tile(NamedTuple):
+class Tile(NamedTuple):
     """Bytes of a tile: activations that a gradient keeps, the encoder's features, and the latents."""
 
     activations: int
@@ -62,7 +62,7 @@ class _Tile(NamedTuple):
     latents: int
 
 
-_TILES: weakref.WeakKeyDictionary[Prior, _Tile] = weakref.WeakKeyDictionary()
+_TILES: weakref.WeakKeyDictionary[Prior, Tile] = weakref.WeakKeyDictionary()
 
 
 def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) -> Cut:
@@ -84,7 +84,7 @@ def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) 
     wanted = options.batch_size or (TILES_CUDA if cuda else TILES)
     if not descends(prior, recipe):
         return Cut(max(1, wanted // tiles), Portion(wanted))  # the reader takes images whole
-    tile = _tile(prior)
+    tile = tile_of(prior)
     pixels = prior.channels * math.prod(max(n, prior.spectrum.size) for n in shape)
     history = 2 * recipe.steps.most if recipe.takes_steps else 0
 
@@ -143,13 +143,14 @@ def _words(needed: int, memory: int, shape: tuple[int, int], tiles: int, options
     )
 
 
-def _tile(prior: Prior) -> _Tile:
+def tile_of(prior: Prior) -> Tile:
+    """What a tile takes of a prior's networks; counted once a prior, before its first solution."""
     if prior not in _TILES:
         _TILES[prior] = _measured(prior)
     return _TILES[prior]
 
 
-def _measured(prior: Prior) -> _Tile:
+def _measured(prior: Prior) -> Tile:
     """Send one blank tile through all networks, and add up what a gradient would keep."""
     size, scales = prior.spectrum.size, len(prior.spectrum.scales)
     dtype = torch.promote_types(prior.power.dtype, torch.complex32) if prior.spectrum.is_complex else prior.power.dtype
@@ -168,7 +169,7 @@ def _measured(prior: Prior) -> _Tile:
         moving = [feature.clone().requires_grad_(True) for feature in features]
         way = Hierarchy(prior, 1, moving).descend(posterior_mean)
         prior.contributions(list(way.done.contexts))
-    return _Tile(
+    return Tile(
         sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
         sum(feature.nbytes for feature in features),
         sum(z.nbytes for z in way.latents),
