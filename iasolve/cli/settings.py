@@ -149,6 +149,12 @@ def _recipe(solving: Solving, default: str) -> Recipe:
     steps: dict[str, Any] = {}
     if solving.steps is not None:
         steps["count"] = _table("--steps", solving.steps, whole=True)
+        # one reading and nothing else: what recipes with views or passes leave out, this one is made to be without
+        alone = recipe.views == 1 and not (recipe.passes.count or recipe.takes_steps)
+        if steps["count"] and alone:
+            raise UsageError(
+                f"--steps {solving.steps}: recipe {recipe.name!r} is the amortized guess; choose another --recipe"
+            )
     if solving.beta is not None:
         steps["beta"] = _table("--beta", solving.beta, whole=False)
         if not recipe.changed(steps=steps).takes_steps:

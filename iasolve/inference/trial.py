@@ -51,22 +51,20 @@ class Trial(NamedTuple):
         ``(B, *out_shape)``, what is not, through ``operator``; of k-space ``back`` marks the entries that are.
     operator : LinearOperator
     back : Tensor or None
+    count : int
+        Lines or points of k-space that were kept back; of ``k`` and ``-k``, one.
     """
 
     seen: Measurement
     hidden: Tensor
     operator: LinearOperator
     back: Tensor | None = None
+    count: int = 0
 
     @property
     def margin(self) -> float:
         """How many times the Gaussian's error a trained prior's may be: :data:`DOUBT`."""
-        if self.back is None:
-            return 1.0
-        across = [self.back.narrow(axis, 0, 1) for axis in (0, 1)]
-        lines = [one for one in across if bool((self.back == one).all())]
-        count = float((lines[0] if len(lines) == 1 else self.back).sum()) / 2
-        return 1 + DOUBT / max(1.0, count) ** 0.5
+        return 1 + DOUBT / self.count**0.5 if self.count else 1.0
 
     def error(self, image: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
@@ -94,9 +92,9 @@ def hold_back(batch: Measurement, seed: int = 0) -> Trial:
     """Keep a part of a measurement back; which one depends on the seed and on what was sampled, not on the batch."""
     if batch.operator.codomain in ("kspace", "spectrum"):
         sampled = (batch.y != 0).flatten(0, -3).any(0)
-        back = _kept_back(torch.fft.ifftshift(sampled) if batch.operator.codomain == "kspace" else sampled, seed)
+        back, count = _kept_back(torch.fft.ifftshift(sampled) if batch.operator.codomain == "kspace" else sampled, seed)
         if bool(back.any()) and float(sampled.float().mean()) < FULL:
-            return _fewer_samples(batch, back)
+            return _fewer_samples(batch, back, count)
     return _more_noise(batch, seed)
 
 
@@ -110,8 +108,8 @@ def _more_noise(batch: Measurement, seed: int) -> Trial:
     return Trial(seen, y - fresh / SPLIT, operator)
 
 
-def _kept_back(sampled: Tensor, seed: int) -> Tensor:
-    """Some of the sampled places ``(H, W)`` of k-space, unshifted: whole lines where lines were sampled."""
+def _kept_back(sampled: Tensor, seed: int) -> tuple[Tensor, int]:
+    """Some of the sampled places ``(H, W)`` of k-space, unshifted: whole lines where lines were sampled; how many."""
     height, width = sampled.shape
     drawn = torch.rand((height, width), generator=torch.Generator().manual_seed(seed)).to(sampled.device)
     along_rows, along_columns = (bool((sampled == sampled.narrow(axis, 0, 1)).all()) for axis in (1, 0))
@@ -122,18 +120,19 @@ def _kept_back(sampled: Tensor, seed: int) -> Tensor:
     open_to = sampled & (largest_radius(height, width).to(sampled.device) > MIDDLE)
     places = torch.unique(drawn[open_to])
     if not len(places):
-        return open_to
-    return open_to & (drawn <= places[max(1, round(KEPT_BACK * len(places))) - 1])
+        return open_to, 0
+    count = max(1, round(KEPT_BACK * len(places)))
+    return open_to & (drawn <= places[count - 1]), count
 
 
-def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
+def _fewer_samples(batch: Measurement, back: Tensor, count: int) -> Trial:
     y, sigma, operator = batch[:3]
     centred = operator.codomain == "kspace"
     if centred:
         back = torch.fft.fftshift(back)
     fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
     seen = Measurement(y * ~back, sigma, fewer)
-    return Trial(seen, y, operator, back)
+    return Trial(seen, y, operator, back, count)
 
 
 def largest_radius(height: int, width: int) -> Tensor:

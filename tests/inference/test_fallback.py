@@ -268,3 +268,17 @@ def test_off_the_exact_path_errors_count_where_a_blur_hides_them():
     for seed in range(2):
         y = noise.sample(operator(head), torch.Generator().manual_seed(seed))
         assert solve(y, operator, prior, noise=noise, recipe="fast", warn=False).prior_used == "mri-t1-128"
+
+
+@pytest.mark.parametrize(("shape", "acceleration", "centre"), [((128, 128), 3, 0.1), ((96, 64), 4, 0.05)])
+def test_what_is_asked_of_a_trial_follows_from_how_many_lines_it_keeps_back(shape, acceleration, centre):
+    """Lines that cross the middle are kept back in parts, and are lines all the same."""
+    operator = KSpaceMask(line_mask(shape, acceleration, centre, seed=1), (1, *shape))
+    y = operator(torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0)))
+    trial = hold_back(Measurement(y, torch.ones(1), operator))
+    columns = torch.fft.ifftshift(trial.back).any(0).nonzero().flatten()
+    pairs = {min(int(k), -int(k) % shape[1]) for k in columns}
+    assert trial.count == len(pairs)
+    assert trial.margin == pytest.approx(1 + 2.5 / len(pairs) ** 0.5)
+    noisy = hold_back(Measurement(torch.rand(1, 1, *shape), torch.ones(1), Identity((1, *shape))))
+    assert noisy.margin == 1
