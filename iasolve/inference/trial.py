@@ -51,7 +51,7 @@ class Trial(NamedTuple):
         ``(B, *out_shape)``, what is not, through ``operator``; of k-space ``back`` marks the entries that are.
     operator : LinearOperator
     back : Tensor or None
-    count : int
+    places : int
         Lines or points of k-space that were kept back; of ``k`` and ``-k``, one.
     """
 
@@ -59,12 +59,12 @@ class Trial(NamedTuple):
     hidden: Tensor
     operator: LinearOperator
     back: Tensor | None = None
-    count: int = 0
+    places: int = 0
 
     @property
     def margin(self) -> float:
         """How many times the Gaussian's error a trained prior's may be: :data:`DOUBT`."""
-        return 1 + DOUBT / self.count**0.5 if self.count else 1.0
+        return 1 + DOUBT / self.places**0.5 if self.places else 1.0
 
     def error(self, image: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
