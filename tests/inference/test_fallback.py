@@ -279,6 +279,6 @@ def test_what_is_asked_of_a_trial_follows_from_how_many_lines_it_keeps_back(shap
     columns = torch.fft.ifftshift(trial.back).any(0).nonzero().flatten()
     pairs = {min(int(k), -int(k) % shape[1]) for k in columns}
     assert trial.places == len(pairs)
-    assert trial.margin == pytest.approx(1 + 2.5 / len(pairs) ** 0.5)
+    assert trial.margin == pytest.approx(1 + 16 / len(pairs))
     noisy = hold_back(Measurement(torch.rand(1, 1, *shape), torch.ones(1), Identity((1, *shape))))
     assert noisy.margin == 1
