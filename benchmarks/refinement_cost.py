@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 import common
 from iasolve import HVAEPrior, Prior
 from iasolve.inference.interface import Watch
-from iasolve.inference.objective import Noise, Objective, RingTerm
+from iasolve.inference.objective import OBJECTIVES, Noise, Objective, RingTerm
 from iasolve.inference.passes import descend
 from iasolve.inference.refine import Candidate, judge, parts_of, refine
 from iasolve.networks import HVAE, NetworkConfig
@@ -117,7 +117,7 @@ class Workbench:
         recipe = common.changed(quality.PAPER_SETTING, **keys).steps
         noise = Noise(self.seed, self.image.device, self.image.real.dtype)
         hierarchy = Hierarchy(self.prior, self.batch, self.features, self.stop)
-        objective = Objective(self.prior, hierarchy, self.term, self.objective, noise, 1)
+        objective = Objective(self.prior, hierarchy, self.term, OBJECTIVES[self.objective], noise, 1)
         parts = parts_of(hierarchy, recipe.blocks, self.prior.separable)
         widths = [q.log_std for q in self.guess.posteriors]
         judgement = judge(objective, parts, self.guess, widths)
