@@ -25,6 +25,7 @@ __all__ = [
     "fft2",
     "frequencies",
     "ifft2",
+    "largest_radius",
     "power_at",
     "radius",
     "reflect",
@@ -58,6 +59,11 @@ def frequencies(n: int, device: torch.device | str | None = None) -> Tensor:
 def radius(height: int, width: int, *, device: torch.device | str | None = None) -> Tensor:
     """Chebyshev radius ``max(|ky|, |kx|)`` on the unshifted full grid, shape ``(height, width)``, int64."""
     return torch.maximum(frequencies(height, device).abs()[:, None], frequencies(width, device).abs()[None, :])
+
+
+def largest_radius(height: int, width: int) -> Tensor:
+    """Cycles per pixel of each frequency, the larger of both axes', ``(H, W)``, unshifted."""
+    return torch.maximum(frequencies(height).abs()[:, None] / height, frequencies(width).abs() / width)
 
 
 def scales_of(size: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, as_declared
+from iasolve.operators.base import LinearOperator, Window, as_declared
 from iasolve.spectrum import reflect
 
 __all__ = ["Adjoint", "Composition", "Derived", "Scaled", "Side", "Sum"]
@@ -159,6 +159,18 @@ class Composition(Derived):
             # real to real, a Hermitian D: it commutes with taking the real part, which may wait until the end
             a, b = outer.transfer(), inner.multiplier()
         return None if a is None or b is None else double(a) * double(b)
+
+    def window(self) -> Window | None:
+        """That of the outer operator, of images that the inner one has convolved."""
+        window, inner = self.outer.window(), self.inner.transfer()
+        if window is None or inner is None or (self.inner.domain, self.inner.codomain) != ("image", "image"):
+            return None
+        return Window(window.transfer * inner, window.seen)
+
+    def interior_transfer(self, shape: tuple[int, int]) -> Tensor | None:
+        """The product, where both are known."""
+        outer, inner = self.outer.interior_transfer(shape), self.inner.interior_transfer(shape)
+        return None if outer is None or inner is None else outer * inner
 
     def row_gains(self) -> Tensor | None:
         """Their product, where ``B B^H`` is a multiple of the identity or ``A`` acts value by value."""

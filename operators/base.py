@@ -26,6 +26,7 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from iasolve.operators.bases import BASES, on_grid
 
 __all__ = [
     "LinearOperator",
+    "Window",
     "as_declared",
     "as_floating",
     "as_tensor",
@@ -91,6 +93,21 @@ def image_shape(in_shape: tuple[int, ...]) -> tuple[int, int, int]:
             "and batch dimensions are not part of it"
         )
     return shape[0], shape[1], shape[2]
+
+
+class Window(NamedTuple):
+    """A circular convolution of which some pixels are seen.
+
+    Attributes
+    ----------
+    transfer : Tensor
+        ``D`` of the convolution, complex, on the unshifted grid, broadcastable to ``(C, H, W)``.
+    seen : Tensor
+        Boolean ``(H, W)``: the pixels that are put out, row by row.
+    """
+
+    transfer: Tensor
+    seen: Tensor
 
 
 class LinearOperator(nn.Module):
@@ -184,6 +201,19 @@ class LinearOperator(nn.Module):
         if self.codomain is None:
             raise ValueError(f"{type(self).__name__} is not diagonal in Fourier space: it has no codomain basis")
         return on_grid(y, self.codomain)
+
+    def window(self) -> Window | None:
+        """What the operator is, where it shows some pixels of a circular convolution; None where it is nothing such."""
+        return None
+
+    def interior_transfer(self, shape: tuple[int, int]) -> Tensor | None:
+        """``|D|`` of what the operator does far from all edges, on an unshifted grid of ``shape``, ``(1, H, W)``.
+
+        None where that is not nearly a convolution, or not known. It makes iterations fewer, and tells a reader what it
+        sees; results of solves do not depend on it.
+        """
+        d = self.transfer() if shape == tuple(self.in_shape[-2:]) else None
+        return None if d is None else d.abs().expand(*d.shape[:-2], *shape)
 
     def support(self) -> Tensor | None:
         """Where images may be other than 0, boolean ``(H, W)``; None, as for most operators: anywhere.

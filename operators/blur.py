@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, image_shape
+from iasolve.operators.base import LinearOperator, Window, image_shape
 from iasolve.operators.fourier import CircularBlur
 from iasolve.operators.kernels import as_kernel
 
@@ -87,6 +87,8 @@ class Convolution(LinearOperator):
             self.register_buffer(axis, index, persistent=False)
         self._rows: Tensor
         self._columns: Tensor
+        self.register_buffer("_kernel", values, persistent=False)
+        self._kernel: Tensor
         # on the valid pixels a circular convolution does not wrap around
         self.circular = CircularBlur(values, (channels, *grid), dtype)
         self._top, self._left = (k - 1 - k // 2 for k in values.shape)
@@ -99,6 +101,21 @@ class Convolution(LinearOperator):
         _, height, width = self.out_shape
         out: Tensor = self.circular(x)
         return out[..., self._top : self._top + height, self._left : self._left + width]
+
+    def window(self) -> Window | None:
+        """Of ``"valid"``: the circular convolution, and the pixels on which it does not wrap around."""
+        if self.boundary != "valid":
+            return None
+        _, height, width = self.out_shape
+        seen = torch.zeros(self.circular.in_shape[1:], dtype=torch.bool, device=self.device)
+        seen[self._top : self._top + height, self._left : self._left + width] = True
+        return Window(self.circular.transfer(), seen)
+
+    def interior_transfer(self, shape: tuple[int, int]) -> Tensor | None:
+        """That of the kernel, where it is no larger than the grid."""
+        if any(k > n for k, n in zip(self._kernel.shape, shape, strict=True)):
+            return None
+        return CircularBlur(self._kernel, (1, *shape), self.in_dtype).transfer().abs().to(self.device)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Correlation with the kernel, what lies beyond the image folded back, ``(..., *in_shape)``."""

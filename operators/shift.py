@@ -50,6 +50,10 @@ class CircularShift(LinearOperator):
         """1."""
         return self._one.reshape(1, 1, 1)
 
+    def interior_transfer(self, shape: tuple[int, int]) -> Tensor:
+        """1."""
+        return torch.ones(1, *shape, device=self.device)
+
     def transfer(self) -> Tensor:
         """``exp(-2 pi i (u dy + v dx))``, ``u``, ``v`` in cycles per pixel, ``(1, H, W)``, complex double."""
         # turns are reduced before they are multiplied by 2 pi: exact at the Nyquist frequency

@@ -164,6 +164,7 @@ class Work:
         report = {
             "iasolve": iasolve.__version__,
             **solver.identity,
+            "choice": source.choice,
             "input": {
                 "name": like.path.name,
                 "sha256": input_hash(like.path),

@@ -102,9 +102,8 @@ def _recipes(incomplete: str) -> list[str]:
 def _priors(incomplete: str) -> list[str]:
     """Names that complete ``--prior``: those that come with iasolve."""
     weights = [f.name for f in resources.files("iasolve.priors.weights").iterdir() if f.name.endswith(".safetensors")]
-    return _beginning(
-        [w.removesuffix(".safetensors") for w in weights if not w.endswith(".reader.safetensors")], incomplete
-    )
+    names = {w.removesuffix(".safetensors").removesuffix(".reader") for w in weights}
+    return _beginning(["auto", *sorted(names)], incomplete)
 
 
 def _trust(value: bool) -> bool:
@@ -145,8 +144,13 @@ class Solving:
     ] = "auto"
     prior: Annotated[
         str,
-        typer.Option(metavar="NAME|PATH", help="Bundled prior, or a .safetensors file.", autocompletion=_priors),
-    ] = "mri-t1-128"
+        typer.Option(
+            metavar="auto|NAME|PATH",
+            help="Bundled prior, or a .safetensors file. auto: of those over images of this kind, the one that answers "
+            "best for a part of the measurement that it has not seen.",
+            autocompletion=_priors,
+        ),
+    ] = "auto"
     recipe: Annotated[
         str | None,
         typer.Option(

@@ -33,6 +33,9 @@ class Order(NamedTuple):
 
 _solvers: dict[bytes, Solver] = {}
 
+_MOST = 4
+"""Solvers that a worker keeps: a folder may need several priors."""
+
 
 def solve_part(order: bytes, part: Part) -> Piece:
     """On a worker: solve a part, with a prior that is loaded once.
@@ -43,7 +46,8 @@ def solve_part(order: bytes, part: Part) -> Piece:
         When the files that options name are not the same here; and as :meth:`Solver.solve`.
     """
     if order not in _solvers:
-        _solvers.clear()
+        if len(_solvers) >= _MOST:
+            _solvers.clear()
         _solvers[order] = _solver(pickle.loads(order))
     return _solvers[order].solve(part)
 
@@ -80,7 +84,7 @@ class Workers:
 
     def __init__(self, cluster: Cluster, make: Callable[[], Task]) -> None:
         self._cluster, self._make = cluster, make
-        self._order: bytes | None = None
+        self._orders: dict[Settings, bytes] = {}
         self.cancel: Callable[[Iterable[Any]], None] = cluster.cancel
 
     @property
@@ -104,7 +108,8 @@ class Workers:
 
     def begin(self, solver: Solver, part: Part) -> Any:
         """Let a worker solve a part; the answer is for ``result``."""
-        if self._order is None:
-            order = Order(self._make, solver.settings, plain(solver.identity), os.getcwd(), links_are_trusted())
-            self._order = pickle.dumps(order)
-        return self._cluster.submit(solve_part, self._order, part)
+        settings = solver.settings
+        if settings not in self._orders:
+            order = Order(self._make, settings, plain(solver.identity), os.getcwd(), links_are_trusted())
+            self._orders[settings] = pickle.dumps(order)
+        return self._cluster.submit(solve_part, self._orders[settings], part)

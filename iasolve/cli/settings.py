@@ -11,7 +11,9 @@ from iasolve.cli.errors import UsageError
 from iasolve.cli.options import Running, Solving, Spreading
 from iasolve.recipe import Recipe, load_recipe
 
-__all__ = ["Settings", "parse_sigma", "resolve"]
+__all__ = ["AUTO", "Settings", "parse_sigma", "resolve"]
+
+AUTO = "auto"
 
 _SAMPLES_FOR_ERROR_BARS = 8
 
@@ -29,7 +31,9 @@ class Settings:
     recipe : Recipe
         With the command line's changes.
     prior : str
-        Name or path.
+        Name or path; ``"auto"``: the one that the measurement speaks for.
+    among : tuple of str
+        Names of the priors that it was chosen from; none where it was named.
     tile, overlap : int or None
         None: the prior's size, a quarter of it.
     fit, device : str
@@ -52,6 +56,7 @@ class Settings:
     device: str
     batch_size: int | None
     memory: str | None = None
+    among: tuple[str, ...] = ()
 
 
 def parse_sigma(text: str, option: str = "--sigma") -> float | None:

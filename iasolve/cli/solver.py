@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,13 +23,13 @@ from iasolve.cli.reporter import plain
 from iasolve.cli.settings import Settings
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
-from iasolve.inference import Result, UnlikePriorWarning
+from iasolve.inference import Choice, Result, UnlikePriorWarning, choose_prior
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options, SolveOptions, Status
 from iasolve.inference.memory import cut
 from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
 from iasolve.noise_level import EstimatedNoise, filled_fraction
-from iasolve.operators import GaussianNoise, NoiseModel, RicianNoise
+from iasolve.operators import GaussianNoise, LinearOperator, NoiseModel, RicianNoise
 from iasolve.priors import Prior
 
 __all__ = ["Part", "Solver", "choose_device"]
@@ -86,6 +87,26 @@ _LARGEST_NOISE = 1e9
 """Times the largest value; beyond it squares leave single precision."""
 
 
+@contextmanager
+def _explained(source: Source) -> Iterator[None]:
+    """What the solver refuses, in the words of the command line.
+
+    Raises
+    ------
+    UnfitInput, UsageError
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UnfitInput(f"{source.like.path}: {error}") from error
+    except (OverflowError, RuntimeError) as error:
+        if isinstance(error, OverflowError) or "without overflow" in str(error):
+            raise UsageError(
+                f"a number of the options or the recipe is too large ({error}): choose one within reason"
+            ) from error
+        raise
+
+
 class Solver:
     """A prior on a device, ready for measurements.
 
@@ -122,6 +143,7 @@ class Solver:
             "recipe": s.recipe.to_dict(),
             "asked": {
                 **self.task.asked,
+                "prior": list(s.among) or s.prior,
                 "sigma": "auto" if s.sigma is None else s.sigma,
                 "noise": s.noise,
                 "offset": "auto" if s.offset is None else s.offset,
@@ -161,6 +183,10 @@ class Solver:
             "memory": s.memory,
         }
 
+    def _in_units_of(self, unit: float) -> SolveOptions:
+        offset = self.settings.offset
+        return {**self._options, "offset": "auto" if offset is None else offset / unit}
+
     def part(self, source: Source, rows: slice) -> Part:
         """Some images of a measurement by themselves, small enough to be sent."""
         unit = _unit(source.y)
@@ -189,25 +215,16 @@ class Solver:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UnlikePriorWarning)
-            try:
+            with _explained(source):
                 result = solve(
                     source,
                     y,
                     self.prior,
                     noise=self._noise(unit),
-                    offset="auto" if settings.offset is None else settings.offset / unit,
                     recipe=settings.recipe,
                     callback=None if progress is None else lambda status: progress(_images_done(status, len(y))),
-                    **self._options,
+                    **self._in_units_of(unit),
                 )
-            except ValueError as error:
-                raise UnfitInput(f"{source.like.path}: {error}") from error
-            except (OverflowError, RuntimeError) as error:
-                if isinstance(error, OverflowError) or "without overflow" in str(error):
-                    raise UsageError(
-                        f"a number of the options or the recipe is too large ({error}): choose one within reason"
-                    ) from error
-                raise
         said = [str(w.message) for w in caught] + self._phase(result) + self._enlarged(y)
 
         def whole(values: Array) -> Array:
@@ -220,11 +237,34 @@ class Solver:
     def _noise(self, unit: float) -> NoiseModel | EstimatedNoise | None:
         """The model that was asked for; None: to be estimated, of any kind."""
         sigma, kind = self.settings.sigma, self.settings.noise
-        if kind in ("spectral", "rician") and self.task.operator is None:
+        if kind in ("spectral", "rician") and self.task.solve is not None:
             raise UsageError(f"--noise {kind}: the noise of k-space is gaussian; only images have noise of that kind")
         if sigma is None:
-            return None if kind == "auto" or self.task.operator is None else EstimatedNoise(kind)
+            return None if kind == "auto" or self.task.solve is not None else EstimatedNoise(kind)
         return RicianNoise(sigma / unit) if kind == "rician" else GaussianNoise(sigma / unit)
+
+    def choose(self, source: Source, priors: Sequence[Prior]) -> Choice:
+        """Which of several priors over images of this one's kind a measurement speaks for.
+
+        Raises
+        ------
+        UnfitInput, UsageError
+        """
+        y = self.images(source)
+        unit = _unit(y)
+        single = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
+        choose = self.task.choose or self._choose_with_operator
+        with _explained(source), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return choose(source, single, priors, noise=self._noise(unit), **self._in_units_of(unit))
+
+    def _choose_with_operator(self, source: Source, y: Array, priors: Sequence[Prior], **options: Any) -> Choice:
+        return choose_prior(y, self._operator(source), priors, **options)
+
+    def _operator(self, source: Source) -> LinearOperator:
+        assert self.task.operator is not None
+        kind = torch.complex64 if self.prior.spectrum.is_complex else torch.float32
+        return self.task.operator(source, (self.prior.channels, *source.shape), kind)
 
     def require_plausible_sigma(self, source: Source) -> None:
         """Refuse a noise level that is far beyond the measurement (UsageError)."""
@@ -236,10 +276,7 @@ class Solver:
             )
 
     def _with_operator(self, source: Source, y: Array, prior: Prior, **options: Any) -> Result[Any]:
-        assert self.task.operator is not None
-        kind = torch.complex64 if prior.spectrum.is_complex else torch.float32
-        operator = self.task.operator(source, (prior.channels, *y.shape[-2:]), kind)
-        return iasolve.solve(y, operator, prior, **options)
+        return iasolve.solve(y, self._operator(source), prior, **options)
 
     def images(self, source: Source) -> Array:
         """The measurement of each image that is solved for; of a grey prior, of each colour."""

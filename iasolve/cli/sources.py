@@ -42,6 +42,8 @@ class Source:
         Sensitivities, where the user gives them.
     size : (int, int) or None
         Of the images that are solved for, where the measurement's own is another.
+    choice : dict
+        Of a prior, where it was chosen: see :class:`iasolve.inference.Choice`.
     """
 
     y: Array
@@ -52,6 +54,7 @@ class Source:
     maps: Array | None = None
     crop: tuple[slice, slice] = (slice(None), slice(None))
     size: tuple[int, int] | None = None
+    choice: dict[str, float] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:

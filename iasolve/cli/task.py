@@ -12,12 +12,16 @@ from iasolve.cli.sources import Source
 if TYPE_CHECKING:
     import torch
 
-    from iasolve.inference import Result
+    from iasolve.inference import Choice, Result
     from iasolve.operators import LinearOperator
 
 __all__ = ["Shape", "Task"]
 
 Shape = tuple[int, int, int]
+
+
+def _kind_of_image(source: Source) -> tuple[int, bool]:
+    return source.y.shape[1], source.y.dtype.kind == "c"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Task:
     solve : callable or None
         Where the measurement itself tells part of its operator, slice by slice: from a source, its values, the prior
         and the keyword arguments of :func:`iasolve.solve` to a result. None: ``operator`` and :func:`iasolve.solve`.
+    choose : callable or None
+        As ``solve``, from a source, its values, priors and keyword arguments to the choice of one. None: with
+        ``operator``; without that, priors are not chosen (k-space).
+    kind : callable
+        From a source to the channels of its images, and whether they are complex.
     prepare : callable
         Called before a folder's first file: what is wrong for all of them is not to be reported of each.
     """
@@ -53,5 +62,7 @@ class Task:
     operator: Callable[[Source, Shape, torch.dtype], LinearOperator] | None
     asked: Mapping[str, Any] = field(default_factory=dict)
     solve: Callable[..., Result[Any]] | None = None
+    choose: Callable[..., Choice] | None = None
+    kind: Callable[[Source], tuple[int, bool]] = _kind_of_image
     files: Callable[[], Mapping[str, Path]] = dict
     prepare: Callable[[], object] = lambda: None

@@ -28,7 +28,7 @@ from iasolve.files import IMAGE_SUFFIXES, KSPACE_SUFFIXES, prepare_to_read, spli
 if TYPE_CHECKING:
     from iasolve.cli.answer import Work
     from iasolve.cli.remote import Workers
-    from iasolve.cli.solver import Solver
+    from iasolve.cli.solvers import Solvers
 
 __all__ = ["run"]
 
@@ -114,9 +114,9 @@ def _solve_file(
     outputs.require_carry(source.like)
     try:
         from iasolve.cli.answer import Work, write
-        from iasolve.cli.solver import Solver
+        from iasolve.cli.solvers import Solvers
 
-        solver = Solver(task, settings)
+        solver = Solvers(task, settings).of(source)
         with open_workers() as workers:
             work = Work(solver, source, outputs, workers)
             begun = time.monotonic()
@@ -180,6 +180,7 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     lines += [
         f"  solved    prior {report['prior']['name']}, recipe {report['recipe']['name']}, {report['device']}, "
         f"{report['seconds']:.1f} s",
+        *_chosen(report["choice"]),
         f"  refined   {refined if worked else 'no (the amortized guess alone)'}"
         + (f"; better than the guess for {better} of {count}" if worked and better < count else ""),
         f"  residual  {spread(misfits, 3)} of what is expected"
@@ -195,6 +196,12 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
     if outputs.figure is not None:
         lines.append(f"  figure    {outputs.figure}")
     return "\n".join(lines)
+
+
+def _chosen(errors: Mapping[str, float]) -> list[str]:
+    """Why a prior was chosen: how large the others' errors were."""
+    others = [f"{name} has {error:.3g} times its error" for name, error in errors.items() if error > 1]
+    return [f"  chosen    on a part kept back, {', '.join(others)}"] if others else []
 
 
 def _steps(scales: Sequence[Mapping[str, Any]]) -> str:
@@ -240,11 +247,10 @@ def _solve_folder(
     prepare_to_read(sources)
     task.prepare()
     from iasolve.cli.answer import Work, write
-    from iasolve.cli.solver import Solver
+    from iasolve.cli.solvers import Solvers
 
-    solver = Solver(task, settings)
-    grey = solver.prior.channels == 1 and not solver.prior.spectrum.is_complex
-    names = in_folder(sources, out, solving.std_out, solving.figure, grey=grey)
+    solvers = Solvers(task, settings)
+    names = in_folder(sources, out, solving.std_out, solving.figure, grey=solvers.grey)
     for option, target in (("OUT", out), ("--std-out", solving.std_out), ("--figure", solving.figure)):
         if target is not None:
             _check_folder(option, target, folder)
@@ -253,7 +259,7 @@ def _solve_folder(
         check_page(solving.report, writing.overwrite or writing.resume, taken)
     if not writing.resume:
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
-    todo = _undone(names, solver, reporter) if writing.resume else sources
+    todo = _undone(names, solvers, reporter) if writing.resume else sources
     make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
     page = _page(task, folder, solving)
     if page is not None:
@@ -265,7 +271,7 @@ def _solve_folder(
             page.watch(f"{page.count} of {len(sources)} files are done; at work on {path.name}")
         source = task.read(path)
         names[path].require_carry(source.like)
-        return Work(solver, source, names[path], workers)
+        return Work(solvers.of(source), source, names[path], workers)
 
     def finish(path: Path, work: Work) -> Callable[[], dict[str, Any]]:
         answer = work.finish()
@@ -293,11 +299,12 @@ def _solve_folder(
             reporter.say(f"report: {page.path}")
 
 
-def _undone(names: Mapping[Path, Outputs], solver: Solver, reporter: Reporter) -> list[Path]:
+def _undone(names: Mapping[Path, Outputs], solvers: Solvers, reporter: Reporter) -> list[Path]:
     """Inputs whose result is missing, cut, or made from something else than now; what is done again is said."""
     todo = []
     for path, outputs in names.items():
-        why = reason_to_redo(path, outputs, solver.identity)
+        solver = solvers.of_result(outputs)
+        why = "" if solver is None else reason_to_redo(path, outputs, solver.identity)
         if why is not None:
             todo.append(path)
         if why:

@@ -1,5 +1,6 @@
 """Inference: likelihood, guess and passes, refinement, closing, posterior samples."""
 
+from iasolve.inference.choice import Choice, choose_prior
 from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
 from iasolve.inference.fallback import Gaussian, fitted_power, unexplained
 from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole, crop_power, image_power
@@ -22,6 +23,7 @@ __all__ = [
     "Adam",
     "Callback",
     "Canvas",
+    "Choice",
     "Cost",
     "Crop",
     "DiagonalLikelihood",
@@ -41,6 +43,7 @@ __all__ = [
     "Status",
     "UnlikePriorWarning",
     "Whole",
+    "choose_prior",
     "crop_power",
     "fitted_power",
     "hold_back",

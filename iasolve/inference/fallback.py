@@ -31,10 +31,12 @@ from iasolve.inference.objective import Noise
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.result import Result
-from iasolve.inference.trial import Trial, hold_back, largest_radius
+from iasolve.inference.trial import Trial, hold_back
+from iasolve.inference.view import quick_answer
 from iasolve.noise_level.residual import residual_of
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
+from iasolve.spectrum import largest_radius
 
 __all__ = ["Answer", "Gaussian", "Verdict", "better", "fitted_power", "unexplained", "verdict"]
 
@@ -170,11 +172,7 @@ class Gaussian:
         return self.problem.crop(self.problem.gain.reshape(-1, 1, 1, 1) * x)
 
 
-Guess = Callable[[Measurement], tuple[Problem, Tensor]]
-"""A prior's quick answer: the problem as posed for it, image unmoved, and the image in the user's units."""
-
-
-def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, guess: Guess) -> Verdict | None:
+def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) -> Verdict | None:
     """Try both priors on a part of the measurement, image by image; the Gaussian with and without ``x >= 0``.
 
     None where there is nothing to choose: recipes that do without encoder or closing ask for the prior's own image, and
@@ -187,7 +185,7 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, 
     def errors(part: int) -> tuple[Trial, Tensor]:
         """The trial, and the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``."""
         trial = hold_back(batch, options.seed, part)
-        problem, image = guess(trial.seen)
+        problem, image = quick_answer(trial.seen, prior, recipe, options)
         rival = Gaussian(trial.seen, prior, options, problem)
         power = rival.power * rival.problem.gain.square().reshape(-1, 1, 1, 1)
         images = [image, rival.image(False), *([rival.image(True)] if bound else [])]

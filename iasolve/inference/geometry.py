@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator
+from iasolve.operators.base import LinearOperator, Window
 from iasolve.spectrum import RingGrid, Spectrum, fft2, ifft2, power_at, radius, ring_index, rings_at
 
 __all__ = [
@@ -238,6 +238,16 @@ class Crop(LinearOperator):
     def row_gains(self) -> Tensor:
         """1."""
         return torch.ones(1, 1, 1, device=self.device)
+
+    def window(self) -> Window:
+        """Nothing is convolved."""
+        seen = torch.zeros(self.in_shape[1:], dtype=torch.bool, device=self.device)
+        seen[self.top : self.top + self.out_shape[1], self.left : self.left + self.out_shape[2]] = True
+        return Window(torch.ones(1, 1, 1, dtype=torch.complex64, device=self.device), seen)
+
+    def interior_transfer(self, shape: tuple[int, int]) -> Tensor:
+        """1."""
+        return torch.ones(1, *shape, device=self.device)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Zero padding back to the grid."""

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients, mean_gain
 from iasolve.inference.likelihood import Draw, Solution, Solves, Value, white_noise
-from iasolve.operators.base import LinearOperator, as_declared
+from iasolve.inference.window import solve_window
+from iasolve.operators.base import LinearOperator, Window, as_declared
 from iasolve.operators.probes import RingResponse, ring_probes, surplus_of_rings
 from iasolve.spectrum import RingGrid, fft2, ifft2
 
@@ -85,6 +86,10 @@ class OperatorLikelihood:
         self.backprojection = self._adjoint(y)
         self.solves = Solves(0, y.real.new_zeros(len(y)))
         self.mean_gain = self._mean_gain()
+        near = operator.interior_transfer(operator.in_shape[-2:]) if self.mean_gain else None
+        self._window = operator.window()
+        # of the preconditioner
+        self._gain = self.mean_gain if near is None else near.to(y.real).square()
         # on real images the adjoint of complex values takes a real part: rows are not what they seem
         self._gains = None if y.is_complex() and not self.is_complex else operator.row_gains()
 
@@ -110,9 +115,13 @@ class OperatorLikelihood:
         level = None if self._gains is None else _white_level(variance)
         if level is not None:
             return self._white_solution(x0, level, self.y if y is None else y)
+        # a few values measured cannot tell about all pixels: each of them counts, not each pixel
+        least = tolerance * min(x0[0].numel(), self.y[0].numel()) / self.factor
+        if self._window is not None:
+            return self._through_window(self._window, x0, variance, start.image, iterations, least, y)
         inverse = 1 / variance.clamp_min(1e-12)
         ratio = self._ratio()
-        preconditioner = 1 / (ratio * self.mean_gain + inverse)
+        preconditioner = 1 / (ratio * self._gain + inverse)
 
         def filtered(x: Tensor, by: Tensor) -> Tensor:
             if self.is_complex:
@@ -127,8 +136,7 @@ class OperatorLikelihood:
             start.image,
             iterations,
             10 * torch.finfo(x0.dtype).eps,
-            # a few values measured cannot tell about all pixels: each of them counts, not each pixel
-            tolerance * min(x0[0].numel(), self.y[0].numel()) / self.factor,
+            least,
             start.product,
         )
         # the first residual takes one more
@@ -146,6 +154,22 @@ class OperatorLikelihood:
         self._count()
         self.solves = self.solves._replace(residual=torch.zeros_like(self.solves.residual))
         return Solution(x0 + level * moved)
+
+    def _through_window(
+        self,
+        window: Window,
+        x0: Tensor,
+        variance: Tensor,
+        start: Tensor,
+        iterations: int,
+        least: float,
+        y: Tensor | None,
+    ) -> Solution:
+        values = self.y if y is None else y
+        # a tenth: some iterations more, each of which may still move all of a frame
+        found = solve_window(window, values, 1 / self._ratio(), x0, variance, start, iterations, 0.1 * least)
+        self.solves = Solves(self.solves.applications + found.iterations + 2, found.residual)
+        return Solution(found.image)
 
     def _value(self, x: Tensor, x0: Tensor, variance: Tensor) -> Tensor:
         residual = (self.y - self.operator(x)).abs().square().flatten(1).sum(1)

@@ -218,7 +218,13 @@ def pose(
         if not bool(torch.isfinite(general.backprojection).all()):
             raise NonFiniteError(f"the adjoint of {type(operator).__name__} {_NOT_FINITE}")
         image = general.mean(torch.zeros_like(general.backprojection), power)
-        weights = partial(probed_profile, operator, Probed(on_grid, y, power, rings), general.sigma)
+        near = on_grid.interior_transfer(grid)
+        if near is None:
+            weights = partial(probed_profile, operator, Probed(on_grid, y, power, rings), general.sigma)
+        else:
+            level, noise = general.sigma.reshape(-1, 1, 1, 1), y.is_complex()
+            folded = fold(0 * fft2(image), near, level, real_image=not on_grid.is_complex, complex_noise=noise)
+            weights = wiener(folded, power)[1]
         likelihood = general
     return Problem(geometry, likelihood, variance, image, weights, gain * unit, crop, power, rings, size, folded=direct)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iasolve.inference.choice import choose_prior
 from iasolve.inference.fallback import Gaussian, better, verdict
 from iasolve.inference.interface import Callback, Options, SolveOptions, Watch
 from iasolve.inference.measurement import (
@@ -50,7 +51,7 @@ __all__ = ["solve", "with_samples"]
 def solve(
     y: Tensor,
     operator: LinearOperator,
-    prior: Prior,
+    prior: Prior | None = None,
     *,
     noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
@@ -63,7 +64,7 @@ def solve(
 def solve(
     y: np.ndarray,
     operator: LinearOperator,
-    prior: Prior,
+    prior: Prior | None = None,
     *,
     noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
@@ -75,7 +76,7 @@ def solve(
 def solve(
     y: Tensor | np.ndarray,
     operator: LinearOperator,
-    prior: Prior,
+    prior: Prior | None = None,
     *,
     noise: NoiseModel | EstimatedNoise | None = None,
     recipe: str | Path | Recipe | None = None,
@@ -92,8 +93,9 @@ def solve(
         Measurement ``(..., *operator.out_shape)``.
     operator : LinearOperator
         ``A``, from images ``(C, H, W)`` of any size.
-    prior : Prior
-        See :func:`iasolve.load_prior`.
+    prior : Prior, optional
+        See :func:`iasolve.load_prior`; without it the installed one that answers best for a part of the measurement
+        that it has not seen (:func:`iasolve.inference.choose_prior`).
     noise : NoiseModel, optional
         Noise of ``y``, in ``y``'s units, e.g. :class:`~iasolve.operators.GaussianNoise`, or
         :class:`~iasolve.noise_level.EstimatedNoise` of a known kind; any other model is brought
@@ -126,11 +128,13 @@ def solve(
         When ``memory`` does not suffice for one tile at a time.
     """
     check_operator_kind(operator)
-    if not hasattr(prior, "spectrum"):
-        raise TypeError(f"the prior is {prior!r}, expected a prior, as iasolve.load_prior returns it by name")
     asked = Options(**options)
     if noise is not None and not hasattr(noise, "whitened"):
         raise TypeError(f"noise must be a noise model, as in noise=GaussianNoise(0.1), got {noise!r}")
+    if prior is None:
+        prior = choose_prior(y, operator, noise=noise, **options).prior
+    if not hasattr(prior, "spectrum"):
+        raise TypeError(f"the prior is {prior!r}, expected a prior, as iasolve.load_prior returns it by name")
     resolved, chosen = _resolve(recipe, operator, prior, asked)
     values = as_tensor(y)
     if operator.out_dtype.is_complex and not values.is_complex():
@@ -203,13 +207,7 @@ def _refuse_descent(recipe: Recipe, prior: Prior) -> None:
 def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> Result[Tensor]:
     """The prior's answer, or the Gaussian's where that prior does not fit."""
     quick = recipe.changed(views=1, samples=0, steps={"count": 0})
-
-    def guess(seen: Measurement) -> tuple[Problem, Tensor]:
-        first = read_view if reads(prior, quick) else solve_view
-        view = first(seen, prior, quick, options, watch=Watch())
-        return view.problem, view.image
-
-    found = verdict(batch, prior, recipe, options, guess)
+    found = verdict(batch, prior, recipe, options)
     # where the prior fits no image of the batch, only the report is its own
     result, problem = _answer(
         batch, prior, recipe if found is None or bool(found.fits.any()) else quick, options, watch

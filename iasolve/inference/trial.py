@@ -19,9 +19,9 @@ from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.fourier import SampleKSpace
-from iasolve.spectrum import frequencies, reflect
+from iasolve.spectrum import largest_radius, reflect
 
-__all__ = ["Trial", "hold_back", "largest_radius"]
+__all__ = ["Trial", "hold_back"]
 
 SPLIT = 0.5
 """``a``: noise that a trial adds, in units of the measurement's own."""
@@ -132,8 +132,3 @@ def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
     fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
     seen = Measurement(y * ~back, sigma, fewer)
     return Trial(seen, y, operator, back)
-
-
-def largest_radius(height: int, width: int) -> Tensor:
-    """Cycles per pixel of each frequency, the larger of both axes', ``(H, W)``, unshifted."""
-    return torch.maximum(frequencies(height).abs()[:, None] / height, frequencies(width).abs() / width)

@@ -28,7 +28,7 @@ from iasolve.inference.sampling import Samples, StationaryError, draw_errors, dr
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 
-__all__ = ["WHOLE", "View", "descends", "joined", "read_view", "reads", "solve_view"]
+__all__ = ["WHOLE", "View", "descends", "joined", "quick_answer", "read_view", "reads", "solve_view"]
 
 WHOLE = ("all", "auto")
 """Where a guess ends that a reader can make."""
@@ -155,6 +155,14 @@ def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options
         drawn = drawn.clamp_min(0) if nonnegative else drawn
     idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
     return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves)
+
+
+def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) -> tuple[Problem, Tensor]:
+    """A recipe's answer without views, steps and samples: the problem as posed, and the image in the user's units."""
+    quick = recipe.changed(views=1, samples=0, steps={"count": 0})
+    first = read_view if reads(prior, quick) else solve_view
+    view = first(batch, prior, quick, options, watch=Watch())
+    return view.problem, view.image
 
 
 def joined(read: View, solved: View, nonnegative: bool) -> View:

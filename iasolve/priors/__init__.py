@@ -3,10 +3,11 @@
 from iasolve.priors.bound import distortion, follow
 from iasolve.priors.checkpoint import PriorError, read_card, save_checkpoint, verify
 from iasolve.priors.prior import Prior
-from iasolve.priors.registry import find_prior, list_priors, load_prior
+from iasolve.priors.registry import KSPACE_PRIOR, find_prior, list_priors, load_fitting, load_prior
 from iasolve.priors.trained import HVAEPrior, ReaderPrior
 
 __all__ = [
+    "KSPACE_PRIOR",
     "HVAEPrior",
     "Prior",
     "PriorError",
@@ -15,6 +16,7 @@ __all__ = [
     "find_prior",
     "follow",
     "list_priors",
+    "load_fitting",
     "load_prior",
     "read_card",
     "save_checkpoint",

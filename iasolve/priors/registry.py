@@ -10,6 +10,7 @@ beside it, or a callable without arguments that returns the path. In its ``pypro
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from iasolve.priors.trained import HVAEPrior, ReaderPrior
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["find_prior", "list_priors", "load_prior", "origin_of"]
+__all__ = ["KSPACE_PRIOR", "find_prior", "list_priors", "load_fitting", "load_prior", "origin_of"]
 
 
 def _folder() -> Path:
@@ -149,3 +150,30 @@ def _own_reader(path: Path, network: HVAE) -> Reader:
             f"the reader {path} was trained with another image power than the weights beside it: train it with --init"
         )
     return reader
+
+
+KSPACE_PRIOR = "mri-t1-128"
+"""For k-space, which is of MR images."""
+
+SMALLEST = 64
+"""Pixels of the smallest prior that :func:`load_fitting` returns: smaller ones are for benchmarks."""
+
+
+@lru_cache(maxsize=4)
+def load_fitting(channels: int, is_complex: bool) -> tuple[HVAEPrior | ReaderPrior, ...]:
+    """The installed priors over real or complex images of so many channels, of 64 pixels or more.
+
+    Loaded once: do not change them.
+
+    Raises
+    ------
+    PriorError
+        When one of them is damaged.
+    """
+    found = []
+    for name in list_priors():
+        about = read_card(find_prior(name)).get("architecture", {})
+        kind = (about.get("channels"), bool(about.get("is_complex")))
+        if kind == (channels, is_complex) and about.get("size", 0) >= SMALLEST:
+            found.append(load_prior(name))
+    return tuple(found)

@@ -114,5 +114,5 @@ def task(sampling: Sampling) -> Task:
         None,
         asdict(sampling),
         solve,
-        lambda: files,
+        files=lambda: files,
     )

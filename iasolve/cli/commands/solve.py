@@ -100,6 +100,16 @@ def task(making: Making) -> Task:
         with named.solving(making.check):
             return iasolve.solve(y, operator, prior, **options)
 
+    def choose(_: Source, y: Any, priors: Any, **options: Any) -> Any:
+        from iasolve.inference import choose_prior
+
+        operator = built()
+        with named.solving(making.check):
+            return choose_prior(y, operator, priors, **options)
+
+    def kind(_: Source) -> tuple[int, bool]:
+        return built().in_shape[0], built().is_complex
+
     def files() -> Mapping[str, Path]:
         built()  # its modules are imported then
         return named.files()
@@ -112,6 +122,8 @@ def task(making: Making) -> Task:
         None,
         {"operator": making.operator, "arguments": named.arguments},
         work,
+        choose,
+        kind,
         files,
         prepare=built,
     )

@@ -1,0 +1,160 @@
+"""Which of several priors a measurement speaks for.
+
+Every prior makes its quick answer from a part of the measurement, as in :mod:`iasolve.inference.trial`, and the one
+whose answer lies closest to the rest is chosen. Where the operator is the identity, a few tiles tell enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iasolve.inference.fallback import Gaussian
+from iasolve.inference.interface import Options, SolveOptions
+from iasolve.inference.measurement import Measurement, check, whitened
+from iasolve.inference.trial import Trial, hold_back
+from iasolve.inference.view import quick_answer
+from iasolve.noise_level import EstimatedNoise
+from iasolve.operators import Identity
+from iasolve.operators.base import LinearOperator, as_tensor
+from iasolve.operators.conventions import check_operator_kind
+from iasolve.operators.noise import NoiseModel
+from iasolve.priors import Prior, PriorError, load_fitting
+from iasolve.recipe import load_recipe
+
+__all__ = ["Choice", "choose_prior", "fitting"]
+
+TILES = 4
+"""Tiles that are looked at, those with the largest standard deviation."""
+
+
+class Choice(NamedTuple):
+    """The prior that answered best, and by name the ``errors`` of all, over the smallest."""
+
+    prior: Prior
+    errors: dict[str, float]
+
+
+def fitting(operator: LinearOperator, device: torch.device) -> list[Prior]:
+    """The installed priors over images such as the operator takes, on a device.
+
+    Raises
+    ------
+    PriorError
+        When there is none.
+    """
+    channels = operator.in_shape[0]
+    priors = [p if p.device == device else p.to(device) for p in load_fitting(channels, operator.is_complex)]
+    if not priors:
+        kind = "complex" if operator.is_complex else "real"
+        raise PriorError(f"no installed prior is over {kind} images of {channels} channel(s): name one, or train one")
+    return priors
+
+
+def choose_prior(
+    y: Tensor | np.ndarray,
+    operator: LinearOperator,
+    priors: Sequence[Prior] | None = None,
+    *,
+    noise: NoiseModel | EstimatedNoise | None = None,
+    **options: Unpack[SolveOptions],
+) -> Choice:
+    """Choose among priors for a measurement.
+
+    Parameters
+    ----------
+    y : Tensor or array
+        Measurement ``(..., *operator.out_shape)``. Of several images one is tried, of noisy ones a few tiles of three.
+    operator : LinearOperator
+        ``A``, from images ``(C, H, W)``.
+    priors : sequence of Prior, optional
+        By default those that are installed and have the operator's channels and kind (:func:`fitting`).
+    noise, **options
+        See :func:`iasolve.solve`.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    ValueError, PriorError
+        When nothing fits.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> from iasolve.operators import Identity
+    >>> from iasolve.samples import load_samples
+    >>> head = load_samples().images[:1, None].astype("float32")
+    >>> choose_prior(head, Identity((1, 128, 128))).prior.name
+    'mri-t1-128'
+    """
+    check_operator_kind(operator)
+    values = as_tensor(y)
+    if operator.out_dtype.is_complex and not values.is_complex():
+        values = values.to(torch.promote_types(values.dtype, torch.complex64))
+    running = fitting(operator, values.device) if priors is None else list(priors)
+    first = running[0]
+    check(values, operator, first)
+    if len(running) == 1:
+        return Choice(first, {first.name: 1.0})
+    return _choose(values.reshape(-1, *operator.out_shape), operator, running, noise, Options(**options))
+
+
+@torch.no_grad()
+def _choose(
+    y: Tensor,
+    operator: LinearOperator,
+    priors: Sequence[Prior],
+    noise: NoiseModel | EstimatedNoise | None,
+    options: Options,
+) -> Choice:
+    tiled = type(operator) is Identity
+    some = y[sorted({len(y) * quarter // 4 for quarter in ((1, 2, 3) if tiled else (2,))})]
+    pieces = [one.shifted(priors[0], options.offset) for one in whitened(some, operator, noise, priors[0], options)]
+    errors = torch.zeros(len(priors), dtype=torch.float64)
+    for piece in _tiles(pieces):
+        trial = hold_back(piece, options.seed)
+        errors += torch.stack(_errors(trial, priors, options)).double().cpu()
+        if trial.back is not None:
+            errors += torch.stack(_errors(hold_back(piece, options.seed, 1), priors, options)).double().cpu()
+    least = float(errors.min())
+    over = errors / least if least > 0 else torch.ones_like(errors)
+    return Choice(priors[int(errors.argmin())], {p.name: float(e) for p, e in zip(priors, over, strict=True)})
+
+
+def _errors(trial: Trial, priors: Sequence[Prior], options: Options) -> list[Tensor]:
+    """Of each prior, over all images; all in the units of the first one's Gaussian."""
+    found: list[Tensor] = []
+    rival: Gaussian | None = None
+    for prior in priors:
+        problem, image = quick_answer(trial.seen, prior, load_recipe("fast"), options)
+        if rival is None:
+            rival = Gaussian(trial.seen, prior, options, problem)
+            power = rival.power * rival.problem.gain.square().reshape(-1, 1, 1, 1)
+        found.append(trial.error(image, power, rival.linear).sum())
+    return found
+
+
+def _tiles(pieces: list[Measurement]) -> list[Measurement]:
+    """The tiles that show most, of images with white noise; of other measurements one, whole."""
+    plain = [piece for piece in pieces if type(piece.operator) is Identity]
+    if not plain:
+        return [pieces[len(pieces) // 2]]
+    channels, height, width = plain[0].y.shape[1:]
+    size = (min(height, 128), min(width, 128))
+    cuts: list[tuple[float, Tensor, Tensor]] = []
+    for piece in plain:
+        for image, sigma in zip(piece.y, piece.sigma, strict=True):
+            for top in range(0, height - size[0] + 1, size[0]):
+                for left in range(0, width - size[1] + 1, size[1]):
+                    tile = image[:, top : top + size[0], left : left + size[1]]
+                    cuts.append((float(tile.std()), tile, sigma))
+    cuts = sorted(cuts, key=lambda cut: -cut[0])[:TILES]
+    operator = Identity((channels, *size), plain[0].operator.in_dtype).to(plain[0].y.device)
+    return [Measurement(torch.stack([cut[1] for cut in cuts]), torch.stack([cut[2] for cut in cuts]), operator)]
