@@ -81,7 +81,7 @@ class Convolution(LinearOperator):
                     'no pixel is valid; crop the kernel or use boundary="reflect"'
                 )
         out = [g - k + 1 for g, k in zip(grid, values.shape, strict=True)]
-        super().__init__((channels, *size), (channels, *out), in_dtype=dtype)
+        super().__init__((channels, *size), (channels, *out), in_dtype=dtype, domain="image", codomain="image")
         self.boundary = boundary
         for axis, index in zip(("_rows", "_columns"), indices, strict=False):
             self.register_buffer(axis, index, persistent=False)

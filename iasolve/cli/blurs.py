@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,23 +72,55 @@ class Blur:
         if abs(total - 1) > 0.01:
             self.notes.append(f"the kernel {path} sums to {total:.4g}; it was scaled to sum to 1")
 
-    def operator(self, shape: tuple[int, int, int], dtype: Any) -> LinearOperator:
-        """The blur of images ``(C, H, W)``.
+    def of_scene(self, size: tuple[int, int], dtype: Any, channels: int) -> LinearOperator:
+        """The picture of ``size`` that a camera takes of a larger scene, :meth:`scene`.
 
         Raises
         ------
         ValueError
             When the blur is larger than the image.
         """
-        from iasolve.operators import CircularBlur, LowPass, gaussian_kernel
+        from iasolve.inference import Crop
+        from iasolve.operators import CircularBlur
+
+        scene = (channels, *self.scene(size))
+        return Crop(scene, size, dtype) @ CircularBlur(self._values(size), scene, dtype)
+
+    def scene(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of what a picture of ``size`` shows something of, or a little more, for quick transforms."""
+        from scipy.fft import next_fast_len
+
+        reach = self._values(size).shape
+        height, width = (
+            next(n for n in itertools.count(next_fast_len(length + more - 1)) if n % 2 == 0 and next_fast_len(n) == n)
+            for length, more in zip(size, reach, strict=True)
+        )
+        return height, width
+
+    def _values(self, size: tuple[int, int]) -> NDArray[Any]:
+        from iasolve.operators import gaussian_kernel
+
+        if self._kernel is not None:
+            return self._kernel
+        if self._width > max(size):
+            raise ValueError(f"a blur of {self._width:g} pixels is wider than the image, {size[0]}x{size[1]}")
+        values: NDArray[Any] = gaussian_kernel(self._width).numpy()
+        return values
+
+    def operator(self, shape: tuple[int, int, int], dtype: Any) -> LinearOperator:
+        """The circular blur of images ``(C, H, W)``.
+
+        Raises
+        ------
+        ValueError
+            When the blur is larger than the image.
+        """
+        from iasolve.operators import CircularBlur, LowPass
 
         if self._cutoff is not None:
             return LowPass(self._cutoff, shape, dtype)
-        if self._kernel is not None:
-            return CircularBlur(self._kernel, shape, dtype)
-        if self._width > max(shape[1:]):
-            raise ValueError(f"a blur of {self._width:g} pixels is wider than the image, {shape[1]}x{shape[2]}")
-        return CircularBlur(_wrapped(gaussian_kernel(self._width).numpy(), shape[1:]), shape, dtype)
+        values = self._values(shape[1:])
+        return CircularBlur(values if self._kernel is not None else _wrapped(values, shape[1:]), shape, dtype)
 
 
 def _wrapped(kernel: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:

@@ -198,7 +198,7 @@ def _one(
     operator: LinearOperator = Identity(shape, real)
     try:
         if blur is not None:
-            facts, operator = dict(blur.facts), blur.operator(shape, real)
+            facts, operator = blur.facts | {"boundary": "circular"}, blur.operator(shape, real)
         elif kspace:
             mask = simulation.mask((shape[1], shape[2]))
             operator = KSpaceMask(mask, shape, real)

@@ -227,7 +227,7 @@ class Crop(LinearOperator):
     """
 
     def __init__(self, in_shape: tuple[int, ...], shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(in_shape, (in_shape[0], *shape), in_dtype=dtype)
+        super().__init__(in_shape, (in_shape[0], *shape), in_dtype=dtype, domain="image", codomain="image")
         self.top, self.left = ((in_shape[i + 1] - shape[i]) // 2 for i in range(2))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 
 if TYPE_CHECKING:
+    from iasolve.cli.blurs import Blur
     from iasolve.cli.sources import Source
     from iasolve.cli.task import Task
 
@@ -40,6 +42,14 @@ class Blurring:
             help="Low-pass: only frequencies up to SCALE / 2 cycles per image were kept.",
         ),
     ] = None
+    boundary: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|unknown|circular",
+            help="How the scene goes on beyond the picture: unknown, as outside of a camera's frame, or from the other "
+            "side. auto: unknown, unless the picture's own report says circular; of --cutoff circular.",
+        ),
+    ] = "auto"
 
 
 def deblur(
@@ -57,8 +67,8 @@ def deblur(
 
     Exactly one of --gaussian, --kernel and --cutoff says what blurred them.
 
-    The boundary is circular: the blur is taken to wrap around the image's edges. Where something bright touches an
-    edge, pad the image first, or expect artefacts there.
+    A picture is taken for a part of a larger scene, of which its rim shows something too (--boundary unknown). What
+    'iasolve simulate' has blurred wraps around, and its report says so.
 
     Examples
     --------
@@ -80,15 +90,61 @@ def task(blurring: Blurring) -> Task:
 
     blur = Blur(blurring.gaussian, blurring.kernel, blurring.cutoff)
 
+    _check(blurring)
+
     def read(path: Path) -> Source:
         found = image_source(path)
-        found.facts.update(blur.facts)
+        boundary = _boundary(blurring, path)
+        found.facts.update({**blur.facts, "boundary": boundary})
         found.notes.extend(blur.notes)
-        return found
+        return _scene(found, blur) if boundary == "unknown" else found
 
-    def operator(_: Source, shape: Any, dtype: Any) -> Any:
+    def operator(source: Source, shape: Any, dtype: Any) -> Any:
+        if source.facts["boundary"] == "unknown":
+            return blur.of_scene(source.y.shape[-2:], dtype, shape[0])
         return blur.operator(shape, dtype)
 
     kernel = blurring.kernel
     files = {} if kernel is None else {"--kernel": split_key(kernel)[0]}
-    return Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, blur.facts, files=lambda: files)
+    asked = {**blur.facts, "boundary": blurring.boundary}
+    return Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, asked, files=lambda: files)
+
+
+def _check(blurring: Blurring) -> None:
+    from iasolve.cli.errors import UsageError
+
+    known = ("auto", "unknown", "circular")
+    if blurring.boundary not in known:
+        raise UsageError(f"--boundary {blurring.boundary}: expected {', '.join(known[:-1])} or {known[-1]}")
+    if blurring.cutoff is not None and blurring.boundary not in ("auto", "circular"):
+        raise UsageError(
+            f"--boundary {blurring.boundary}: expected circular or auto, as --cutoff is of the picture's own grid"
+        )
+
+
+def _boundary(blurring: Blurring, path: Path) -> str:
+    if blurring.boundary != "auto":
+        return blurring.boundary
+    if blurring.cutoff is not None:
+        return "circular"
+    from iasolve.cli.outputs import Outputs
+
+    try:
+        report = json.loads(Outputs(path).sidecar.read_text(encoding="utf-8"))
+        made = report["operator"]["boundary"] if report["command"] == "simulate" else ""
+    except (OSError, ValueError, LookupError, TypeError):
+        made = ""
+    return "circular" if made == "circular" else "unknown"
+
+
+def _scene(source: Source, blur: Blur) -> Source:
+    """The measurement of a larger image, of which the picture's part is the result."""
+    from iasolve.cli.errors import UnfitInput
+
+    height, width = source.y.shape[-2:]
+    try:
+        scene = blur.scene((height, width))
+    except ValueError as error:
+        raise UnfitInput(f"{source.like.path}: {error}") from error
+    crop = [slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(scene, (height, width), strict=True)]
+    return replace(source, size=scene, crop=(crop[0], crop[1]))

@@ -1,0 +1,123 @@
+"""``--prior auto``: chosen by the measurement, reported, and done again when the priors to choose from change."""
+
+import numpy as np
+import pytest
+from cli_fixtures import cli, heads
+
+import iasolve
+from iasolve.cli import solvers
+from iasolve.inference import choose_prior
+from iasolve.operators import GaussianNoise, Identity
+from iasolve.priors import ReaderPrior
+
+__all__ = ["heads"]  # fixtures
+
+QUICK = ("--recipe", "fast", "--sigma", 10)
+
+
+def blind(prior, name):
+    """A prior that expects next to no detail: its reader was trained on the same images, its power says otherwise."""
+    reader = prior.to("cpu").reader
+    reader.power.mul_(1e4)
+    return ReaderPrior(reader, name, prior.card | {"sha256": "0" * 64})
+
+
+@pytest.fixture(scope="module")
+def priors():
+    good = iasolve.load_prior("mri-t1-128")
+    return {"good": ReaderPrior(good.reader, "good", good.card), "poor": blind(good, "poor")}
+
+
+@pytest.fixture
+def installed(monkeypatch, priors):
+    """Two priors to choose from, of which the first in line is the poor one."""
+    order = ["poor", "good"]
+    monkeypatch.setattr("iasolve.priors.registry.list_priors", lambda: tuple(order))
+
+    def fitting(channels, is_complex):
+        return tuple(priors[name] for name in order) if (channels, is_complex) == (1, False) else ()
+
+    monkeypatch.setattr("iasolve.inference.choice.load_fitting", fitting)
+    monkeypatch.setattr(solvers, "load_fitting", fitting)
+    monkeypatch.setattr("iasolve.cli.solver.open_prior", lambda name: priors[name])
+    return order
+
+
+@pytest.fixture
+def noisy(tmp_path, heads):
+    path = tmp_path / "noisy.npy"
+    np.save(path, heads[:2] + np.random.default_rng(0).normal(0, 10, heads[:2].shape))
+    return path
+
+
+def test_the_prior_that_answers_best_is_chosen_whatever_its_place(priors, heads):
+    operator, noise = Identity((1, 32, 32)), GaussianNoise(10.0)
+    y = (heads[:2, None] + np.random.default_rng(0).normal(0, 10, heads[:2, None].shape)).astype(np.float32)
+    for order in (("poor", "good"), ("good", "poor")):
+        choice = choose_prior(y, operator, [priors[name] for name in order], noise=noise)
+        assert choice.prior.name == "good"
+        assert choice.errors["good"] == 1
+        assert choice.errors["poor"] > 1
+    alone = choose_prior(y, operator, [priors["poor"]], noise=noise)
+    assert (alone.prior.name, alone.errors) == ("poor", {"poor": 1.0})
+
+
+def test_tiles_that_show_something_decide(priors):
+    """Of a large picture that is empty but for a corner, as of that corner."""
+    head = iasolve.samples.load_samples().images[0].astype(np.float32)
+    picture = np.zeros((1, 400, 300), np.float32)
+    picture[0, 256:384, :128] = head
+    y = picture + np.random.default_rng(0).normal(0, 10, picture.shape).astype(np.float32)
+    found = choose_prior(y, Identity(picture.shape), list(priors.values()), noise=GaussianNoise(10.0))
+    assert found.prior.name == "good"
+
+
+def test_solve_chooses_where_no_prior_is_given(installed, heads):
+    y = (heads[:1, None] + np.random.default_rng(0).normal(0, 10, (1, 1, 32, 32))).astype(np.float32)
+    result = iasolve.solve(y, Identity((1, 32, 32)), noise=GaussianNoise(10.0), recipe="fast", warn=False)
+    assert result.prior == "good"
+
+
+def test_the_choice_is_reported(tmp_path, installed, noisy):
+    done = cli("denoise", noisy, tmp_path / "x.npy", *QUICK, "--json")
+    assert done.code == 0, done.err
+    assert done.report["prior"]["name"] == "good"
+    assert done.report["asked"]["prior"] == ["poor", "good"]
+    assert done.report["choice"]["good"] == 1
+    said = cli("denoise", noisy, tmp_path / "x.npy", *QUICK, "--overwrite").out
+    assert f"poor has {done.report['choice']['poor']:.3g} times its error" in said
+    named = cli("denoise", noisy, tmp_path / "y.npy", *QUICK, "--prior", "good", "--json").report
+    assert named["choice"] == {}
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"))
+
+
+def test_a_resumed_folder_keeps_its_choices_until_there_are_others(tmp_path, installed, noisy):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    noisy.rename(folder / "a.npy")
+    run = ("denoise", folder, tmp_path / "out", *QUICK, "--json")
+    assert cli(*run).code == 0
+    resumed = cli(*run, "--resume")
+    assert resumed.code == 0
+    assert resumed.report["skipped"] == 1
+    installed.remove("poor")
+    again = cli(*run, "--resume")
+    assert again.report["skipped"] == 0
+    assert "done again" in again.err
+
+
+def test_k_space_has_the_prior_for_mr(tmp_path, heads):
+    np.save(tmp_path / "heads.npy", heads[:1])
+    assert cli("simulate", tmp_path / "heads.npy", tmp_path / "y.npz", "--task", "mask", "--sigma", 2).code == 0
+    done = cli("reconstruct", tmp_path / "y.npz", tmp_path / "x.npy", "--recipe", "fast", "--json")
+    assert done.report["prior"]["name"] == "mri-t1-128"
+    assert done.report["choice"] == {}
+
+
+def test_kinds_of_images_without_a_prior_are_refused_before_the_work(tmp_path, monkeypatch, noisy):
+    np.save(tmp_path / "complex.npy", np.load(noisy).astype(np.complex64))
+    whole = solvers.load_fitting
+    monkeypatch.setattr(solvers, "load_fitting", lambda channels, kind: () if kind else whole(channels, kind))
+    done = cli("denoise", tmp_path / "complex.npy", tmp_path / "x.npy", *QUICK)
+    assert done.code == 3
+    assert "Expected a prior over such images" in " ".join(done.err.split())
