@@ -101,6 +101,11 @@ class Blur:
         from iasolve.operators import gaussian_kernel
 
         if self._kernel is not None:
+            if any(k > n for k, n in zip(self._kernel.shape, size, strict=True)):
+                raise ValueError(
+                    f"the kernel, {self._kernel.shape[0]}x{self._kernel.shape[1]}, is larger than the image, "
+                    f"{size[0]}x{size[1]}: crop it"
+                )
             return self._kernel
         if self._width > max(size):
             raise ValueError(f"a blur of {self._width:g} pixels is wider than the image, {size[0]}x{size[1]}")

@@ -74,7 +74,7 @@ def test_commands_options_recipes_and_priors_are_completed(shell):
     assert "--sigma" in completed("iasolve denoise --si", shell)
     for name in list_recipes():
         assert name in completed("iasolve denoise a b --recipe ", shell)
-    assert set(completed("iasolve denoise a b --prior ", "bash").split()) == set(list_priors())
+    assert set(completed("iasolve denoise a b --prior ", "bash").split()) == {"auto", *list_priors()}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
