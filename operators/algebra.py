@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, Window, as_declared
+from iasolve.operators.base import LinearOperator, as_declared
+from iasolve.operators.window import Window
 from iasolve.spectrum import reflect
 
 __all__ = ["Adjoint", "Composition", "Derived", "Scaled", "Side", "Sum"]

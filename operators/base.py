@@ -26,7 +26,7 @@ import itertools
 import math
 import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,9 +34,11 @@ from torch import Tensor, nn
 
 from iasolve.operators.bases import BASES, on_grid
 
+if TYPE_CHECKING:
+    from iasolve.operators.window import Window
+
 __all__ = [
     "LinearOperator",
-    "Window",
     "as_declared",
     "as_floating",
     "as_tensor",
@@ -93,21 +95,6 @@ def image_shape(in_shape: tuple[int, ...]) -> tuple[int, int, int]:
             "and batch dimensions are not part of it"
         )
     return shape[0], shape[1], shape[2]
-
-
-class Window(NamedTuple):
-    """A circular convolution of which some pixels are seen.
-
-    Attributes
-    ----------
-    transfer : Tensor
-        ``D`` of the convolution, complex, on the unshifted grid, broadcastable to ``(C, H, W)``.
-    seen : Tensor
-        Boolean ``(H, W)``: the pixels that are put out, row by row.
-    """
-
-    transfer: Tensor
-    seen: Tensor
 
 
 class LinearOperator(nn.Module):
@@ -212,8 +199,7 @@ class LinearOperator(nn.Module):
         None where that is not nearly a convolution, or not known. It makes iterations fewer, and tells a reader what it
         sees; results of solves do not depend on it.
         """
-        d = self.transfer() if shape == tuple(self.in_shape[-2:]) else None
-        return None if d is None else d.abs().expand(*d.shape[:-2], *shape)
+        return None
 
     def support(self) -> Tensor | None:
         """Where images may be other than 0, boolean ``(H, W)``; None, as for most operators: anywhere.

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import LinearOperator, Window, image_shape
+from iasolve.operators.base import LinearOperator, image_shape
 from iasolve.operators.fourier import CircularBlur
 from iasolve.operators.kernels import as_kernel
+from iasolve.operators.window import Window
 
 __all__ = ["Convolution"]
 

@@ -252,6 +252,10 @@ class CircularBlur(LinearOperator):
         """The kernel's Fourier transform, ``(1, H, W)`` complex128."""
         return self._transfer
 
+    def interior_transfer(self, shape: tuple[int, int]) -> Tensor | None:
+        """That of the kernel, on the image's own grid."""
+        return self._transfer.abs() if shape == tuple(self.in_shape[1:]) else None
+
 
 class LowPass(LinearOperator):
     """Keeps the frequencies up to a scale: bins with ``max(|ky|, |kx|) <= scale / 2``; image in, image out.

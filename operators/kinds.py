@@ -26,10 +26,10 @@ def kind_of(operator: LinearOperator) -> str:
 
     An operator that is diagonal in Fourier space is *complete* where all gains are equal. It is *incomplete* where
     frequencies are lost below the median radius of those kept (a sampling mask), and *blurred* otherwise: a low-pass
-    loses frequencies too, but only from some radius on. An operator with orthogonal rows (pixels, blocks of them) is
-    complete where it has as many as the image has values. A camera's picture of a larger scene is what its blur is. Any other one from images to images of the same shape counts
-    as blurred, unless values are 0 of a random image; all that remain (coils, projections, sets of values) as
-    incomplete.
+    loses frequencies too, but only from some radius on. A picture of a larger scene is what its blur is. An operator
+    with orthogonal rows (pixels, blocks of them) is complete where it has as many as the image has values. Any other
+    one from images to images of the same shape counts as blurred, unless values are 0 of a random image; all that
+    remain (coils, projections, sets of values) as incomplete.
     """
     transfer = operator.transfer()
     if transfer is not None:

@@ -80,8 +80,8 @@ class Blur:
         ValueError
             When the blur is larger than the image.
         """
-        from iasolve.inference import Crop
         from iasolve.operators import CircularBlur
+        from iasolve.operators.crop import Crop
 
         scene = (channels, *self.scene(size))
         return Crop(scene, size, dtype) @ CircularBlur(self._values(size), scene, dtype)

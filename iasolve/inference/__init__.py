@@ -3,7 +3,7 @@
 from iasolve.inference.choice import Choice, choose_prior
 from iasolve.inference.closing import LocalError, local_spread, nonnegative_mode
 from iasolve.inference.fallback import Gaussian, fitted_power, unexplained
-from iasolve.inference.geometry import Canvas, Crop, FieldOfView, Whole, crop_power, image_power
+from iasolve.inference.geometry import Canvas, FieldOfView, Whole, crop_power, image_power
 from iasolve.inference.interface import Callback, NonFiniteError, Options, SolveOptions, Status, UnlikePriorWarning
 from iasolve.inference.likelihood import DiagonalLikelihood
 from iasolve.inference.measurement import Measurement, likely_sigma
@@ -25,7 +25,6 @@ __all__ = [
     "Canvas",
     "Choice",
     "Cost",
-    "Crop",
     "DiagonalLikelihood",
     "FieldOfView",
     "Gaussian",

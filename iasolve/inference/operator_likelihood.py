@@ -25,8 +25,9 @@ from torch import Tensor
 from iasolve.classical.conjugate import conjugate_gradients, mean_gain
 from iasolve.inference.likelihood import Draw, Solution, Solves, Value, white_noise
 from iasolve.inference.window import solve_window
-from iasolve.operators.base import LinearOperator, Window, as_declared
+from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.operators.probes import RingResponse, ring_probes, surplus_of_rings
+from iasolve.operators.window import Window
 from iasolve.spectrum import RingGrid, fft2, ifft2
 
 __all__ = ["TOLERANCE", "OperatorLikelihood", "Probed", "probed_profile"]

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, profile, wiener
-from iasolve.inference.geometry import Crop, Geometry, choose_fit, crop_power, geometry_of, image_power
+from iasolve.inference.geometry import Geometry, choose_fit, crop_power, geometry_of, image_power
 from iasolve.inference.interface import NonFiniteError, Options
 from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
 from iasolve.inference.operator_likelihood import OperatorLikelihood, Probed, probed_profile
 from iasolve.operators.base import LinearOperator
+from iasolve.operators.crop import Crop
 from iasolve.operators.probes import response, unit_phases
 from iasolve.operators.shift import CircularShift
 from iasolve.priors import Prior

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients
-from iasolve.operators.base import Window
+from iasolve.operators.window import Window
 from iasolve.spectrum import fft2, ifft2, largest_radius
 
 __all__ = ["WindowedSolution", "solve_window"]

@@ -11,7 +11,7 @@ from flat_recipes import recipe_of
 from tiny import SIZE, images, mute_prior, relative, tiny_prior
 
 from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_prior, load_recipe, solve
-from iasolve.inference import Canvas, Crop, FieldOfView, Options, Whole, likely_sigma
+from iasolve.inference import Canvas, FieldOfView, Options, Whole, likely_sigma
 from iasolve.inference.passes import descend
 from iasolve.inference.problem import pose
 from iasolve.noise_level import estimate_sigma
@@ -32,6 +32,7 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
+from iasolve.operators.crop import Crop
 from iasolve.samples import load_samples
 from iasolve.spectrum import Spectrum, fft2, ifft2, radius, ring_index
 

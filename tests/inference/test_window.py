@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from iasolve.inference import OperatorLikelihood
-from iasolve.inference.geometry import Crop
 from iasolve.operators import CircularBlur, Convolution, KSpaceMask, gaussian_kernel
+from iasolve.operators.crop import Crop
 from iasolve.spectrum import fft2, ifft2, radius
 
 DOUBLE = torch.float64
