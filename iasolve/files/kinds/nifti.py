@@ -182,8 +182,12 @@ def _open(nibabel: Any, path: Path, *, whole: bool) -> Iterator[Any]:
 def _unpacked(path: Path, _: int) -> tuple[Any, Any]:
     """Nibabel's class for a compressed file, and its content in a temporary one, which goes when it is closed."""
     content = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as it is read from
-    with gzip.open(path) as stream:
-        return _copy(NIFTI.load(path), path, stream, content), content
+    try:
+        with gzip.open(path) as stream:
+            return _copy(NIFTI.load(path), path, stream, content), content
+    except BaseException:
+        content.close()
+        raise
 
 
 class _Declared(NamedTuple):
@@ -310,7 +314,9 @@ def _image(nibabel: Any, picture: Picture, array: Array) -> Any:
     """Nibabel's image of voxels as they are stored, with the header that the picture was read with."""
     volume = picture.header
     if volume is None:
-        return nibabel.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]), dtype=array.dtype)
+        image = nibabel.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]), dtype=array.dtype)
+        image.header.set_slope_inter(1, 0)
+        return image
     header = volume.header.copy()
     header.set_data_dtype(array.dtype)
     # nibabel takes integers as they are only where slope and intercept are set
