@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -39,9 +40,6 @@ BYTES_PER_PIXEL = 256
 
 READ_PER_PIXEL = 160
 """Of an image's channel, where the reader alone is at work: its network's maps come on top."""
-
-MAP_BYTES = 4
-"""Of a value in the reader's maps; processors that multiply bfloat16 take half, and convolutions their workspace."""
 
 LEAST_ROWS = 64
 """Of a strip that the reader is given: fewer take hardly less, with the rows around them that it sees."""
@@ -99,9 +97,10 @@ def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) 
     reader = getattr(prior, "reader", None)
     images = found.images
     if reader is not None and reads(prior, recipe):
-        images, rows = _cut_rows(reader.config, shape, images, memory - program)
+        taken = partial(_read_bytes, reader.config, 2 if getattr(prior, "halves", False) else 4, shape)
+        images, rows = _cut_rows(taken, shape[0], images, memory - program)
         if rows == 0:
-            least = program + _read_bytes(reader.config, shape, LEAST_ROWS)
+            least = program + taken(LEAST_ROWS)
             raise BudgetError(_words(least, memory, shape, tiles, options))
     return found._replace(images=images, portion=found.portion._replace(rows=rows))
 
@@ -115,24 +114,23 @@ class Budget(NamedTuple):
     wanted: int
 
 
-def _read_bytes(config: ReaderConfig, shape: tuple[int, int], rows: int) -> int:
-    """What reading an image in strips of so many rows takes, bytes."""
+def _read_bytes(config: ReaderConfig, value: int, shape: tuple[int, int], rows: int) -> int:
+    """What reading an image in strips of so many rows takes; ``value``: bytes of one in the reader's maps."""
     height, width = (max(n, config.multiple) for n in shape)
     strip = height if rows >= height else min(height, rows + 2 * config.reach)
-    return width * (READ_PER_PIXEL * config.real_channels * height + int(MAP_BYTES * config.kept_per_pixel * strip))
+    return width * (READ_PER_PIXEL * config.real_channels * height + int(value * config.kept_per_pixel * strip))
 
 
-def _cut_rows(config: ReaderConfig, shape: tuple[int, int], images: int, memory: int) -> tuple[int, int | None]:
+def _cut_rows(taken: Callable[[int], int], height: int, images: int, memory: int) -> tuple[int, int | None]:
     """Images at a time for the reader, and rows of a strip: None, all; 0, even the least take too much."""
-    whole = _read_bytes(config, shape, shape[0])
-    while images > 1 and images * whole > memory:
+    while images > 1 and images * taken(height) > memory:
         images //= 2
-    if images * whole <= memory:
+    if images * taken(height) <= memory:
         return images, None
-    rows = shape[0]
-    while rows > LEAST_ROWS and _read_bytes(config, shape, rows) > memory:
+    rows = height
+    while rows > LEAST_ROWS and taken(rows) > memory:
         rows = max(LEAST_ROWS, rows // 2)
-    return 1, rows if _read_bytes(config, shape, rows) <= memory else 0
+    return 1, rows if taken(rows) <= memory else 0
 
 
 def _cut_tiles(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options, budget: Budget) -> Cut:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from iasolve.evidence import WienerPosterior
+from iasolve.files.memory import give_back
 from iasolve.networks import Reading
 from iasolve.priors.prior import Prior
 
@@ -45,7 +46,14 @@ class _InPortions:
         return getattr(self._prior, name)
 
     def read(self, posterior: WienerPosterior, rows: int | None = None) -> Reading:
-        return self._prior.read(posterior, rows or self.portion.rows)
+        rows = rows or self.portion.rows
+        if rows is None:
+            return self._prior.read(posterior)
+        # memory is short: neither the strips shall come on top of earlier gaps, nor what follows on top of theirs
+        give_back()
+        reading = self._prior.read(posterior, rows)
+        give_back()
+        return reading
 
 
 def in_portions(prior: Prior, portion: Portion) -> Prior:

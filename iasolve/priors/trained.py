@@ -90,6 +90,11 @@ class TrainedPrior:
         """Whether there is a reader."""
         return self.reader is not None
 
+    @property
+    def halves(self) -> bool:
+        """Whether the reader works in bfloat16, as :meth:`read` says."""
+        return self.device.type == "cpu" and self.dtype == torch.float32 and _multiplies_bfloat16()
+
     def read(self, posterior: WienerPosterior, rows: int | None = None) -> Reading:
         """What the reader makes of a measurement; in strips of ``rows``, where its whole image takes too much memory.
 
@@ -103,7 +108,7 @@ class TrainedPrior:
         """
         if self.reader is None:
             raise ValueError(f"the prior {self.name!r} has no reader: train one with iasolve train --part reader")
-        if self.device.type != "cpu" or self.dtype != torch.float32 or not _multiplies_bfloat16():
+        if not self.halves:
             reading: Reading = self.reader(*posterior, rows)
             return reading
         if self._half is None:

@@ -176,7 +176,7 @@ def test_an_image_read_in_strips_is_the_image_to_rounding(monkeypatch):
         return read(self, posterior, rows)
 
     monkeypatch.setattr(type(prior), "read", spied)
-    monkeypatch.setattr(memory_module, "_cut_rows", lambda config, shape, images, memory: (images, 8))
+    monkeypatch.setattr(memory_module, "_cut_rows", lambda taken, height, images, memory: (images, 8))
     strips = solve(y, Identity((1, 96, 40)), prior, noise=NOISE, recipe=passes, warn=False)
     assert set(asked) == {8}
     torch.testing.assert_close(strips.image, whole.image, rtol=0, atol=1e-5)
