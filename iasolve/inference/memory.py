@@ -38,7 +38,7 @@ PROGRAM = 500_000_000
 BYTES_PER_PIXEL = 256
 """Of an image's channel: spectra, variances and conjugate gradients."""
 
-READ_PER_PIXEL = 160
+READ_PER_PIXEL = 200
 """Of an image's channel, where the reader alone is at work: its network's maps come on top."""
 
 LEAST_ROWS = 64
