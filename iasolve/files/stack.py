@@ -74,7 +74,7 @@ class Stack:
         return image
 
     def __iter__(self) -> Iterator[Array]:
-        for run in runs(as_array(self)):
+        for run in runs(self):
             yield from run
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -110,7 +110,7 @@ def as_array(stack: Stack) -> Array:
     return cast(Array, stack)
 
 
-def runs(images: Array) -> Iterator[Array]:
+def runs(images: Array | Stack) -> Iterator[Array]:
     """All images of an array ``(images, ...)``, in order, in runs of about 16 MB, and of one at least."""
     each = max(1, images.dtype.itemsize * math.prod(images.shape[1:]))
     step = max(1, RUN // each)

@@ -212,14 +212,15 @@ class Reader(nn.Module):
         for first in range(0, x.shape[-2], rows):
             last = min(first + rows, x.shape[-2])
             top, bottom = max(0, first - reach), min(x.shape[-2], last + reach)
-            correction, features = self._network(x[..., top:bottom, :], embedding)
+            correction, features = self._network(x[..., top:bottom, :], embedding, finer=False)
             corrections.append(correction[..., first - top : last - top, :width].clone())
             coarse = features[0][..., (first - top) // multiple : (last - top) // multiple, :]
             sums = sums + coarse.to(embedding.dtype).abs().sum((-2, -1))
             del correction, features, coarse  # or the next strip would come on top
         return torch.cat(corrections, -2)[..., :height, :], sums * multiple**2 / (x.shape[-2] * x.shape[-1])
 
-    def _network(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _network(self, x: Tensor, embedding: Tensor, *, finer: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """The correction, and the features of every level, coarse to fine, or of the coarsest alone."""
         height, width = x.shape[-2:]
         x = self.head(_extended(x, self.config.multiple).contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
@@ -230,9 +231,10 @@ class Reader(nn.Module):
         x = _through(self.middle, x, embedding)
         features = [x]
         for level in reversed(range(len(skips))):
-            x = self.up[level](x) + skips[level]
+            x = self.up[level](x) + skips.pop()
             x = _through(self.decoder[level], x, embedding)
-            features.append(x)
+            if finer:
+                features.append(x)
         return self.tail(x)[..., :height, :width], features
 
     def _ratio(self, log_ratio: Tensor, rho: Tensor) -> Tensor:

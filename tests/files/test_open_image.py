@@ -120,11 +120,11 @@ def test_pages_are_those_of_the_whole_file(name, tmp_path):
 
 
 def test_no_more_than_a_run_is_read_at_a_time(tmp_path, monkeypatch):
-    from iasolve.files import images
-
     np.save(tmp_path / "long.npy", values((40, 16, 12), "f4"))
-    read, asked = images.read_pages, []
-    monkeypatch.setattr(images, "read_pages", lambda *a: (asked.append(a[-1].stop - a[-1].start), read(*a))[1])
+    read, asked = open_image.__globals__["read_pages"], []
+    monkeypatch.setattr(
+        "iasolve.files.images.read_pages", lambda *a: (asked.append(a[-1].stop - a[-1].start), read(*a))[1]
+    )
     opened = open_image(tmp_path / "long.npy")
     assert opened.pixels[5:8].shape == (3, 1, 16, 12)
     assert max(asked) <= 3000 // (16 * 12 * 4)

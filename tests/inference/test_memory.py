@@ -7,7 +7,6 @@ from tiny import SIZE, images, reading_prior, tiny_network, tiny_prior
 
 from iasolve.files import memory as files_memory
 from iasolve.files.memory import default_memory, parse_memory
-from iasolve.inference import memory as memory_module
 from iasolve.inference import solve
 from iasolve.inference.interface import Options
 from iasolve.inference.memory import BudgetError, Cut, cut, halved
@@ -154,7 +153,7 @@ def test_a_reader_takes_strips_where_the_whole_image_is_too_much():
     shape = (4000, 1000)
     rows = [
         cut(prior, quick, shape, Options(memory=memory)).portion.rows
-        for memory in range(3 * 10**9, 1_300_000_000, -(10**7))
+        for memory in range(3 * 10**9, 1_340_000_000, -(10**7))
     ]
     assert rows[0] is None
     told = [n for n in rows if n is not None]
@@ -176,7 +175,7 @@ def test_an_image_read_in_strips_is_the_image_to_rounding(monkeypatch):
         return read(self, posterior, rows)
 
     monkeypatch.setattr(type(prior), "read", spied)
-    monkeypatch.setattr(memory_module, "_cut_rows", lambda taken, height, images, memory: (images, 8))
+    monkeypatch.setattr("iasolve.inference.memory._cut_rows", lambda taken, height, images, memory: (images, 8))
     strips = solve(y, Identity((1, 96, 40)), prior, noise=NOISE, recipe=passes, warn=False)
     assert set(asked) == {8}
     torch.testing.assert_close(strips.image, whole.image, rtol=0, atol=1e-5)

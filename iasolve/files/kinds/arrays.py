@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..contents import Measured, Picture
 from ..errors import UnfitData, UnreadableFile
 from ..source import decoding, require_kspace, require_numeric, require_plausible, require_room
-from ..stack import Stack, as_array, runs
+from ..stack import Stack, runs
 
 __all__ = ["decode_any", "decode_array", "decode_kspace", "decode_pages", "encode_array", "encode_kspace"]
 
@@ -195,7 +195,7 @@ def _encode_pages(handle: BinaryIO, samples: Stack, lead: tuple[int, ...]) -> No
     shape = lead + (samples.shape[1:] if samples.shape[-1] > 1 else samples.shape[1:-1])
     header = {"descr": np.lib.format.dtype_to_descr(samples.dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(handle, header)
-    for run in runs(as_array(samples)):
+    for run in runs(samples):
         handle.write(np.ascontiguousarray(run).data)
 
 

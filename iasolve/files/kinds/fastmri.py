@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..contents import Measured, Picture, Wanted
 from ..errors import UnfitData
 from ..source import require_kspace
-from ..stack import Stack, as_array, runs
+from ..stack import Stack, runs
 from . import ismrmrd
 from .hdf5 import find, items, load, opened
 
@@ -207,7 +207,7 @@ def encode_fastmri(handle: BinaryIO, picture: Picture, path: Path) -> None:
     with h5py.File(handle, "w") as file:
         data = file.create_dataset("reconstruction", pages.shape[:-1], np.float32)
         first = 0
-        for run in runs(as_array(pages) if isinstance(pages, Stack) else pages):
+        for run in runs(pages):
             data[first : first + len(run)] = run[..., 0]
             first += len(run)
 

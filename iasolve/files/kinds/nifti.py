@@ -26,7 +26,7 @@ from ..contents import Picture, Scaling, Wanted
 from ..errors import UnfitData, UnreadableFile, WriteError
 from ..optional import NIFTI
 from ..source import decoding, require_plausible, require_room
-from ..stack import Stack, as_array, runs
+from ..stack import Stack, runs
 from .volumes import Z, read_planes
 
 __all__ = ["decode_nifti", "decode_pages", "encode_nifti", "nifti_obstacle"]
@@ -298,7 +298,7 @@ def encode_nifti(handle: BinaryIO, picture: Picture, path: Path) -> None:
                 image.header.write_to(stream)
                 stream.write(bytes(int(image.header.get_data_offset()) - stream.tell()))
                 stored = image.header.get_data_dtype()
-                for run in runs(as_array(samples)):
+                for run in runs(samples):
                     for page in run[..., 0]:
                         plane = np.flip(page, flips).transpose(np.argsort(order[-2:]))
                         stream.write(np.ascontiguousarray(plane.T, stored).data)
