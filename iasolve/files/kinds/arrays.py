@@ -24,23 +24,7 @@ Array = NDArray[Any]
 
 
 def _npz_keys(path: Path) -> tuple[str, ...]:
-    """Names of the arrays in an ``.npz`` archive.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-
-    Returns
-    -------
-    tuple of str
-        In the order of the archive.
-
-    Raises
-    ------
-    UnreadableFile
-        If it is no such archive.
-    """
+    """Names of the arrays in an ``.npz`` archive, in its order; UnreadableFile if it is none."""
     with decoding(path, "an .npz archive as numpy.savez writes it"), zipfile.ZipFile(path) as archive:
         return tuple(name.removesuffix(".npy") for name in archive.namelist())
 
