@@ -150,8 +150,7 @@ def read_image(path: PathInput, key: str | None = None) -> ImageFile:
     """
     source, kind, key = locate(path, IMAGE_SUFFIXES, key)
     picture = read_picture(source, kind, key)
-    samples = picture.samples.reshape(-1, *picture.samples.shape[-3:])
-    return _image_file(source, kind, picture, samples)
+    return _image_file(source, kind, picture, _flat(picture, source))
 
 
 def open_image(path: PathInput, key: str | None = None) -> ImageFile:
@@ -181,7 +180,7 @@ def open_image(path: PathInput, key: str | None = None) -> ImageFile:
     picture = read_pages(source, kind, key, slice(0, 1))
     if picture is None:
         picture = read_picture(source, kind, key)
-        samples = picture.samples.reshape(-1, *picture.samples.shape[-3:])
+        samples = _flat(picture, source)
         stack = Stack(samples.shape, samples.dtype, lambda rows: samples[rows])
     else:
 
@@ -196,6 +195,12 @@ def open_image(path: PathInput, key: str | None = None) -> ImageFile:
     if len(stack) == 1:
         return _image_file(source, kind, picture, stack[:])
     return _image_file(source, kind, picture, stack)
+
+
+def _flat(picture: Picture, path: Path) -> Array:
+    """Samples ``(pages, H, W, S)``."""
+    require_numeric(picture.samples, path)  # of an empty array nothing could be told
+    return picture.samples.reshape(-1, *picture.samples.shape[-3:])
 
 
 def _image_file(path: Path, kind: str, picture: Picture, samples: Array | Stack) -> ImageFile:

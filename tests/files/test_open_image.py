@@ -23,6 +23,7 @@ from iasolve.files import (
     write_image,
 )
 from iasolve.files import stack as stack_module
+from iasolve.files.contents import Picture
 
 
 @pytest.fixture(autouse=True)
@@ -235,3 +236,15 @@ def test_a_stack_of_colours_is_a_stack_of_greys_and_back():
         stack[4]
     with pytest.raises(IndexError, match="read in runs"):
         stack[::2]
+
+
+def test_an_image_without_pixels_is_refused(tmp_path, monkeypatch):
+    """As some damaged TIFFs are read."""
+    np.save(tmp_path / "a.npy", np.zeros((0, 8), "f4"))
+    for read in (read_image, open_image):
+        with pytest.raises(UnfitData, match="the array is empty"):
+            read(tmp_path / "a.npy")
+    blank = Picture(np.zeros((0, 8, 1), "u1"), ())
+    monkeypatch.setattr("iasolve.files.images.read_picture", lambda *a: blank)
+    with pytest.raises(UnfitData, match="the array is empty"):
+        read_image(tmp_path / "a.npy")
