@@ -69,9 +69,9 @@ class CountedPrior:
         """No: what is counted is the hierarchy's work."""
         return False
 
-    def read(self, posterior: WienerPosterior) -> Reading:
+    def read(self, posterior: WienerPosterior, rows: int | None = None) -> Reading:
         """See :class:`Prior`."""
-        return self.prior.read(posterior)
+        return self.prior.read(posterior, rows)
 
     @property
     def separable(self) -> bool:

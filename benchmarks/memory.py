@@ -1,9 +1,9 @@
-"""Peak memory of the program: volumes of 10 and 30 slices of 512 x 512, and colours of 768 x 512.
+"""Peak memory of the program: long volumes of several formats, large images, colours.
 
-    python benchmarks/memory.py [--quick] [--recipe fast] [--memory SIZE]
+    python benchmarks/memory.py [--quick] [--recipe fast] [--memory SIZE] [--only TEXT]
 
-Each row is one run of ``iasolve denoise`` in a process of its own; the peak is its resident set at its largest, those
-of its worker processes not included. Writes benchmarks/results/memory.md.
+Each row is one run of ``iasolve denoise`` in a process of its own; the peak is its resident set at its largest, that
+of the process that decodes TIFF and HDF5 not included. Writes benchmarks/results/memory.md.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from pathlib import Path
 import numpy as np
 
 from common import RESULTS, commit
+from iasolve import files
 
 CASES = {
+    "20 slices of 256 x 256": (20, 256, 256),
+    "200 slices of 256 x 256": (200, 256, 256),
+    "200 slices of 256 x 256, nii.gz": (200, 256, 256),
+    "200 slices of 256 x 256, tif": (200, 256, 256),
+    "200 slices of 256 x 256, h5": (200, 256, 256),
+    "2000 x 2000": (1, 2000, 2000),
     "10 slices of 512 x 512": (10, 512, 512),
     "30 slices of 512 x 512": (30, 512, 512),
     "768 x 512, three colours": (1, 512, 768, 3),
 }
+SUFFIXES = ("nii.gz", "tif", "h5")
 QUICK = {"2 slices of 160 x 160": (2, 160, 160), "6 slices of 160 x 160": (6, 160, 160)}
 
 
@@ -64,11 +72,15 @@ def main() -> None:
         for name, shape in (QUICK if asked.quick else CASES).items():
             if asked.only and asked.only not in name:
                 continue
-            source = Path(folder) / "in.npy"
-            np.save(source, picture(shape))
+            suffix = name.partition(", ")[2]
+            source = Path(folder) / f"in.{suffix if suffix in SUFFIXES else 'npy'}"
+            values = picture(shape)
+            files.write_image(source, values.transpose(0, 3, 1, 2) if values.ndim > 3 else values[:, np.newaxis])
             options = ["--recipe", asked.recipe, "--prior", asked.prior, "--sigma", "20", "--overwrite", "--quiet"]
             options += ["--memory", asked.memory] if asked.memory else []
-            gigabytes, seconds = peak(["denoise", str(source), str(Path(folder) / "out.npy"), *options])
+            gigabytes, seconds = peak(
+                ["denoise", str(source), str(source.with_name(f"out{files.suffix_of(source)}")), *options]
+            )
             rows.append(f"| {name} | {asked.recipe} | {asked.memory or 'default'} | {gigabytes:.2f} | {seconds:.0f} |")
             print(rows[-1], flush=True)
     if asked.quick or asked.only:

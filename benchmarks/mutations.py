@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from iasolve import files
+from iasolve.files import stack
 
 __all__ = ["FORMATS", "mutated", "save_valid"]
 
@@ -28,6 +29,18 @@ class Kind(NamedTuple):
 
 def _picture(suffix: str) -> Kind:
     return Kind(suffix, lambda path, grey: Image.fromarray(grey).save(path), files.read_image)
+
+
+def _by_pages(path: Path) -> None:
+    """Read as a long volume is: a page at a time."""
+    stack.LARGE, stack.RUN = 1, 1
+    np.asarray(files.open_image(path).pixels)
+
+
+def _images(path: Path, grey: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        data = np.stack([grey, grey, grey]).astype(np.float32)
+        file.create_dataset("reconstruction", data=data, chunks=(1, 16, 16), compression="gzip")
 
 
 def _hdf5(path: Path, grey: np.ndarray) -> None:
@@ -116,6 +129,15 @@ FORMATS: dict[str, Kind] = {
     "cfl": Kind(".cfl", _bart, files.read_image),
     "fastMRI h5": Kind(".h5", _hdf5, files.read_kspace),
     "ISMRMRD": Kind(".mrd", _ismrmrd, files.read_kspace),
+    "npy, by pages": Kind(".npy", lambda path, grey: np.save(path, np.stack([grey, grey])), _by_pages),
+    "tif, by pages": Kind(
+        ".tif",
+        lambda p, a: tifffile.imwrite(p, np.stack([a, a]), compression="zlib", photometric="minisblack"),
+        _by_pages,
+    ),
+    "nii, by pages": Kind(".nii", _nifti, _by_pages),
+    "nii.gz, by pages": Kind(".nii.gz", _nifti, _by_pages),
+    "h5, by pages": Kind(".h5", _images, _by_pages),
 }
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/robustness.py                       # 2,000 mutations a format, 20 kills: about an hour
     python benchmarks/robustness.py --mutations 50 --kills 2 --files 0
+    python benchmarks/robustness.py --part mutations      # that part alone, of all
 
 Writes ``robustness.md`` and ``robustness.json`` into ``benchmarks/results``.
 """
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,23 +44,27 @@ def main(
         int, typer.Option("--files", help="Good files for the cost of the worker; 0: not measured.")
     ] = 300,
     seed: Annotated[int, typer.Option(help="Seed of mutations and moments.")] = 0,
+    part: Annotated[list[str] | None, typer.Option(help="Measure these parts alone: mutations, kills, ...")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Measure all, print and write the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        measured: dict[str, Callable[[], Any]] = {
+            "mutations": lambda: {kind: mutate(kind, mutations, seed, folder) for kind in FORMATS},
+            "kills": lambda: kill(kills, seed, folder / "kills"),
+            "crashes": lambda: count_crashes(folder / "crashes"),
+            "hostile": lambda: {kind: reaction(path, read) for kind, path, read in hostile_files(folder / "hostile")},
+            "worker": lambda: cost_of_worker(count, folder / "good"),
+        }
         results: dict[str, Any] = {
             "commit": commit(),
             "iasolve": iasolve.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
             "seed": seed,
-            "mutations": {kind: mutate(kind, mutations, seed, folder) for kind in FORMATS},
-            "kills": kill(kills, seed, folder / "kills"),
-            "crashes": count_crashes(folder / "crashes"),
-            "hostile": {kind: reaction(path, read) for kind, path, read in hostile_files(folder / "hostile")},
         }
-        if count:
-            results["worker"] = cost_of_worker(count, folder / "good")
+        wanted = part or [name for name in measured if count or name != "worker"]
+        results |= {name: measured[name]() for name in wanted}
     text = markdown(results)
     write("robustness", results, text, out)
     print(text)
@@ -223,15 +228,7 @@ def cost_of_worker(count: int, folder: Path) -> dict[str, float]:
 # -------------------------------------------------------------------------------------------------------------- table
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The tables, and where they come from."""
-    parts = [
-        "# Robustness\n",
-        f"Commit {results['commit']}; seed {results['seed']}; {results['machine']}.\n",
-        "## Mutated files\n",
-        "Bytes flipped, cut, zeroed, doubled and shuffled. *Held*: the library crashed or did not end, and the file "
-        "was refused. *Escaped*: an exception other than the package's own.\n",
-    ]
+def _of_mutations(results: Mapping[str, Any]) -> list[str]:
     names = {
         "count": "files",
         "read": "read",
@@ -242,25 +239,44 @@ def markdown(results: dict[str, Any]) -> str:
         "slowest_seconds": "slowest, s",
         "extra_mb": "memory more, MB",
     }
-    rows = [[kind, *(found[key] for key in names)] for kind, found in results["mutations"].items()]
-    parts.append(table(["format", *names.values()], rows))
-    kills, crashes = results["kills"], results["crashes"]
-    parts += [
-        "## Kills and crashes\n",
-        f"{kills['count']} folder runs killed (SIGTERM, SIGKILL) and resumed: {kills['partial']} partial files, "
-        f"{kills['unsealed']} reports without their result, {kills['not resumed']} that --resume did not complete to "
-        f"the same bytes, {kills['leftovers']} with hidden files left.\n",
-        f"{crashes['count']} crashes injected after every replacement, removal and flush of an overwriting commit: "
-        f"{crashes['mixed']} mixed, {crashes['partial']} partial.\n",
-        "## Hostile files\n",
-        table(
-            ["file", "refused", "said", "s", "memory more, MB"],
-            [
-                [kind, "yes" if found["refused"] else "NO", found["what"], found["seconds"], found["extra_mb"]]
-                for kind, found in results["hostile"].items()
-            ],
-        ),
+    rows = [[kind, *(found[key] for key in names)] for kind, found in results.items()]
+    return [
+        "## Mutated files\n",
+        "Bytes flipped, cut, zeroed, doubled and shuffled. *Held*: the library crashed or did not end, and the file "
+        "was refused. *Escaped*: an exception other than the package's own.\n",
+        table(["format", *names.values()], rows),
     ]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables, and where they come from."""
+    parts = [
+        "# Robustness\n",
+        f"Commit {results['commit']}; seed {results['seed']}; {results['machine']}.\n",
+    ]
+    if "mutations" in results:
+        parts += _of_mutations(results["mutations"])
+    if "kills" in results:
+        kills = results["kills"]
+        parts.append(
+            "## Kills\n\n"
+            f"{kills['count']} folder runs killed (SIGTERM, SIGKILL) and resumed: {kills['partial']} partial files, "
+            f"{kills['unsealed']} reports without their result, {kills['not resumed']} that --resume did not complete "
+            f"to the same bytes, {kills['leftovers']} with hidden files left.\n"
+        )
+    if "crashes" in results:
+        crashes = results["crashes"]
+        parts.append(
+            "## Crashes\n\n"
+            f"{crashes['count']} crashes injected after every replacement, removal and flush of an overwriting commit: "
+            f"{crashes['mixed']} mixed, {crashes['partial']} partial.\n"
+        )
+    if "hostile" in results:
+        rows = [
+            [kind, "yes" if found["refused"] else "NO", found["what"], found["seconds"], found["extra_mb"]]
+            for kind, found in results["hostile"].items()
+        ]
+        parts += ["## Hostile files\n", table(["file", "refused", "said", "s", "memory more, MB"], rows)]
     if "worker" in results:
         worker = results["worker"]
         parts.append(

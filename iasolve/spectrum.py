@@ -131,7 +131,7 @@ class RingGrid(NamedTuple):
         return RingGrid(self.owner.to(device), self.counts.to(device))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def rings_at(shape: tuple[int, int], size: int, device: torch.device | None = None) -> RingGrid:
     """The rings of images of ``size`` pixels on the frequency grid of an image of any shape, by cycles per pixel.
 

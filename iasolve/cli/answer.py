@@ -20,6 +20,7 @@ from iasolve.cli.reporter import plain, spread
 from iasolve.cli.solver import Solver
 from iasolve.cli.sources import Source
 from iasolve.files import suffix_of, write_image, write_json, write_together
+from iasolve.files.stack import as_array
 
 if TYPE_CHECKING:
     from iasolve.cli.remote import Workers
@@ -33,7 +34,7 @@ Array = NDArray[Any]
 class Answer:
     """A solution in the shape of its source, ``(pages, channels, H, W)``, and its report.
 
-    ``pieces``: what was kept on the disk of it, superfluous once it is written.
+    ``pieces``: what is kept on the disk of it, superfluous once it is written; ``image`` and ``std`` are then stacks.
     """
 
     image: Array
@@ -105,13 +106,20 @@ class Work:
         """
         tell = progress or (lambda done: None)
         solved: dict[int, Piece] = {}
+        kept = self.kept
         for rows, piece in self._pieces(tell):
-            if self.kept is None:
+            if kept is None:
                 solved[rows.start] = piece
             else:
-                self.kept.put(rows, piece)
-        kept = self.kept
-        return self._answer([solved[some.start] if kept is None else kept.get(some) for some in self.rows])
+                kept.put(rows, piece)
+        if kept is not None:
+            facts = joined_facts([kept.facts(some) for some in self.rows])
+            channels = self.source.like.channels
+            image, std = kept.images(self.rows)
+            pages = as_array(image.channels_together(channels))
+            error = None if std is None else as_array(std.channels_together(channels))
+            return Answer(pages, error, self._report(facts), kept)
+        return self._answer([solved[some.start] for some in self.rows])
 
     def _pieces(self, tell: Callable[[int], None]) -> Iterator[tuple[slice, Piece]]:
         left = [*self._todo, *(rows for rows, _ in self._begun)]
@@ -150,7 +158,7 @@ class Work:
         stds = [piece.std for piece in pieces if piece.std is not None]
         facts = joined_facts([piece.facts for piece in pieces])
         image = joined([piece.image for piece in pieces])
-        return Answer(image, joined(stds) if stds else None, self._report(facts), self.kept)
+        return Answer(image, joined(stds) if stds else None, self._report(facts))
 
     def _notes(self) -> list[str]:
         colours, prior = self.source.y.shape[1], self.solver.prior.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from iasolve.cli.errors import UsageError
 from iasolve.cli.options import Printing
 from iasolve.cli.reporter import Reporter, plain, spread
 from iasolve.cli.sources import Source, image_source, kspace_source
-from iasolve.files import KSPACE_SUFFIXES, FileError, read_kspace, suffix_of
+from iasolve.files import KSPACE_SUFFIXES, FileError, open_kspace, runs, suffix_of
 from iasolve.noise_level import estimate_noise, estimate_sigma
 from iasolve.operators import Identity, KSpaceMask
 from iasolve.priors import Prior, list_priors
@@ -79,7 +80,7 @@ def _holds_kspace(path: Path) -> bool:
     if suffix_of(path) not in KSPACE_SUFFIXES:
         return False
     try:
-        read_kspace(path)
+        open_kspace(path)
     except FileError:
         return False
     return True
@@ -87,8 +88,11 @@ def _holds_kspace(path: Path) -> bool:
 
 def _range(values: Array) -> list[float]:
     """Lowest and highest value, of complex ones their magnitudes."""
-    shown = np.abs(values) if np.iscomplexobj(values) else values
-    return [float(shown.min()), float(shown.max())]
+    low, high = math.inf, -math.inf
+    for run in runs(values):
+        shown = np.abs(run) if np.iscomplexobj(run) else run
+        low, high = min(low, float(shown.min())), max(high, float(shown.max()))
+    return [low, high]
 
 
 def _noise_image(pages: Array) -> dict[str, Any]:

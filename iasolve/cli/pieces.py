@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from iasolve.cli.outputs import Outputs
 from iasolve.cli.reporter import plain
-from iasolve.files import atomic_write, sha256_of, write_json, write_together
+from iasolve.files import Stack, atomic_write, sha256_of, write_json, write_together
 
 __all__ = ["Piece", "Pieces", "kept_beside", "key_of"]
 
@@ -98,12 +98,29 @@ class Pieces:
             write_json(report, {**piece.facts, "sha256": hashes})
         self.done.add(rows.start)
 
-    def get(self, rows: slice) -> Piece:
-        """A finished piece."""
-        image, std, report = self._paths(rows)
-        facts = json.loads(report.read_text(encoding="utf-8"))
-        hashes = facts.pop("sha256")
-        return Piece(np.load(image, mmap_mode="r"), np.load(std, mmap_mode="r") if "std" in hashes else None, facts)
+    def facts(self, rows: slice) -> dict[str, Any]:
+        """What the report says of a finished piece."""
+        found: dict[str, Any] = json.loads(self._paths(rows)[2].read_text(encoding="utf-8"))
+        del found["sha256"]
+        return found
+
+    def images(self, rows: list[slice]) -> tuple[Stack, Stack | None]:
+        """The images of all pieces, one after another, and their error bars, if there are any; all are finished."""
+        std = self._paths(rows[0])[1].is_file()
+        return self._stack(rows, 0), self._stack(rows, 1) if std else None
+
+    def _stack(self, rows: list[slice], which: int) -> Stack:
+        first = np.load(self._paths(rows[0])[which], mmap_mode="r")
+
+        def make(wanted: slice) -> Array:
+            parts = []
+            for some in rows:
+                start, stop = max(some.start, wanted.start), min(some.stop, wanted.stop)
+                if start < stop:
+                    parts.append(np.load(self._paths(some)[which])[start - some.start : stop - some.start])
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+        return Stack((rows[-1].stop, *first.shape[1:]), first.dtype, make)
 
     def remove(self) -> None:
         """Remove what the result has made superfluous."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from iasolve.cli.errors import UnfitInput, UsageError
 from iasolve.cli.outputs import Outputs, as_usage, real_path
 from iasolve.cli.sources import Source
-from iasolve.files import FileError, WriteError, guard_output, read_image
+from iasolve.files import FileError, WriteError, guard_output, open_image
 from iasolve.report import Entry, write_report
 
 __all__ = ["Page", "Written", "check_page", "entries_of", "report_of"]
@@ -201,10 +201,10 @@ def report_of(sidecar: Path) -> dict[str, Any]:
 
 def _pixels(path: Path, report: Mapping[str, Any]) -> Array:
     """Images ``(pages, channels, H, W)`` of a result's file."""
-    values, shape = read_image(path).pixels, tuple(report["shape"])
+    values, shape = open_image(path).pixels, tuple(report["shape"])
     if values.size != math.prod(shape):
         raise UnfitInput(f"{path}: {values.size} values. Expected {shape}, as its report says: it is of another result")
-    return values if values.shape == shape else values.reshape(shape)
+    return values if values.shape == shape else np.asarray(values).reshape(shape)
 
 
 def _before(

@@ -23,6 +23,8 @@ from iasolve.cli.reporter import plain
 from iasolve.cli.settings import Settings
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
+from iasolve.files import Stack
+from iasolve.files.stack import as_array
 from iasolve.inference import Choice, Result, UnlikePriorWarning, choose_prior
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options, SolveOptions, Status
@@ -64,14 +66,8 @@ class Part(NamedTuple):
     unit: float
 
 
-def _largest(y: Array) -> float:
-    """Largest magnitude, page by page: of a volume there is no second one."""
-    return max(float(np.abs(page).max()) for page in y)
-
-
-def _unit(y: Array) -> float:
+def _unit(largest: float) -> float:
     """1; for values so large or small that their squares leave single precision, a power of two to divide by."""
-    largest = _largest(y)
     if largest == 0 or 1e-12 < largest < 1e12:
         return 1.0
     return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
@@ -189,12 +185,11 @@ class Solver:
 
     def part(self, source: Source, rows: slice) -> Part:
         """Some images of a measurement by themselves, small enough to be sent."""
-        unit = _unit(source.y)
+        unit = _unit(source.largest)
         y = self.images(source)[rows] / unit
-        alone = source.of(rows)
         like = replace(source.like, pixels=np.empty((0, 1, 1, 1)), alpha=None, icc=None, header=None)
         single = y.astype(np.complex64 if y.dtype.kind == "c" else np.float32)
-        return Part(replace(alone, y=single, like=like), unit)
+        return Part(replace(source.of(rows, single), like=like), unit)
 
     def solve(self, part: Part, progress: Callable[[float], None] | None = None) -> Piece:
         """Solve some images of a measurement.
@@ -250,8 +245,9 @@ class Solver:
         ------
         UnfitInput, UsageError
         """
-        y = self.images(source)
-        unit = _unit(y)
+        y, unit = self.images(source), _unit(source.largest)
+        # of a volume, as many as are looked at
+        y = y[sorted({len(y) * quarter // 4 for quarter in (1, 2, 3)})]
         single = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
         choose = self.task.choose or self._choose_with_operator
         with _explained(source), warnings.catch_warnings():
@@ -268,7 +264,7 @@ class Solver:
 
     def require_plausible_sigma(self, source: Source) -> None:
         """Refuse a noise level that is far beyond the measurement (UsageError)."""
-        sigma, largest = self.settings.sigma, _largest(source.y)
+        sigma, largest = self.settings.sigma, source.largest
         if sigma is not None and largest > 0 and sigma > _LARGEST_NOISE * largest:
             raise UsageError(
                 f"--sigma {sigma:g}: {source.like.path.name} has values up to {largest:.4g}. Expected the noise level "
@@ -291,7 +287,7 @@ class Solver:
         if y.shape[1] == channels:
             return y
         if channels == 1:
-            return y.reshape(-1, 1, *y.shape[2:])
+            return as_array(y.channels_alone()) if isinstance(y, Stack) else y.reshape(-1, 1, *y.shape[2:])
         raise UnfitInput(
             f"{path}: {y.shape[1]} channel(s). Expected {channels}, as prior {self.prior.name!r} has. "
             "Choose another --prior"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iasolve.cli.errors import UnfitInput
-from iasolve.files import ImageFile, KSpaceFile, read_image, read_kspace, read_mask
+from iasolve.files import ImageFile, KSpaceFile, Stack, open_image, open_kspace, read_kspace, read_mask, runs
+from iasolve.files.stack import as_array
 from iasolve.sampling import measured_positions
 
 __all__ = ["Source", "centred_ifft2", "image_source", "kspace_source"]
@@ -27,7 +29,7 @@ class Source:
     Attributes
     ----------
     y : ndarray, shape ``(pages, channels, H, W)``
-        Image, or k-space with the coils as channels.
+        Image, or k-space with the coils as channels; of a long volume a :class:`iasolve.files.Stack`.
     like : ImageFile
         The type, shape and layout in which the result is written; its pixels are shown as the input in figures.
     facts : dict
@@ -62,20 +64,25 @@ class Source:
         height, width = self.y.shape[-2:]
         return self.size or (height, width)
 
-    def of(self, rows: slice) -> Source:
-        """The same for some of its slices."""
+    @cached_property
+    def largest(self) -> float:
+        """Largest magnitude."""
+        return max(float(np.abs(page).max()) for page in self.y)
+
+    def of(self, rows: slice, y: Array) -> Source:
+        """The same for some of its slices, whose values are ``y``."""
         each = self.maps is not None and self.maps.ndim == 4
-        return replace(self, y=self.y[rows], maps=self.maps[rows] if each and self.maps is not None else self.maps)
+        return replace(self, y=y, maps=self.maps[rows] if each and self.maps is not None else self.maps)
 
 
 def image_source(path: Path) -> Source:
-    """Read an image that is itself the measurement.
+    """Open an image that is itself the measurement.
 
     Raises
     ------
     FileError
     """
-    image = read_image(path)
+    image = open_image(path)
     return Source(image.pixels, image)
 
 
@@ -97,13 +104,13 @@ def kspace_source(path: Path, mask: str, maps: str = "auto", keep_oversampling: 
     ------
     FileError, UnfitInput
     """
-    file = read_kspace(path)
+    file = open_kspace(path)
     notes: list[str] = []
     if mask == "auto":
         if file.mask is not None:
             measured, origin = np.broadcast_to(file.mask, (1, *file.kspace.shape[-2:])), "the mask in the file"
         else:
-            measured, what = measured_positions((file.kspace != 0).any(axis=1))
+            measured, what = measured_positions(np.concatenate([(run != 0).any(axis=1) for run in runs(file.kspace)]))
             origin = f"the non-zero {what}" + (" of each slice" if len(measured) > 1 else "")
     else:
         given = read_mask(mask)
@@ -115,19 +122,18 @@ def kspace_source(path: Path, mask: str, maps: str = "auto", keep_oversampling: 
                 f"{file.kspace.shape[-2]} x {file.kspace.shape[-1]} ({path}). Give the mask that belongs to it"
             ) from None
         origin = f"the file {mask}"
-        empty = measured & (file.kspace == 0).all(axis=(0, 1))
+        blank = np.all([(run == 0).all(axis=(0, 1)) for run in runs(file.kspace)], axis=0)
+        empty = measured & blank
         if empty.sum() > 0.05 * measured.sum():
             notes.append(
                 f"the mask calls {int(empty.sum())} of {int(measured.sum())} entries measured where the k-space is "
                 "exactly 0: check that mask and k-space belong together and are both centred"
             )
-    y = file.kspace * measured[:, np.newaxis]
-    if not y.any():
+    y = _masked(file.kspace, measured)
+    if not any(run.any() for run in runs(y)):
         raise UnfitInput(
             f"{path}: nothing was measured: the k-space is zero wherever the mask samples. Check both files"
         )
-    # root sum of squares over the coils
-    zero_filled = np.sqrt((np.abs(centred_ifft2(y)) ** 2).sum(axis=1, keepdims=True, dtype=np.float64))
     real = np.dtype(np.float64 if file.dtype == np.complex128 else np.float32)
     whole = file.kspace.shape[-2:]
     kept = whole if keep_oversampling else file.field_of_view
@@ -135,7 +141,7 @@ def kspace_source(path: Path, mask: str, maps: str = "auto", keep_oversampling: 
     like = ImageFile(
         file.path,
         ".npy",
-        zero_filled[..., rows, columns],
+        _zero_filled(y, (rows, columns)),
         real,
         lead=(file.slices,) if file.sliced else (),
         slice_axis=file.slice_axis,
@@ -169,6 +175,31 @@ def _read_maps(path: str, file: KSpaceFile) -> Array:
             "one slice for all. Give the maps that belong to it, or --maps auto"
         )
     return maps if len(maps) > 1 else maps[0]
+
+
+def _masked(kspace: Array, measured: NDArray[np.bool_]) -> Array:
+    """K-space where it was measured; ``measured``: ``(1, H, W)``, or of each slice."""
+    each = len(measured) > 1
+    if not isinstance(kspace, Stack):
+        return kspace * measured[:, np.newaxis]
+    stack: Stack = kspace
+    return as_array(
+        Stack(stack.shape, stack.dtype, lambda rows: stack[rows] * measured[rows if each else slice(None), np.newaxis])
+    )
+
+
+def _zero_filled(y: Array, crop: tuple[slice, slice]) -> Array:
+    """Root sum of squares over the coils of what unmeasured positions, taken for 0, make of k-space."""
+
+    def image(run: Array) -> Array:
+        coils = np.abs(centred_ifft2(run)) ** 2
+        found: Array = np.sqrt(coils.sum(axis=1, keepdims=True, dtype=np.float64))[..., *crop]
+        return found
+
+    if not isinstance(y, Stack):
+        return image(y)
+    size = [len(range(*part.indices(n))) for part, n in zip(crop, y.shape[-2:], strict=True)]
+    return as_array(y.then(image, (1, *size), np.dtype(np.float64)))
 
 
 def centred_ifft2(y: Array) -> Array:

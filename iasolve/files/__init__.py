@@ -20,14 +20,15 @@ from .formats import (
     suffix_of,
     takes_results,
 )
-from .images import ImageFile, read_image
+from .images import ImageFile, open_image, read_image
 from .kinds.ismrmrd_header import reconstructed_size
-from .kspace import KSpaceFile, read_kspace
+from .kspace import KSpaceFile, open_kspace, read_kspace
 from .links import trust_links
 from .locating import split_key
 from .measurements import MeasurementFile, read_measurement
 from .planes import read_kernel, read_mask
 from .source import require_finite
+from .stack import Stack, runs
 from .writing import can_carry, require_carry, suffixes_for, write_image, write_kspace
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ImageFile",
     "KSpaceFile",
     "MeasurementFile",
+    "Stack",
     "UnfitData",
     "UnreadableFile",
     "WriteError",
@@ -48,6 +50,8 @@ __all__ = [
     "companions",
     "guard_output",
     "list_inputs",
+    "open_image",
+    "open_kspace",
     "prepare_to_read",
     "read_image",
     "read_kernel",
@@ -57,6 +61,7 @@ __all__ = [
     "reconstructed_size",
     "require_carry",
     "require_finite",
+    "runs",
     "sha256_of",
     "split_key",
     "stem_of",

@@ -52,7 +52,8 @@ class Picture:
     Attributes
     ----------
     samples : ndarray, shape ``lead + (H, W, S)``
-        In the file's own dtype. ``S`` is 1 (grey) or 3 (red, green, blue), plus 1 where ``alpha`` is true.
+        In the file's own dtype. ``S`` is 1 (grey) or 3 (red, green, blue), plus 1 where ``alpha`` is true. Of a picture
+        that is read or written page by page ``(pages, H, W, S)``, on the way out a :class:`.stack.Stack`.
     lead : tuple of int
         Lengths of the page axes; empty where the file has none.
     alpha : bool
@@ -102,6 +103,8 @@ class Measured:
         Name under which it stands in the file.
     slice_axis : str or None
         What the slices run along.
+    count : int or None
+        How many slices the file has, where it has an axis of them and some are read without the others.
     """
 
     kspace: Array
@@ -112,6 +115,7 @@ class Measured:
     header: str | None = None
     key: str | None = None
     slice_axis: str | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ __all__ = [
     "prepare_to_read",
     "read_array",
     "read_kspace_of",
+    "read_pages",
     "read_picture",
     "stem_of",
     "suffix_of",
@@ -53,6 +54,9 @@ class Format:
         Lower case, with their dots.
     image : callable or None
         ``(path, key)`` to the picture in it.
+    pages : callable or None
+        ``(path, key, pages)``, with a slice, to a picture of these pages alone, where they are read without the others:
+        samples ``(pages, H, W, S)``, all else as of the whole file.
     kspace : callable or None
         ``(path, key, slices)`` to the measurement in it; ``slices``, a slice or None, is what is wanted of it.
     array : callable or None
@@ -63,6 +67,8 @@ class Format:
     write : callable or None
         ``(handle, picture, path)``: writes the picture to a file open for reading and writing in binary; the path is
         there for its suffix and for messages.
+    streams : bool
+        Whether ``write`` takes samples that are a :class:`~iasolve.files.stack.Stack` ``(pages, H, W, S)``.
     write_kspace : callable or None
         ``(handle, kspace, mask, path)``, likewise.
     obstacle : callable
@@ -84,10 +90,12 @@ class Format:
 
     suffixes: tuple[str, ...]
     image: Callable[[Path, str | None], Picture] | None = None
+    pages: Callable[[Path, str | None, slice], Picture] | None = None
     kspace: Callable[[Path, str | None, slice | None], Measured] | None = None
     array: Callable[[Path, str | None, tuple[str, ...]], Array] | None = None
     planes: bool = False
     write: Callable[[BinaryIO, Picture, Path], None] | None = None
+    streams: bool = False
     write_kspace: Callable[[BinaryIO, Array, Array | None, Path], None] | None = None
     obstacle: Callable[[Wanted], str | None] = lambda wanted: None
     takes_results: Callable[[Path, bool], bool] | None = None
@@ -122,18 +130,22 @@ FORMATS = (
     Format(
         (".tif", ".tiff"),
         image=tiff.decode_tiff,
+        pages=tiff.decode_pages,
         write=tiff.encode_tiff,
+        streams=True,
         obstacle=tiff.tiff_obstacle,
         planes=True,
         opacity=True,
         native=True,
     ),
-    Format((".npy",), **_ARRAYS),
+    Format((".npy",), **_ARRAYS, pages=arrays.decode_pages, streams=True),
     Format((".npz",), **_ARRAYS, keyed=True),
     Format(
         (".nii", ".nii.gz"),
         image=nifti.decode_nifti,
+        pages=nifti.decode_pages,
         write=nifti.encode_nifti,
+        streams=True,
         obstacle=nifti.nifti_obstacle,
         keyed=True,
         extra=NIFTI,
@@ -167,9 +179,11 @@ FORMATS = (
     Format(
         (".h5", ".hdf5"),
         image=fastmri.decode_fastmri,
+        pages=fastmri.decode_pages,
         kspace=fastmri.decode_kspace,
         array=fastmri.decode_any,
         write=fastmri.encode_fastmri,
+        streams=True,
         obstacle=fastmri.fastmri_obstacle,
         takes_results=fastmri.takes_results,
         keyed=True,
@@ -211,6 +225,12 @@ def read_picture(path: Path, kind: str, key: str | None) -> Picture:
     entry = _BY_SUFFIX[kind]
     assert entry.image is not None, "kind is one of IMAGE_SUFFIXES"
     return _read(entry, entry.image, path, key)
+
+
+def read_pages(path: Path, kind: str, key: str | None, pages: slice) -> Picture | None:
+    """Some pages of the picture in a file, or None for a kind of file whose pages are not read without the others."""
+    entry = _BY_SUFFIX[kind]
+    return None if entry.pages is None else _read(entry, entry.pages, path, key, pages)
 
 
 def read_kspace_of(path: Path, kind: str, key: str | None, slices: slice | None = None) -> Measured:

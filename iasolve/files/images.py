@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import Scaling
+from .contents import Picture, Scaling
 from .errors import PathInput, UnfitData
-from .formats import IMAGE_SUFFIXES, format_of, read_picture
+from .formats import IMAGE_SUFFIXES, format_of, read_pages, read_picture
 from .locating import locate
-from .source import require_finite, require_numeric
+from .source import Unchanged, require_finite, require_numeric
+from .stack import Stack, as_array, is_large, runs
 
-__all__ = ["ImageFile", "read_image"]
+__all__ = ["ImageFile", "open_image", "read_image"]
 
 Array = NDArray[Any]
 
@@ -32,7 +34,7 @@ class ImageFile:
         Its suffix, lower case, with the dot.
     pixels : ndarray, shape ``(pages, channels, H, W)``
         float64, or complex128 for complex files, in the file's own numeric range (uint8 stays 0..255), with the
-        scaling that the file declares applied.
+        scaling that the file declares applied. From :func:`open_image`, of a long volume, a :class:`.stack.Stack`.
         ``channels`` is 1 (grey) or 3 (red, green, blue); opacity is not among them.
     dtype : numpy.dtype
         Type of the values in the file.
@@ -148,38 +150,109 @@ def read_image(path: PathInput, key: str | None = None) -> ImageFile:
     """
     source, kind, key = locate(path, IMAGE_SUFFIXES, key)
     picture = read_picture(source, kind, key)
-    samples = picture.samples
-    require_numeric(samples, source)
-    _require_exact(samples, source)
-    values = samples if picture.scaling is None else picture.scaling.values(samples)
-    require_finite(values, source)
+    return _image_file(source, kind, picture, _flat(picture, source))
+
+
+def open_image(path: PathInput, key: str | None = None) -> ImageFile:
+    """:func:`read_image`, but of a large file of several pages, ``pixels`` and ``alpha`` are :class:`.stack.Stack`.
+
+    So its pages are in memory a few at a time, where the format has them apart (``.npy``, TIFF, NIfTI, HDF5); of other
+    formats they are so in the file's own type. All values are looked at once before anything is returned.
+
+    Parameters
+    ----------
+    path, key
+        As for :func:`read_image`.
+
+    Returns
+    -------
+    ImageFile
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        As :func:`read_image`; and later, when pages are asked for, if the file is no longer what it was.
+    """
+    source, kind, key = locate(path, IMAGE_SUFFIXES, key)
+    if not is_large(source):
+        return read_image(source, key)
+    unchanged = Unchanged(source)
+    picture = read_pages(source, kind, key, slice(0, 1))
+    if picture is None:
+        picture = read_picture(source, kind, key)
+        samples = _flat(picture, source)
+        stack = Stack(samples.shape, samples.dtype, lambda rows: samples[rows])
+    else:
+
+        def read(rows: slice) -> Array:
+            unchanged.require()
+            found = read_pages(source, kind, key, rows)
+            assert found is not None, "the format has not changed"
+            return found.samples
+
+        first = picture.samples
+        stack = Stack((math.prod(picture.lead), *first.shape[-3:]), first.dtype, read)
+    if len(stack) == 1:
+        return _image_file(source, kind, picture, stack[:])
+    return _image_file(source, kind, picture, stack)
+
+
+def _flat(picture: Picture, path: Path) -> Array:
+    """Samples ``(pages, H, W, S)``."""
+    require_numeric(picture.samples, path)  # of an empty array nothing could be told
+    return picture.samples.reshape(-1, *picture.samples.shape[-3:])
+
+
+def _image_file(path: Path, kind: str, picture: Picture, samples: Array | Stack) -> ImageFile:
+    """The file's pixels, checked; ``samples``: ``(pages, H, W, S)``, a stack where they are to be read in runs."""
+    require_numeric(samples, path)
+    _require_exact(samples, path)
     height, width, count = samples.shape[-3:]
     colours = count - picture.alpha
-    planes = np.moveaxis(values.reshape(-1, height, width, count), -1, 1)
-    opacity = np.moveaxis(samples.reshape(-1, height, width, count), -1, 1)[:, colours:]
-    wide = np.complex128 if samples.dtype.kind == "c" else np.float64
+    scaling = picture.scaling
+    wide = np.dtype(np.complex128 if samples.dtype.kind == "c" else np.float64)
+
+    def pixels(run: Array) -> Array:
+        values = np.moveaxis(run if scaling is None else scaling.values(run), -1, 1)[:, :colours]
+        return np.ascontiguousarray(values, dtype=wide)
+
+    def opacity(run: Array) -> Array:
+        return np.ascontiguousarray(np.moveaxis(run, -1, 1)[:, colours:])
+
+    require_finite(samples, path)
+    if isinstance(samples, Stack):
+        planes = as_array(samples.then(pixels, (colours, height, width), wide))
+        alpha = as_array(samples.then(opacity, (1, height, width), samples.dtype))
+    else:
+        planes, alpha = pixels(samples), opacity(samples)
+    if scaling is not None:
+        require_finite(planes, path)
     return ImageFile(
-        path=source,
+        path=path,
         kind=kind,
-        pixels=np.ascontiguousarray(planes[:, :colours], dtype=wide),
+        pixels=planes,
         dtype=samples.dtype,
         lead=picture.lead,
-        alpha=np.ascontiguousarray(opacity) if picture.alpha else None,
+        alpha=alpha if picture.alpha else None,
         icc=picture.icc,
         key=picture.key,
         slice_axis=picture.slice_axis,
-        scaling=picture.scaling,
+        scaling=scaling,
         header=picture.header,
     )
 
 
-def _require_exact(samples: Array, path: Path) -> None:
+def _require_exact(samples: Array | Stack, path: Path) -> None:
     """Refuse 64-bit integers that float64 would round, since the file could not be written back as it was."""
     limit = 2**53
-    if samples.dtype.kind in "ui" and (int(samples.max()) > limit or int(samples.min()) < -limit):
-        raise UnfitData(
-            path,
-            f"integers from {samples.min()} to {samples.max()}",
-            "integers within +-2**53, which double precision holds exactly",
-            "Scale the data, or save them as float64",
-        )
+    if samples.dtype.kind not in "ui" or samples.dtype.itemsize < 8:
+        return
+    for run in runs(samples) if isinstance(samples, Stack) else [samples]:
+        low, high = int(run.min()), int(run.max())
+        if high > limit or low < -limit:
+            raise UnfitData(
+                path,
+                f"integers from {low} to {high}",
+                "integers within +-2**53, which double precision holds exactly",
+                "Scale the data, or save them as float64",
+            )

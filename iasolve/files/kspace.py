@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .contents import Measured
 from .errors import PathInput, UnfitData
 from .formats import KSPACE_SUFFIXES, read_kspace_of
 from .kinds.ismrmrd_header import reconstructed_size
 from .locating import locate
 from .planes import mask_from
-from .source import require_finite, require_numeric
+from .source import Unchanged, require_finite, require_numeric
+from .stack import Stack, as_array, is_large
 
-__all__ = ["KSpaceFile", "read_kspace"]
+__all__ = ["KSpaceFile", "open_kspace", "read_kspace"]
 
 Array = NDArray[Any]
 
@@ -33,7 +35,8 @@ class KSpaceFile:
     kind : str
         Its suffix, lower case, with the dot.
     kspace : ndarray, shape ``(slices, coils, H, W)``
-        complex64 or complex128, as in the file: neither shifted nor scaled (but see :mod:`.ismrmrd`).
+        complex64 or complex128, as in the file: neither shifted nor scaled (but see :mod:`.ismrmrd`). From
+        :func:`open_kspace`, of a long volume, a :class:`.stack.Stack`.
     mask : ndarray of bool or None, shape ``(1, W)`` or ``(H, W)``
         The sampling mask that came with it. True: measured.
     attributes : mapping
@@ -123,12 +126,52 @@ def read_kspace(path: PathInput, key: str | None = None, *, slices: slice | None
     """
     source, kind, key = locate(path, KSPACE_SUFFIXES, key)
     found = read_kspace_of(source, kind, key, slices)
-    kspace = _native(found.kspace, source)
+    return _kspace_file(source, kind, found, found.kspace)
+
+
+def open_kspace(path: PathInput, key: str | None = None) -> KSpaceFile:
+    """:func:`read_kspace`, but of a large file of several slices, ``kspace`` is a :class:`.stack.Stack`.
+
+    So its slices are in memory a few at a time, where the format has them apart (``.npy``, fastMRI's ``.h5``). All
+    values are looked at once before anything is returned.
+
+    Parameters
+    ----------
+    path, key
+        As for :func:`read_kspace`.
+
+    Returns
+    -------
+    KSpaceFile
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        As :func:`read_kspace`; and later, when slices are asked for, if the file is no longer what it was.
+    """
+    source, kind, key = locate(path, KSPACE_SUFFIXES, key)
+    if not is_large(source):
+        return read_kspace(source, key)
+    unchanged = Unchanged(source)
+    first = read_kspace_of(source, kind, key, slice(0, 1))
+    if first.count is None:
+        return read_kspace(source, key)
+
+    def read(rows: slice) -> Array:
+        unchanged.require()
+        return read_kspace_of(source, kind, key, rows).kspace
+
+    stack = Stack((first.count, *first.kspace.shape[1:]), first.kspace.dtype, read)
+    return _kspace_file(source, kind, first, stack)
+
+
+def _kspace_file(path: Path, kind: str, found: Measured, values: Array | Stack) -> KSpaceFile:
+    kspace = _native(values, path)
     return KSpaceFile(
-        path=source,
+        path=path,
         kind=kind,
         kspace=kspace,
-        mask=None if found.mask is None else _fitting_mask(found.mask, kspace, source),
+        mask=None if found.mask is None else _fitting_mask(found.mask, kspace, path),
         attributes=found.attributes,
         sliced=found.sliced,
         coiled=found.coiled,
@@ -142,7 +185,7 @@ _MOST_COILS = 128
 """More than any receive array has."""
 
 
-def _native(kspace: Array, path: Path) -> Array:
+def _native(kspace: Array | Stack, path: Path) -> Array:
     require_numeric(kspace, path)
     require_finite(kspace, path)
     slices, coils, height, width = kspace.shape
@@ -154,7 +197,10 @@ def _native(kspace: Array, path: Path) -> Array:
             "Are the coils the last axis? Bring them before the image's axes, as in numpy.moveaxis(kspace, -1, -3); "
             "give slices of one coil as (slices, 1, H, W)",
         )
-    return np.ascontiguousarray(kspace, dtype=kspace.dtype.newbyteorder("="))
+    dtype = kspace.dtype.newbyteorder("=")
+    if isinstance(kspace, Stack):
+        return as_array(kspace.then(lambda run: np.ascontiguousarray(run, dtype=dtype), kspace.shape[1:], dtype))
+    return np.ascontiguousarray(kspace, dtype=dtype)
 
 
 def _fitting_mask(array: Array, kspace: Array, path: Path) -> NDArray[np.bool_]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 from pathlib import Path
 
-__all__ = ["default_memory", "free_memory", "parse_memory"]
+__all__ = ["default_memory", "free_memory", "give_back", "parse_memory"]
 
 MOST, SHARE = 1_500_000_000, 0.5
 """The default budget: so many bytes, or this share of what is free if that is less."""
@@ -40,3 +42,13 @@ def default_memory(processes: int = 1) -> int:
     """What each of so many processes may take: its share of half of what is free, but at most 1.5 GB, bytes."""
     free = free_memory()
     return MOST if free is None else min(MOST, int(SHARE * free / processes))
+
+
+def give_back() -> None:
+    """Let the system have what was freed in between of what is in use; without effect where libraries cannot.
+
+    Where arrays of many megabytes come and go, the C library's heap keeps the gaps: of a large image as much as it
+    takes itself.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 
 from .errors import FileError, PathInput, UnfitData, UnreadableFile
 from .memory import free_memory
+from .stack import Stack, runs
 
-__all__ = ["decoding", "require_finite", "require_kspace", "require_numeric", "require_plausible", "require_room"]
+__all__ = [
+    "Unchanged",
+    "decoding",
+    "require_finite",
+    "require_kspace",
+    "require_numeric",
+    "require_plausible",
+    "require_room",
+]
 
 Array = NDArray[Any]
 
@@ -114,12 +123,12 @@ def require_room(values: int, path: Path) -> None:
         )
 
 
-def require_numeric(array: Array, path: PathInput) -> None:
+def require_numeric(array: Array | Stack, path: PathInput) -> None:
     """Refuse arrays that are empty or not numbers.
 
     Parameters
     ----------
-    array : ndarray
+    array : ndarray or Stack
         Any shape and dtype.
     path : str or os.PathLike[str]
         Its file, for the message.
@@ -146,12 +155,12 @@ def require_numeric(array: Array, path: PathInput) -> None:
         )
 
 
-def require_finite(array: Array, path: PathInput) -> None:
+def require_finite(array: Array | Stack, path: PathInput) -> None:
     """Refuse arrays with NaN or infinite values, saying how many there are.
 
     Parameters
     ----------
-    array : ndarray
+    array : ndarray or Stack
         Any shape; boolean, integer, floating or complex.
     path : str or os.PathLike[str]
         Its file, for the message.
@@ -161,10 +170,15 @@ def require_finite(array: Array, path: PathInput) -> None:
     UnfitData
         If any value (for complex: either part) is NaN or infinite.
     """
-    if array.dtype.kind not in "fc" or bool(np.isfinite(array).all()):
+    if array.dtype.kind not in "fc":
         return
-    nans = int(np.isnan(array).sum())
-    infinite = int((~np.isfinite(array)).sum()) - nans
+    nans = infinite = 0
+    for part in runs(array) if isinstance(array, Stack) else [array]:
+        if not bool(np.isfinite(part).all()):
+            nans += int(np.isnan(part).sum())
+            infinite += int(np.isinf(part).sum())
+    if nans + infinite == 0:
+        return
     raise UnfitData(
         path,
         f"{nans} NaN and {infinite} infinite values among {array.size}",
@@ -201,3 +215,35 @@ def require_kspace(shape: tuple[int, ...], dtype: np.dtype[Any], path: PathInput
         raise UnfitData(path, f"values of type {dtype}, shape {shape}", f"complex k-space, {wanted}", advice)
     if len(shape) not in [layout.count(",") + 1 for layout in layouts]:
         raise UnfitData(path, f"k-space of shape {shape}", wanted, "Reshape it to one of these and save it again")
+
+
+class Unchanged:
+    """A file that is read in several steps, which all have to find the same."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._then = path, self._now(path)
+
+    @staticmethod
+    def _now(path: Path) -> tuple[int, ...]:
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def require(self) -> None:
+        """Refuse to join parts of two files of one name.
+
+        Raises
+        ------
+        UnreadableFile
+            If the file is not the one that it was at first.
+        """
+        try:
+            same = self._now(self._path) == self._then
+        except OSError:
+            same = False
+        if not same:
+            raise UnreadableFile(
+                self._path,
+                "it was changed or removed while it was being read",
+                "the same file to the end",
+                "Start again",
+            )

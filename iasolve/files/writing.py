@@ -16,6 +16,7 @@ from .contents import Picture, Scaling, Wanted
 from .errors import FileError, PathInput, WriteError
 from .formats import KSPACE_OUT_SUFFIXES, WRITABLE_SUFFIXES, format_of, suffix_of
 from .images import ImageFile
+from .stack import Stack
 
 __all__ = ["can_carry", "require_carry", "suffixes_for", "write_image", "write_kspace"]
 
@@ -126,7 +127,12 @@ def _obstacle(wanted: Wanted) -> str | None:
 
 
 def write_image(
-    path: PathInput, array: Array, like: ImageFile | None = None, *, dtype: DTypeLike | None = None, note: str = ""
+    path: PathInput,
+    array: Array | Stack,
+    like: ImageFile | None = None,
+    *,
+    dtype: DTypeLike | None = None,
+    note: str = "",
 ) -> None:
     """Write a result with the type, range and layout of the input it came from.
 
@@ -143,8 +149,9 @@ def write_image(
     ----------
     path : str or os.PathLike[str]
         Output; its suffix decides the kind of file.
-    array : ndarray, shape ``(pages, channels, H, W)``
-        Boolean, integer, floating or complex. ``H``, ``W`` and ``pages`` may differ from those of ``like``.
+    array : ndarray or Stack, shape ``(pages, channels, H, W)``
+        Boolean, integer, floating or complex. ``H``, ``W`` and ``pages`` may differ from those of ``like``. A
+        :class:`.stack.Stack` is written run by run, where the format allows it (``.npy``, TIFF, NIfTI, HDF5).
     like : ImageFile, optional
         The input; without it, the array is written in its own type.
     dtype : dtype-like, optional
@@ -158,7 +165,7 @@ def write_image(
         If the kind of file cannot hold the data (saying which can), if the array has another number of axes
         or channels, complex values for a real type, or NaN or infinite values, or if writing fails.
     """
-    array = np.asarray(array)
+    array = array if isinstance(array, Stack) else np.asarray(array)
     if array.ndim != 4 or not array.size or array.shape[1] not in (1, 3) or array.dtype.kind not in "buifc":
         raise WriteError(
             path,
@@ -175,6 +182,8 @@ def write_image(
     assert entry.write is not None
     own = like is not None and like.same_format(suffix)
     scaling = like.scaling if like is not None and own and target == like.dtype else None
+    if isinstance(array, Stack) and not entry.streams:
+        array = np.asarray(array)
     picture = Picture(
         **_layout(_cast(array, target, scaling, path), like, suffix),
         icc=like.icc if like is not None and channels == like.channels else None,
@@ -240,23 +249,33 @@ def _encoding(path: PathInput) -> Iterator[None]:
         ) from error
 
 
-def _layout(values: Array, like: ImageFile | None, suffix: str) -> dict[str, Any]:
+def _layout(values: Array | Stack, like: ImageFile | None, suffix: str) -> dict[str, Any]:
     """Samples with the page axes of the input, and its opacity where there is a place for it."""
-    samples = np.moveaxis(values, 1, -1)
-    pages = len(samples)
+    pages, _, height, width = values.shape
     entry = format_of(suffix)
     # arrays hold values only and go without
-    alpha = entry is not None and entry.opacity and like is not None and _keeps_alpha(like, values.dtype, pages)
-    if alpha and like is not None and like.alpha is not None:
-        opacity = np.moveaxis(_resample(like.alpha, values.shape[2:]), 1, -1)
-        samples = np.concatenate([samples, opacity], axis=-1)
+    keeps = entry is not None and entry.opacity and like is not None and _keeps_alpha(like, values.dtype, pages)
+    alpha = like.alpha if keeps and like is not None else None
+
+    def samples(run: Array, rows: slice) -> Array:
+        last = np.moveaxis(run, 1, -1)
+        if alpha is None:
+            return last
+        return np.concatenate([last, np.moveaxis(_resample(alpha[rows], (height, width)), 1, -1)], axis=-1)
+
     lead: tuple[int, ...] = () if pages == 1 else (pages,)
     if like is not None and pages == like.pages:
         lead = like.lead
-    return {"samples": samples.reshape(lead + samples.shape[1:]), "lead": lead, "alpha": alpha}
+    facts = {"lead": lead, "alpha": alpha is not None}
+    if isinstance(values, Stack):
+        stack = values
+        shape = (pages, height, width, values.shape[1] + (alpha is not None))
+        return {"samples": Stack(shape, values.dtype, lambda rows: samples(stack[rows], rows)), **facts}
+    whole = samples(values, slice(0, pages))
+    return {"samples": whole.reshape(lead + whole.shape[1:]), **facts}
 
 
-def _cast(array: Array, dtype: np.dtype[Any], scaling: Scaling | None, path: PathInput) -> Array:
+def _cast(array: Array | Stack, dtype: np.dtype[Any], scaling: Scaling | None, path: PathInput) -> Array | Stack:
     if array.dtype.kind == "c" and dtype.kind != "c":
         raise WriteError(
             path,
@@ -264,17 +283,21 @@ def _cast(array: Array, dtype: np.dtype[Any], scaling: Scaling | None, path: Pat
             "real values",
             "Take the magnitude (numpy.abs) or the real part, or write it with dtype='complex64' to .npy",
         )
-    if array.dtype == dtype and scaling is None:
-        result = array
-    elif dtype.kind in "bui":
-        _require_finite_result(array, path, "")
-        stored = np.asarray(array, np.float64) if scaling is None else scaling.stored(array)
-        result = np.clip(np.rint(stored), *_range(dtype, scaling)).astype(dtype)
-    else:
-        with np.errstate(over="ignore"):
-            result = array.astype(dtype)
-    _require_finite_result(result, path, f" as {dtype}")
-    return result
+
+    def cast(run: Array) -> Array:
+        if run.dtype == dtype and scaling is None:
+            result = run
+        elif dtype.kind in "bui":
+            _require_finite_result(run, path, "")
+            stored = np.asarray(run, np.float64) if scaling is None else scaling.stored(run)
+            result = np.clip(np.rint(stored), *_range(dtype, scaling)).astype(dtype)
+        else:
+            with np.errstate(over="ignore"):
+                result = run.astype(dtype)
+        _require_finite_result(result, path, f" as {dtype}")
+        return result
+
+    return array.then(cast, array.shape[1:], dtype) if isinstance(array, Stack) else cast(array)
 
 
 def _range(dtype: np.dtype[Any], scaling: Scaling | None) -> tuple[float, float]:

@@ -174,11 +174,19 @@ def nonnegative_mode(
     # only a start: not to be solved to the end
     x = Solution(likelihood.solve(x0, variance, 8, start).image)
     z, u = x.image.clamp_min(0), torch.zeros_like(x.image)
+    del inverse
     for _ in range(iterations):
-        centre = ifft2((fixed + rho * fft2(z - u)) * total).real
+        # in place: of a large image every array counts
+        spectrum = fft2(z - u)
+        spectrum *= rho
+        spectrum += fixed
+        spectrum *= total
+        centre = ifft2(spectrum).real
+        del spectrum
         x = likelihood.solve(centre, total, 8, x)
-        z = (x.image + u).clamp_min(0)
-        u = u + x.image - z
+        u += x.image
+        z = u.clamp_min(0)
+        u -= z
     return Solution(z)
 
 

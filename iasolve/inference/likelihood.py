@@ -142,7 +142,14 @@ class DiagonalLikelihood:
         """``h + g (y^ - h)`` with ``g = V / (V + 1/Lambda)``."""
         h = fft2(x0)
         gain = variance / (variance + self.folded.variance)
-        return self._image(h + gain * (self.folded.value - h))
+        if torch.is_grad_enabled():
+            return self._image(h + gain * (self.folded.value - h))
+        # the same in place: of a large image every array counts
+        change = self.folded.value - h
+        change *= gain
+        h += change
+        del change, gain
+        return self._image(h)
 
     def precision_range(self) -> tuple[Tensor, Tensor]:
         """See :class:`Likelihood`."""

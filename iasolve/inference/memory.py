@@ -2,8 +2,8 @@
 
 A solution takes what the program itself does, some arrays of the image's size, what is kept of every tile of the image
 at work (features, latents and the optimizer's history of them), and the activations of one portion of tiles
-(:mod:`iasolve.priors.portions`). The last are counted for the network at hand: one tile is sent through it, and what a
-gradient would keep is added up.
+(:mod:`iasolve.priors.portions`), or the reader's maps of the image, or of a strip of it. The activations are counted
+for the network at hand: one tile is sent through it, and what a gradient would keep is added up.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -20,7 +21,8 @@ from iasolve.files.memory import default_memory, parse_memory
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options
 from iasolve.inference.measurement import Measurement
-from iasolve.inference.view import descends
+from iasolve.inference.view import descends, reads
+from iasolve.networks import ReaderConfig
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy, posterior_mean
 from iasolve.priors.portions import Portion, in_portions
@@ -35,6 +37,12 @@ PROGRAM = 500_000_000
 
 BYTES_PER_PIXEL = 256
 """Of an image's channel: spectra, variances and conjugate gradients."""
+
+READ_PER_PIXEL = 200
+"""Of an image's channel, where the reader alone is at work: its network's maps come on top."""
+
+LEAST_ROWS = 64
+"""Of a strip that the reader is given: fewer take hardly less, with the rows around them that it sees."""
 
 LATENTS_KEPT = 16
 """Arrays of the latents' size besides an optimizer's: the guess and its rivals, with means and widths."""
@@ -82,19 +90,62 @@ def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) 
     else:
         memory = torch.cuda.mem_get_info(prior.device)[0] if cuda else default_memory()
     wanted = options.batch_size or (TILES_CUDA if cuda else TILES)
-    if not descends(prior, recipe):
-        return Cut(max(1, wanted // tiles), Portion(wanted))  # the reader takes images whole
+    program = 0 if cuda else PROGRAM
+    found, rows = Cut(max(1, wanted // tiles), Portion(wanted)), None
+    if descends(prior, recipe):
+        found = _cut_tiles(prior, recipe, shape, options, Budget(memory, program, tiles, wanted))
+    reader = getattr(prior, "reader", None)
+    images = found.images
+    if reader is not None and reads(prior, recipe):
+        taken = partial(_read_bytes, reader.config, 2 if getattr(prior, "halves", False) else 4, shape)
+        images, rows = _cut_rows(taken, shape[0], images, memory - program)
+        if rows == 0:
+            least = program + taken(LEAST_ROWS)
+            raise BudgetError(_words(least, memory, shape, tiles, options))
+    return found._replace(images=images, portion=found.portion._replace(rows=rows))
+
+
+class Budget(NamedTuple):
+    """Bytes that may be taken, bytes of the program, tiles of an image, and tiles wanted at a time."""
+
+    memory: int
+    program: int
+    tiles: int
+    wanted: int
+
+
+def _read_bytes(config: ReaderConfig, value: int, shape: tuple[int, int], rows: int) -> int:
+    """What reading an image in strips of so many rows takes; ``value``: bytes of one in the reader's maps."""
+    height, width = (max(n, config.multiple) for n in shape)
+    strip = height if rows >= height else min(height, rows + 2 * config.reach)
+    return width * (READ_PER_PIXEL * config.real_channels * height + int(value * config.kept_per_pixel * strip))
+
+
+def _cut_rows(taken: Callable[[int], int], height: int, images: int, memory: int) -> tuple[int, int | None]:
+    """Images at a time for the reader, and rows of a strip: None, all; 0, even the least take too much."""
+    while images > 1 and images * taken(height) > memory:
+        images //= 2
+    if images * taken(height) <= memory:
+        return images, None
+    rows = height
+    while rows > LEAST_ROWS and taken(rows) > memory:
+        rows = max(LEAST_ROWS, rows // 2)
+    return 1, rows if taken(rows) <= memory else 0
+
+
+def _cut_tiles(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options, budget: Budget) -> Cut:
+    """Images at a time for the hierarchy, and the portions of tiles."""
+    tiles, memory = budget.tiles, budget.memory
     tile = tile_of(prior)
     pixels = prior.channels * math.prod(max(n, prior.spectrum.size) for n in shape)
     history = 2 * recipe.steps.most if recipe.takes_steps else 0
 
     def needed(images: int, activations: int) -> int:
         kept = tile.features + tile.latents * (LATENTS_KEPT + history)
-        whole = images * (BYTES_PER_PIXEL * pixels + tiles * kept) + activations * tile.activations
-        return whole + (0 if cuda else PROGRAM)
+        return images * (BYTES_PER_PIXEL * pixels + tiles * kept) + activations * tile.activations + budget.program
 
     least = options.batch_size or 1
-    size = wanted
+    size = budget.wanted
     while size > least and needed(max(1, size // tiles), size) > memory:
         size = max(least, size // 2)
     images = max(1, size // tiles)
@@ -128,7 +179,7 @@ def halved(size: Cut, images: int) -> Cut | None:
     if images > 1:
         return Cut((images + 1) // 2, size.portion)
     if size.portion.tiles > 1:
-        return Cut(1, Portion((size.portion.tiles + 1) // 2, True))
+        return Cut(1, Portion((size.portion.tiles + 1) // 2, True, size.portion.rows))
     return None
 
 

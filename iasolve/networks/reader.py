@@ -83,6 +83,24 @@ class ReaderConfig:
         """Sides that the network can halve at every level are multiples of this many pixels."""
         return int(2 ** (len(self.widths) - 1))
 
+    @property
+    def reach(self) -> int:
+        """Rows (or columns) around one that it depends on, at most; a multiple of :attr:`multiple`.
+
+        Head and tail see 1 on either side, a block 2 of its level's, and halving and doubling align to ``multiple``.
+        """
+        twice = sum(2 * 2 * count * 2**level for level, count in enumerate(self.blocks))
+        return (-(-(2 + twice) // self.multiple) + 1) * self.multiple
+
+    @property
+    def kept_per_pixel(self) -> float:
+        """Values a pixel of the image that an evaluation holds at its peak, where nothing is kept for a gradient.
+
+        Features and skips of every level, and the four maps that a block at the finest level works with.
+        """
+        levels = sum(2 * width / 4**level for level, width in enumerate(self.widths))
+        return levels + 4 * max(width / 4**level for level, width in enumerate(self.widths))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a JSON card."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -149,7 +167,7 @@ class Reader(nn.Module):
         self.register_buffer("power", torch.ones(config.channels, config.size, config.size))
         self.power: Tensor
 
-    def forward(self, mean: Tensor, rho: Tensor, profile: Tensor) -> Reading:
+    def forward(self, mean: Tensor, rho: Tensor, profile: Tensor, rows: int | None = None) -> Reading:
         """Read a Wiener posterior (:class:`iasolve.evidence.WienerPosterior`, field by field).
 
         Parameters
@@ -160,12 +178,20 @@ class Reader(nn.Module):
             ``(B, C, H, W)``, unshifted full grid.
         profile : Tensor
             ``(B, 2, S)``.
+        rows : int, optional
+            Evaluate the network in strips of so many rows of the image, with the rows around them that it sees: equal
+            to rounding, and the features, of which only the whole has all, are not in the reading. All by default.
         """
         with torch.autocast(mean.device.type, enabled=False):
             embedding: Tensor = self.embed(profile_features(profile))
         power = power_at(self.power, (mean.shape[-2], mean.shape[-1]))
         seen = torch.cat([mean.real, mean.imag], 1) if self.config.is_complex else mean
-        correction, features = self._network(seen, embedding)
+        if rows is None or rows >= mean.shape[-2]:
+            correction, features = self._network(seen, embedding)
+            seen_of = features[0].detach().to(embedding.dtype).abs().mean((-2, -1))
+        else:
+            correction, seen_of = self._in_strips(seen, embedding, rows)
+            features = []
         correction = correction.to(mean.real.dtype)
         if self.config.is_complex:
             correction = torch.complex(*correction.chunk(2, dim=1))
@@ -173,11 +199,28 @@ class Reader(nn.Module):
         change = ifft2(left.sqrt() * fft2(correction))
         estimate = mean + (change if self.config.is_complex else change.real)
         with torch.autocast(mean.device.type, enabled=False):
-            pooled = features[0].detach().to(embedding.dtype).abs().mean((-2, -1))
-            ratio = self._ratio(self.error(torch.cat([embedding.detach(), pooled], 1)), rho)
+            ratio = self._ratio(self.error(torch.cat([embedding.detach(), seen_of], 1)), rho)
         return Reading(estimate, left * ratio, features)
 
-    def _network(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _in_strips(self, x: Tensor, embedding: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """The correction, and the coarsest features' mean magnitudes, strip by strip."""
+        height, width = x.shape[-2:]
+        multiple, reach = self.config.multiple, self.config.reach
+        rows = -(-rows // multiple) * multiple  # or a strip's coarse grid would not be the whole's
+        x = _extended(x, multiple)
+        corrections, sums = [], torch.zeros((), device=x.device)
+        for first in range(0, x.shape[-2], rows):
+            last = min(first + rows, x.shape[-2])
+            top, bottom = max(0, first - reach), min(x.shape[-2], last + reach)
+            correction, features = self._network(x[..., top:bottom, :], embedding, finer=False)
+            corrections.append(correction[..., first - top : last - top, :width].clone())
+            coarse = features[0][..., (first - top) // multiple : (last - top) // multiple, :]
+            sums = sums + coarse.to(embedding.dtype).abs().sum((-2, -1))
+            del correction, features, coarse  # or the next strip would come on top
+        return torch.cat(corrections, -2)[..., :height, :], sums * multiple**2 / (x.shape[-2] * x.shape[-1])
+
+    def _network(self, x: Tensor, embedding: Tensor, *, finer: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """The correction, and the features of every level, coarse to fine, or of the coarsest alone."""
         height, width = x.shape[-2:]
         x = self.head(_extended(x, self.config.multiple).contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
@@ -188,9 +231,10 @@ class Reader(nn.Module):
         x = _through(self.middle, x, embedding)
         features = [x]
         for level in reversed(range(len(skips))):
-            x = self.up[level](x) + skips[level]
+            x = self.up[level](x) + skips.pop()
             x = _through(self.decoder[level], x, embedding)
-            features.append(x)
+            if finer:
+                features.append(x)
         return self.tail(x)[..., :height, :width], features
 
     def _ratio(self, log_ratio: Tensor, rho: Tensor) -> Tensor:

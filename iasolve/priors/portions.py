@@ -15,6 +15,9 @@ import torch
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from iasolve.evidence import WienerPosterior
+from iasolve.files.memory import give_back
+from iasolve.networks import Reading
 from iasolve.priors.prior import Prior
 
 __all__ = ["Portion", "each_portion", "in_portions", "joined", "portions"]
@@ -23,10 +26,14 @@ T = TypeVar("T")
 
 
 class Portion(NamedTuple):
-    """Tiles that networks take at a time, and whether a gradient evaluates them again."""
+    """Tiles that networks take at a time, whether a gradient evaluates them again, and rows of an image for a reader.
+
+    ``rows`` None: all.
+    """
 
     tiles: int
     again: bool = False
+    rows: int | None = None
 
 
 class _InPortions:
@@ -37,6 +44,16 @@ class _InPortions:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._prior, name)
+
+    def read(self, posterior: WienerPosterior, rows: int | None = None) -> Reading:
+        rows = rows or self.portion.rows
+        if rows is None:
+            return self._prior.read(posterior)
+        # memory is short: neither the strips shall come on top of earlier gaps, nor what follows on top of theirs
+        give_back()
+        reading = self._prior.read(posterior, rows)
+        give_back()
+        return reading
 
 
 def in_portions(prior: Prior, portion: Portion) -> Prior:

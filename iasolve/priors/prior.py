@@ -86,8 +86,11 @@ class Prior(Protocol):
     def reads(self) -> bool:
         """Whether there is a reader."""
 
-    def read(self, posterior: WienerPosterior) -> Reading:
-        """What the reader makes of a measurement of an image of any size; only where there is one."""
+    def read(self, posterior: WienerPosterior, rows: int | None = None) -> Reading:
+        """What the reader makes of a measurement of an image of any size; only where there is one.
+
+        ``rows``: evaluate it in strips of so many rows, which changes the answer by no more than rounding.
+        """
 
     def encode(self, image: Tensor, profile: Tensor) -> list[Tensor]:
         """Features per scale from an evidence image ``(B, C, N, N)`` and profile ``(B, 2, S)``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from iasolve.training.config import TrainingConfig
 from iasolve.training.degradations import DegradationMix
 from iasolve.training.log import Row, append_row, cut_log
 from iasolve.training.parts import Part, part_of
+from iasolve.training.processes import Processes
 from iasolve.training.progress import Progress
-from iasolve.training.snapshot import RunState, load_snapshot, save_snapshot
+from iasolve.training.snapshot import Random, RunState, load_snapshot, save_snapshot
 from iasolve.training.source import open_source, require_fit
 from iasolve.training.speed import Speed
 from iasolve.training.status import Callback, Status
@@ -62,7 +62,8 @@ class Trainer:
         self.commit = commit_of(Path(__file__).parent)
         self.objective = self.part.objective(self.network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.processes = Processes(self.device)
+        self.rank, self.world = self.processes.rank, self.processes.world
         self.update = Update(
             self.objective,
             self.network,
@@ -71,6 +72,7 @@ class Trainer:
             logged=self.part.logged,
             graph=o.graph and self.world <= 1,
         )
+        self._random: list[Random] | None = None
         self._kept: list[Tensor] = []
         self._speed = Speed()
 
@@ -144,7 +146,8 @@ class Trainer:
         ValueError
             When it is damaged, or of another network, configuration or number of images.
         """
-        load_snapshot(self.checkpoint, self._run_state())
+        if load_snapshot(self.checkpoint, self._run_state()):
+            self._random = []
         p = self.progress
         self.update.steps.fill_(p.steps)
         self.update.skipped.fill_(p.skipped)
@@ -172,7 +175,7 @@ class Trainer:
         next_validation = (p.images // o.validate_every + 1) * o.validate_every
         window, window_images = begun, p.images
         while True:
-            done = self._agree(p.part(o.images, start_seconds + time.monotonic() - begun))
+            done = self.processes.agree(p.part(o.images, start_seconds + time.monotonic() - begun))
             over = done >= 1
             if p.images > window_images and (over or p.images >= next_validation):
                 self._record(time.monotonic() - window, p.images - window_images, callback)
@@ -203,7 +206,10 @@ class Trainer:
             "processes": self.world,
             "images": {"training": self.source.count, "validation": len(self.source.validation)},
         }
-        return RunState(networks, self.update.optimizer, self.progress, self.rng, self.device, settings)
+        others = self._random or []
+        return RunState(
+            networks, self.update.optimizer, self.progress, self.rng, self.device, settings, self.rank, others
+        )
 
     def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
         return self.source.draw(count, rng)
@@ -255,6 +261,8 @@ class Trainer:
     def _record(self, seconds: float, images: int, callback: Callback) -> None:
         """End a window of so many images: validate, write row and checkpoint."""
         means = self.update.means()
+        # the others draw nothing until the next step
+        self._random = self.processes.random_of_others(self._run_state().random())
         if self.rank != 0:
             return
         validation = self.validate()
@@ -277,26 +285,14 @@ class Trainer:
         p = self.progress
         callback(Status("validation", p.images, p.steps, row, p.seconds))
 
-    def _agree(self, done: float) -> float:
-        """The first process's clock counts: processes that stop at different steps would wait for ever."""
-        if self.world <= 1:
-            return done
-        shared = torch.tensor([done], dtype=torch.float64, device=self.device)
-        torch.distributed.broadcast(shared, src=0)
-        return float(shared)
-
     def _distribute(self) -> None:
-        """Wrap the objective for ``torchrun``; each process draws its own images."""
+        """Wrap the objective for ``torchrun``; each process draws its own images, on from its own random states."""
         if self.world <= 1 or self.update.module is not self.objective:
             return
-        backend = "nccl" if self.device.type == "cuda" else "gloo"
-        if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group(backend)
-        if self.device.type == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        self.rng = np.random.default_rng([self.settings.seed, self.rank, self.progress.images])
-        torch.manual_seed(self.settings.seed + 1000 * self.rank + self.progress.images)
-        self.update.module = nn.parallel.DistributedDataParallel(self.objective)
+        if self._random is None:
+            self.rng = np.random.default_rng([self.settings.seed, self.rank, self.progress.images])
+            torch.manual_seed(self.settings.seed + 1000 * self.rank + self.progress.images)
+        self.update.module = self.processes.join(self.objective)
 
 
 def train(

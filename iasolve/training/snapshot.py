@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ class RunState:
         Where the networks are.
     settings : dict
         The configuration as plain data: a run goes on with the one that it began with.
+    rank : int
+        Of this process, among those that train together: the state is the first one's, random states are each one's.
+    others : list of Random
+        Random states of the processes after the first.
     """
 
     networks: Mapping[str, nn.Module]
@@ -44,6 +48,21 @@ class RunState:
     rng: np.random.Generator
     device: torch.device
     settings: dict[str, Any]
+    rank: int = 0
+    others: list[Random] = field(default_factory=list)
+
+    def random(self) -> Random:
+        """The random states of this process."""
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return Random(self.rng.bit_generator.state, torch.get_rng_state(), cuda)
+
+
+class Random(NamedTuple):
+    """Random states of a process: NumPy's as plain data, torch's, and a GPU's."""
+
+    numpy: Any
+    torch: Tensor
+    cuda: Tensor | None
 
 
 def save_snapshot(path: Path, state: RunState) -> None:
@@ -54,23 +73,26 @@ def save_snapshot(path: Path, state: RunState) -> None:
     names = [n for n, _ in state.networks["network"].named_parameters()]
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in moments.items()}
-    tensors["torch_rng"] = torch.get_rng_state()
-    if state.device.type == "cuda":
-        tensors["cuda_rng"] = torch.cuda.get_rng_state(state.device)
-    run = {
-        "progress": json.dumps(vars(state.progress)),
-        "rng": json.dumps(state.rng.bit_generator.state),
-        "settings": json.dumps(state.settings),
-    }
+    run = {"progress": json.dumps(vars(state.progress)), "settings": json.dumps(state.settings)}
+    for rank, random in enumerate([state.random(), *state.others]):
+        run[_of("rng", rank)] = json.dumps(random.numpy)
+        tensors[_of("torch_rng", rank)] = random.torch
+        if random.cuda is not None:
+            tensors[_of("cuda_rng", rank)] = random.cuda
     content = save(tensors, metadata={**run, "sha256": _digest(tensors, run)})
     with atomic_write(path) as stream:
         stream.write(content)
 
 
-def load_snapshot(path: Path, state: RunState) -> None:
-    """Restore what :func:`save_snapshot` wrote, in place.
+def _of(name: str, rank: int) -> str:
+    return f"{name}.{rank}" if rank else name
 
-    A state of version 0.1.0 has neither settings nor hash: it is taken as it is.
+
+def load_snapshot(path: Path, state: RunState) -> bool:
+    """Restore what :func:`save_snapshot` wrote, in place; whether it had this process's random states.
+
+    A state of version 0.1.0 has neither settings nor hash, and random states of the first process alone: it is taken
+    as it is.
 
     Raises
     ------
@@ -87,9 +109,13 @@ def load_snapshot(path: Path, state: RunState) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if {"settings", "sha256"} & set(meta) and meta.pop("sha256", "") != _digest(tensors, meta):
             raise ValueError("its SHA-256 is not the one that was written")
-        progress, rng = Progress(**json.loads(meta["progress"])), json.loads(meta["rng"])
+        progress = Progress(**json.loads(meta["progress"]))
         settings = json.loads(meta["settings"]) if "settings" in meta else None
-        random = tensors["torch_rng"]
+        own = _of("rng", state.rank) in meta
+        rank = state.rank if own else 0
+        random = Random(
+            json.loads(meta[_of("rng", rank)]), tensors[_of("torch_rng", rank)], tensors.get(_of("cuda_rng", rank))
+        )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or no state of a training run ({error}): start over with --overwrite"
@@ -113,11 +139,12 @@ def load_snapshot(path: Path, state: RunState) -> None:
             moments[index] = kept
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.rng.bit_generator.state = rng
-    torch.set_rng_state(random)
-    if state.device.type == "cuda" and "cuda_rng" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda_rng"], state.device)
+    state.rng.bit_generator.state = random.numpy
+    torch.set_rng_state(random.torch)
+    if state.device.type == "cuda" and random.cuda is not None:
+        torch.cuda.set_rng_state(random.cuda, state.device)
     vars(state.progress).update(vars(progress))
+    return own
 
 
 def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

@@ -13,6 +13,8 @@ from cli_fixtures import SIZE, cli, heads, program, tiny
 import iasolve
 from iasolve.cli import solver as solver_module
 from iasolve.cli.facts import joined_facts
+from iasolve.files import read_image, write_image
+from iasolve.files import stack as stack_module
 from iasolve.operators import GaussianNoise, Identity
 
 __all__ = ["heads", "tiny"]  # fixtures
@@ -165,6 +167,56 @@ def test_kspace_of_several_coils_with_maps_of_each_slice(heads, tiny, tmp_path, 
         warn=False,
     )
     np.testing.assert_allclose(np.load(tmp_path / "out.npy")[:, None], whole.image, rtol=0, atol=1e-3)
+
+
+@pytest.fixture
+def in_runs(monkeypatch):
+    """Files of every size are read in runs of one image."""
+    monkeypatch.setattr(stack_module, "LARGE", 1)
+    monkeypatch.setattr(stack_module, "RUN", 1)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".tif", ".h5"])
+def test_a_long_volume_is_read_and_written_as_it_is_solved(suffix, volume, in_runs, tiny, tmp_path):
+    plain, path, out, page = tmp_path / "plain.npy", tmp_path / f"in{suffix}", tmp_path / f"out{suffix}", "page.html"
+    write_image(path, np.load(volume)[:, None])
+    assert (
+        cli("denoise", path, out, *quick(tiny, "--report", tmp_path / page, "--figure", tmp_path / "f.png")).code == 0
+    )
+    assert cli("denoise", volume, plain, *quick(tiny)).code == 0
+    np.testing.assert_array_equal(read_image(out).pixels[:, 0], np.load(plain))
+    assert page.read_text().count("in" + suffix + ", ") >= 5
+    assert hidden(tmp_path) == []
+
+
+def test_a_volume_that_changes_while_it_is_solved_is_refused(volume, in_runs, counted, tiny, tmp_path, monkeypatch):
+    solve = solver_module.Solver.solve
+
+    def then_change(self, part, progress=None):
+        piece = solve(self, part, progress)
+        np.save(volume, np.load(volume)[::-1])
+        return piece
+
+    monkeypatch.setattr(solver_module.Solver, "solve", then_change)
+    done = cli("denoise", volume, tmp_path / "out.npy", *quick(tiny))
+    assert done.code == 3, done
+    assert "changed or removed while it was being read" in done.err
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_long_kspace_is_read_as_it_is_solved(heads, in_runs, tiny, tmp_path):
+    images = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(heads[:3, None], axes=(-2, -1)), norm="ortho"), (-2, -1))
+    images[..., ::3] = 0
+    found = []
+    for name in ("k.npy", "k.npz"):  # in runs, and whole
+        save = np.save if name == "k.npy" else np.savez
+        save(tmp_path / name, images.astype(np.complex64))
+        out = tmp_path / f"{name}.out.npy"
+        done = cli("reconstruct", tmp_path / name, out, *quick(tiny)[2:], "--sigma", 1, "--json")
+        assert done.code == 0, done
+        found.append((np.load(out), done.report["operator"]["mask"], done.report["operator"]["acceleration"]))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:] == ("the non-zero columns", pytest.approx(32 / 21))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from flat_recipes import recipe_of
-from tiny import SIZE, images, tiny_network, tiny_prior
+from tiny import SIZE, images, reading_prior, tiny_network, tiny_prior
 
 from iasolve.files import memory as files_memory
 from iasolve.files.memory import default_memory, parse_memory
@@ -145,3 +145,38 @@ def test_running_out_of_memory_halves_what_is_solved_at_a_time_and_goes_on():
         sizes.append(one.portion)
         one = halved(one, 1)
     assert sizes == [Portion(8), Portion(4, True), Portion(2, True), Portion(1, True)]
+
+
+def test_a_reader_takes_strips_where_the_whole_image_is_too_much():
+    prior, quick = reading_prior(), FAST.changed(views=1)
+    assert cut(prior, quick, (SIZE, SIZE), Options(memory="2GB")) == Cut(8, Portion(8))
+    shape = (4000, 1000)
+    rows = [
+        cut(prior, quick, shape, Options(memory=memory)).portion.rows
+        for memory in range(3 * 10**9, 1_340_000_000, -(10**7))
+    ]
+    assert rows[0] is None
+    told = [n for n in rows if n is not None]
+    assert told == sorted(told, reverse=True)
+    assert len(set(told)) > 2
+    with pytest.raises(BudgetError, match=r"takes about .* give memory of"):
+        cut(prior, quick, shape, Options(memory="1GB"))
+
+
+def test_an_image_read_in_strips_is_the_image_to_rounding(monkeypatch):
+    """Through views that are mirrored, and further passes."""
+    prior, passes = reading_prior(), FAST.changed(views=2, passes={"count": 2})
+    y = measured(2, (96, 40))
+    whole = solve(y, Identity((1, 96, 40)), prior, noise=NOISE, recipe=passes, warn=False)
+    read, asked = type(prior).read, []
+
+    def spied(self, posterior, rows=None):
+        asked.append(rows)
+        return read(self, posterior, rows)
+
+    monkeypatch.setattr(type(prior), "read", spied)
+    monkeypatch.setattr("iasolve.inference.memory._cut_rows", lambda taken, height, images, memory: (images, 8))
+    strips = solve(y, Identity((1, 96, 40)), prior, noise=NOISE, recipe=passes, warn=False)
+    assert set(asked) == {8}
+    torch.testing.assert_close(strips.image, whole.image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(strips.std, whole.std, rtol=1e-4, atol=0)

@@ -5,7 +5,7 @@ import torch
 from tiny import SIZE, decaying_power, images, relative, tiny_reader
 
 from iasolve.evidence import fold, profile, wiener_posterior
-from iasolve.networks import ReaderConfig
+from iasolve.networks import Reader, ReaderConfig
 from iasolve.spectrum import RingGrid, Spectrum, fft2, power_at, radius, ring_index, rings_at
 
 
@@ -157,3 +157,23 @@ def test_unknown_keys_are_refused_by_name():
         ReaderConfig.from_dict({"widths": [8, 8]})
     config = ReaderConfig(32, widths=(4, 6), blocks=(0, 1))
     assert ReaderConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("shape", [(410, 24), (397, 51)])
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_strips_are_the_whole_to_rounding(shape, is_complex):
+    """Each with the rows around it that the network sees: no seam."""
+    torch.manual_seed(0)
+    config = ReaderConfig(size=32, widths=(4, 6, 8), blocks=(1, 2, 1), embedding=8, is_complex=is_complex)
+    reader = Reader(config).double().eval()
+    for parameter in reader.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    kind = torch.complex128 if is_complex else torch.float64
+    mean, rho = torch.randn(2, 1, *shape, dtype=kind), torch.rand(2, 1, *shape, dtype=torch.float64)
+    profile = torch.rand(2, 2, 6, dtype=torch.float64)
+    with torch.no_grad():
+        whole = reader(mean, rho, profile)
+        for rows in (4, 50, 64, 1000):
+            strips = reader(mean, rho, profile, rows)
+            torch.testing.assert_close(strips.estimate, whole.estimate, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(strips.variance, whole.variance, rtol=1e-10, atol=0)

@@ -140,6 +140,63 @@ def test_a_run_killed_at_any_moment_is_the_same_run(whole, folder):
     assert not list(out.glob(".iasolve.*")), "what the killed processes were writing"
 
 
+TOGETHER = """
+import sys
+from pathlib import Path
+from functools import partialmethod
+import torch
+torch.set_num_threads(1)
+from test_training import config
+from iasolve.training import Trainer, train
+
+Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
+folder, out, ends = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+
+def stop(status):
+    if ends and status.stage == "step" and status.images >= ends:
+        raise SystemExit(7)
+
+
+settings = config(folder, images=64, validate_every=32, decay=0.5)
+train(settings, out, resume=(out / "checkpoint.safetensors").is_file(), callback=stop)
+"""
+
+
+def test_two_processes_that_are_stopped_go_on_as_the_same_run(folder, tmp_path):
+    """Under torchrun: each process goes on from its own random states, not only the first."""
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    paths = os.pathsep.join(p for p in sys.path if p)
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+    def run(out, ends):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+        return subprocess.run(
+            [*map(str, command), str(folder), str(out), str(ends)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    done = run(whole, 0)
+    assert done.returncode == 0, done.stderr
+    assert run(stopped, 48).returncode != 0, "both processes end in the middle of a window"
+    done = run(stopped, 0)
+    assert done.returncode == 0, done.stderr
+    (first,), (second,) = (
+        [path for path in out.glob("*.safetensors") if path.stem != "checkpoint"] for out in (whole, stopped)
+    )
+    expected, weights = load_file(first), load_file(second)
+    assert all(torch.equal(weights[k], expected[k]) for k in expected)
+    assert without_clock(log(stopped)) == without_clock(log(whole))
+    states = load_file(whole / "checkpoint.safetensors")
+    assert not torch.equal(states["torch_rng"], states["torch_rng.1"])
+
+
 def test_a_run_by_the_clock_knows_its_beginning_and_its_end(folder, monkeypatch):
     """The clock of these runs ticks a second a step; the rate that each step gets is what it would have been."""
     seconds = [0.0]

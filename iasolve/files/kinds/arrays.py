@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -14,30 +16,15 @@ from numpy.typing import NDArray
 from ..contents import Measured, Picture
 from ..errors import UnfitData, UnreadableFile
 from ..source import decoding, require_kspace, require_numeric, require_plausible, require_room
+from ..stack import Stack, runs
 
-__all__ = ["decode_any", "decode_array", "decode_kspace", "encode_array", "encode_kspace"]
+__all__ = ["decode_any", "decode_array", "decode_kspace", "decode_pages", "encode_array", "encode_kspace"]
 
 Array = NDArray[Any]
 
 
 def _npz_keys(path: Path) -> tuple[str, ...]:
-    """Names of the arrays in an ``.npz`` archive.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-
-    Returns
-    -------
-    tuple of str
-        In the order of the archive.
-
-    Raises
-    ------
-    UnreadableFile
-        If it is no such archive.
-    """
+    """Names of the arrays in an ``.npz`` archive, in its order; UnreadableFile if it is none."""
     with decoding(path, "an .npz archive as numpy.savez writes it"), zipfile.ZipFile(path) as archive:
         return tuple(name.removesuffix(".npy") for name in archive.namelist())
 
@@ -107,17 +94,31 @@ def _load(path: Path, key: str | None) -> Array:
         return array
 
 
-def _require_room(stream: IO[bytes], held: int, path: Path) -> None:
-    """Look at what an array's header declares, before memory is taken for it."""
+def _header(stream: IO[bytes], path: Path, held: int | None = None) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether Fortran's order, and type that an array's header declares; the values follow in the stream.
+
+    Raises
+    ------
+    UnreadableFile
+        If fewer bytes are held than are declared.
+    """
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     if version > (2, 0):
-        return  # field names in UTF-8: no array of numbers, which is said when it is read
-    shape, _, dtype = read(stream)
+        # field names in UTF-8: no array of numbers, which is said when it is read
+        return (), False, np.dtype(object)
+    shape, fortran, dtype = read(stream)
     declared = math.prod(shape) * dtype.itemsize
+    held = path.stat().st_size if held is None else held
     if not dtype.hasobject and declared > held:
         raise UnreadableFile(path, f"{held} bytes, of {declared} declared", "a complete array", "Copy or save it again")
-    require_plausible(declared, path)
+    return shape, fortran, dtype
+
+
+def _require_room(stream: IO[bytes], held: int, path: Path) -> None:
+    """Look at what an array's header declares, before memory is taken for it."""
+    shape, _, dtype = _header(stream, path, held)
+    require_plausible(math.prod(shape) * dtype.itemsize, path)
     require_room(math.prod(shape), path)
 
 
@@ -159,6 +160,9 @@ def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:
         ``.npy``, or ``.npz`` (written compressed).
     """
     samples = picture.samples
+    if isinstance(samples, Stack):
+        _encode_pages(handle, samples, picture.lead)
+        return
     array = np.ascontiguousarray(samples if samples.shape[-1] > 1 else samples[..., 0])
     if path.suffix.lower() == ".npy":
         np.save(handle, array, allow_pickle=False)
@@ -169,6 +173,14 @@ def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:
         archive.open(f"{picture.key or 'image'}.npy", "w", force_zip64=True) as member,
     ):
         np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _encode_pages(handle: BinaryIO, samples: Stack, lead: tuple[int, ...]) -> None:
+    shape = lead + (samples.shape[1:] if samples.shape[-1] > 1 else samples.shape[1:-1])
+    header = {"descr": np.lib.format.dtype_to_descr(samples.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(handle, header)
+    for run in runs(samples):
+        handle.write(np.ascontiguousarray(run).data)
 
 
 def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
@@ -198,12 +210,50 @@ def decode_array(path: Path, key: str | None) -> Picture:
         As :func:`load_array`; and for other shapes.
     """
     array, key = load_array(path, key)
-    shape = array.shape
+    lead, last = _axes(array.shape, array.dtype, path)
+    samples = array if last else array[..., np.newaxis]
+    return Picture(samples, lead, key=key, slice_axis="first axis" if lead else None)
+
+
+def decode_pages(path: Path, key: str | None, pages: slice) -> Picture:
+    """Read some pages of an ``.npy`` file; where its first axis is not the slowest (Fortran's order), by way of all.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        As :func:`decode_array`.
+    """
+    with decoding(path, "a .npy file as NumPy writes it"), path.open("rb") as stream:
+        shape, fortran, dtype = _header(stream, path)
+        ordered = not fortran and dtype.kind in "buifc" and math.prod(shape) > 0
+        lead, last = _axes(shape, dtype, path) if ordered else ((), False)
+        if lead:
+            array = _entries(stream, shape[len(lead) :], dtype, pages.indices(math.prod(lead)), path)
+            return Picture(array if last else array[..., np.newaxis], lead, key=key, slice_axis="first axis")
+    whole = decode_array(path, key)
+    return replace(whole, samples=whole.samples.reshape(-1, *whole.samples.shape[-3:])[pages])
+
+
+def _entries(
+    stream: IO[bytes], each: tuple[int, ...], dtype: np.dtype[Any], rows: tuple[int, int, int], path: Path
+) -> Array:
+    """Some entries of the first axis, of a stream that stands at the first; ``rows``: first, last and step (1)."""
+    start, stop, _ = rows
+    values = math.prod(each)
+    require_room((stop - start) * values, path)
+    stream.seek(start * values * dtype.itemsize, os.SEEK_CUR)
+    array = np.frombuffer(bytearray(stream.read((stop - start) * values * dtype.itemsize)), dtype)
+    require_numeric(array, path)
+    return array.reshape(stop - start, *each)
+
+
+def _axes(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> tuple[tuple[int, ...], bool]:
+    """Lengths of the page axes of an array of images, and whether its last axis is that of colours, or of one grey."""
     # An image 2, 3 or 4 pixels wide is no image; an array that ends in such an axis is interleaved samples.
-    interleaved = array.ndim >= 3 and min(shape[-3:-1]) > 4 and array.dtype.kind != "c"
-    if array.ndim in (3, 4) and interleaved and shape[-1] == 3:
-        return Picture(array, shape[:-3], key=key, slice_axis="first axis" if shape[:-3] else None)
-    if array.ndim == 3 and interleaved and shape[-1] in (2, 4):
+    interleaved = len(shape) >= 3 and min(shape[-3:-1]) > 4 and dtype.kind != "c"
+    if len(shape) in (3, 4) and interleaved and shape[-1] == 3:
+        return shape[:-3], True
+    if len(shape) == 3 and interleaved and shape[-1] in (2, 4):
         raise UnfitData(
             path,
             f"shape {shape}, whose last axis of {shape[-1]} looks like interleaved channels",
@@ -211,11 +261,11 @@ def decode_array(path: Path, key: str | None) -> Picture:
             "Give the colours alone (a[..., :3]), complex values as a complex array "
             "(a[..., 0] + 1j * a[..., 1]), or move pages first (numpy.moveaxis(a, -1, 0))",
         )
-    if array.ndim == 3 and shape[-1] == 1 and min(shape[:-1]) > 4:
+    if len(shape) == 3 and shape[-1] == 1 and min(shape[:-1]) > 4:
         # a grey image whose colours come last, as other libraries have it, and no stack of images one pixel wide
-        return Picture(array, (), key=key)
-    if array.ndim in (2, 3):
-        return Picture(array[..., np.newaxis], shape[:-2], key=key, slice_axis="first axis" if shape[:-2] else None)
+        return (), True
+    if len(shape) in (2, 3):
+        return shape[:-2], False
     raise UnfitData(
         path,
         f"an array of shape {shape}",
@@ -267,6 +317,9 @@ def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured
     UnreadableFile, UnfitData
         As :func:`load_array`; and for real values or other shapes.
     """
+    some = _kspace_slices(path, slices) if key is None and path.suffix.lower() == ".npy" and slices else None
+    if some is not None:
+        return some
     array, found = load_array(path, key, prefer=("kspace",))
     require_kspace(array.shape, array.dtype, path, "H, W", "coils, H, W", "slices, coils, H, W")
     mask = None
@@ -281,3 +334,13 @@ def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured
         key=found,
         slice_axis="first axis" if sliced else None,
     )
+
+
+def _kspace_slices(path: Path, slices: slice) -> Measured | None:
+    """Some slices, or None where these are not apart from the others in the file."""
+    with decoding(path, "a .npy file as NumPy writes it"), path.open("rb") as stream:
+        shape, fortran, dtype = _header(stream, path)
+        if fortran or len(shape) != 4 or dtype.kind != "c" or not math.prod(shape):
+            return None
+        kspace = _entries(stream, shape[1:], dtype, slices.indices(shape[0]), path)
+    return Measured(kspace, sliced=True, coiled=True, slice_axis="first axis", count=shape[0])

@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 from ..contents import Measured, Picture, Wanted
 from ..errors import UnfitData
 from ..source import require_kspace
+from ..stack import Stack, runs
 from . import ismrmrd
 from .hdf5 import find, items, load, opened
 
-__all__ = ["decode_any", "decode_fastmri", "decode_kspace", "encode_fastmri", "fastmri_obstacle", "takes_results"]
+__all__ = [
+    "decode_any",
+    "decode_fastmri",
+    "decode_kspace",
+    "decode_pages",
+    "encode_fastmri",
+    "fastmri_obstacle",
+    "takes_results",
+]
 
 Array = NDArray[Any]
 
@@ -53,7 +62,7 @@ def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured
             file, key, path, f"Name the k-space, as in {path.name}:kspace; image-only files cannot be used as k-space"
         )
         require_kspace(data.shape or (), data.dtype, path, "slices, H, W", "slices, coils, H, W")
-        kspace = load(data, path, slices)
+        kspace, count = load(data, path, slices), len(data)
         attributes = {str(name): _python(value) for name, value in file.attrs.items()}
         if key == "kspace":
             others = {name: find(file, name, path) for name in ("mask", "ismrmrd_header")}
@@ -68,6 +77,7 @@ def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured
         header=_text(header),
         key=key,
         slice_axis="first axis",
+        count=count,
     )
 
 
@@ -91,6 +101,21 @@ def decode_fastmri(path: Path, key: str | None) -> Picture:
     UnreadableFile, UnfitData
         No complete HDF5 file, or without such a dataset.
     """
+    return _images(path, key, None)
+
+
+def decode_pages(path: Path, key: str | None, pages: slice) -> Picture:
+    """Some images; nothing of the others is loaded.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        As :func:`decode_fastmri`.
+    """
+    return _images(path, key, pages)
+
+
+def _images(path: Path, key: str | None, pages: slice | None) -> Picture:
     with opened(path) as file:
         key = key or next((name for name in IMAGES if name in file), IMAGES[0])
         data = _dataset(
@@ -99,7 +124,10 @@ def decode_fastmri(path: Path, key: str | None) -> Picture:
         shape = data.shape or ()
         if len(shape) not in (2, 3):
             raise UnfitData(path, f"{key!r} of shape {shape}", "(slices, H, W)", "Reshape it, or name another dataset")
-        samples = load(data, path)[..., np.newaxis]
+        # a single image is a page too
+        samples = load(data, path, pages if len(shape) == 3 else None)[..., np.newaxis]
+        if pages is not None:
+            samples = samples.reshape(-1, *samples.shape[-3:])
         about = find(file, "ismrmrd_header", path)
         header = None if about is None else _text(about[()])
     samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
@@ -174,9 +202,14 @@ def encode_fastmri(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """
     import h5py
 
-    slices = picture.samples.reshape(-1, *picture.samples.shape[-3:-1])
+    samples = picture.samples
+    pages = samples if isinstance(samples, Stack) else samples.reshape(-1, *samples.shape[-3:])
     with h5py.File(handle, "w") as file:
-        file.create_dataset("reconstruction", data=slices.astype(np.float32))
+        data = file.create_dataset("reconstruction", pages.shape[:-1], np.float32)
+        first = 0
+        for run in runs(pages):
+            data[first : first + len(run)] = run[..., 0]
+            first += len(run)
 
 
 def _dataset(file: Any, key: str, path: Path, advice: str) -> Any:

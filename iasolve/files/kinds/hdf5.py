@@ -49,5 +49,7 @@ def load(data: Any, path: Path, part: slice | None = None) -> Array:
         If it declares more than the file can hold, or than there is room for.
     """
     require_plausible(int(data.nbytes), path)
-    require_room(int(data.size), path)
+    whole = len(data) if part is not None else 1
+    count = len(range(*part.indices(whole))) if part is not None else 1
+    require_room(int(data.size) * count // max(1, whole), path)
     return np.asarray(data[()] if part is None else data[part])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,10 +18,11 @@ from numpy.typing import NDArray
 from ..contents import Picture, Wanted
 from ..errors import UnfitData, UnreadableFile
 from ..source import decoding, require_plausible, require_room
+from ..stack import Stack, as_array
 from .raster import limited_pixels, samples_of
 from .tiff_metadata import read_metadata, writing_options
 
-__all__ = ["decode_tiff", "encode_tiff", "tiff_obstacle"]
+__all__ = ["decode_pages", "decode_tiff", "encode_tiff", "tiff_obstacle"]
 
 Array = NDArray[Any]
 
@@ -69,6 +72,24 @@ def decode_tiff(path: Path, key: str | None = None) -> Picture:
         return decoded or _decode_with_pillow(path)
 
 
+def decode_pages(path: Path, key: str | None, pages: slice) -> Picture:
+    """Some pages; of files whose pages do not lie one after another, by way of all.
+
+    Raises
+    ------
+    UnreadableFile, UnfitData
+        As :func:`decode_tiff`.
+    """
+    with decoding(path, "a complete TIFF image"):
+        _require_every_page(path)
+        with _quiet():
+            decoded = _decode(path, pages)
+        if decoded is None:
+            whole = _decode_with_pillow(path)
+            decoded = replace(whole, samples=whole.samples.reshape(-1, *whole.samples.shape[-3:])[pages])
+    return decoded
+
+
 def _require_every_page(path: Path) -> None:
     """Follow the chain of pages to its end: of a truncated stack, tifffile returns what pages are left."""
     with path.open("rb") as file:
@@ -116,8 +137,8 @@ def _quiet() -> Iterator[None]:
             logger.removeFilter(drop)
 
 
-def _decode(path: Path) -> Picture | None:
-    """Decode with tifffile, or return None where the compression is beyond it."""
+def _decode(path: Path, pages: slice | None = None) -> Picture | None:
+    """Decode with tifffile, or return None where the compression is beyond it; of some pages ``(pages, H, W, S)``."""
     import tifffile
 
     with tifffile.TiffFile(path) as tif:
@@ -134,14 +155,19 @@ def _decode(path: Path) -> Picture | None:
             )
         page: Any = series[0].keyframe
         require_plausible(series[0].nbytes, path)
-        require_room(series[0].size, path)
+        axes = series[0].axes
+        lead = _lead(axes, series[0].shape, path)
+        apart = pages is not None and _pages_apart(series[0], len(lead))
         try:
-            samples = np.asarray(series[0].asarray())
+            if pages is not None and apart:
+                samples = _pages(series[0], lead, pages, path)
+            else:
+                require_room(series[0].size, path)
+                samples = np.asarray(series[0].asarray())
         except ValueError as error:
             if "imagecodecs" in str(error):
                 return None
             raise
-        axes = series[0].axes
         photometric, extras = int(page.photometric), [int(extra) for extra in page.extrasamples]
         if samples.dtype == np.bool_ and tif.is_shaped:
             photometric = BLACK_IS_ZERO  # tifffile tags all booleans "white is zero", but means their values
@@ -150,7 +176,9 @@ def _decode(path: Path) -> Picture | None:
         profile = page.tags.get(ICC_TAG)
         header = read_metadata(tif, axes)
     samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-    samples, lead = _arrange(samples, axes, path)
+    samples = _arrange(samples, "Q" + axes[len(lead) :] if apart else axes)
+    if pages is not None and not apart:
+        samples = samples.reshape(-1, *samples.shape[-3:])[pages]
     if photometric == PALETTE and colormap is not None:
         samples = (np.moveaxis(colormap, 0, -1)[samples[..., 0]] >> 8).astype(np.uint8)
     samples = _greys(samples, photometric)
@@ -160,14 +188,40 @@ def _decode(path: Path) -> Picture | None:
     return Picture(samples, lead, alpha, icc, slice_axis="page" if lead else None, header=header)
 
 
-def _arrange(samples: Array, axes: str, path: Path) -> tuple[Array, tuple[int, ...]]:
-    if "Y" not in axes or "X" not in axes or len(axes) != samples.ndim:
+def _lead(axes: str, shape: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    """Lengths of the axes that are not rows, columns and samples."""
+    if "Y" not in axes or "X" not in axes or len(axes) != len(shape):
         raise UnfitData(path, f"axes {axes!r}", "an image with height and width", "Save it as a plain image")
+    return tuple(length for axis, length in zip(axes, shape, strict=True) if axis not in "YXS")
+
+
+def _arrange(samples: Array, axes: str) -> Array:
+    """Rows, columns and samples last."""
     if "S" not in axes:
         samples, axes = samples[..., np.newaxis], axes + "S"
-    last = [axes.index(name) for name in "YXS"]
-    samples = np.moveaxis(samples, last, (-3, -2, -1))
-    return samples, samples.shape[:-3]
+    return np.moveaxis(samples, [axes.index(name) for name in "YXS"], (-3, -2, -1))
+
+
+def _pages_apart(series: Any, leading: int) -> bool:
+    """Whether each page is stored by itself, or all one after another as they are in memory."""
+    if set(series.axes[:leading]) & set("YXS"):
+        return False
+    return series.dataoffset is not None or len(series.pages) == math.prod(series.shape[:leading])
+
+
+def _pages(series: Any, lead: tuple[int, ...], pages: slice, path: Path) -> Array:
+    """Some pages ``(pages, ...)``, with the axes of a page."""
+    count, each = math.prod(lead), series.shape[len(lead) :]
+    start, stop, _ = pages.indices(count)
+    require_room((stop - start) * math.prod(each), path)
+    if series.dataoffset is None:
+        return np.stack([series.pages[number].asarray().reshape(each) for number in range(start, stop)])
+    dtype = series.dtype.newbyteorder(series.parent.byteorder)
+    values = math.prod(each)
+    with path.open("rb") as file:
+        file.seek(series.dataoffset + start * values * dtype.itemsize)
+        found = np.fromfile(file, dtype, (stop - start) * values)
+    return found.reshape(stop - start, *each)
 
 
 def _greys(samples: Array, photometric: int) -> Array:
@@ -248,9 +302,15 @@ def encode_tiff(handle: BinaryIO, picture: Picture, path: Path) -> None:
     layout: dict[str, Any] = {"planarconfig": "contig"} if count > 1 else {}
     if picture.alpha:
         layout["extrasamples"] = ["unassalpha"]
+    if isinstance(samples, Stack):
+        shape = picture.lead + (samples.shape[1:] if count > 1 else samples.shape[1:-1])
+        pages = (np.ascontiguousarray(page if count > 1 else page[..., 0]) for page in as_array(samples))
+        content: dict[str, Any] = {"data": pages, "shape": shape, "dtype": samples.dtype}
+    else:
+        content = {"data": np.ascontiguousarray(samples if count > 1 else samples[..., 0])}
     tifffile.imwrite(
         handle,  # type: ignore[arg-type]
-        np.ascontiguousarray(samples if count > 1 else samples[..., 0]),
+        **content,
         photometric="rgb" if count >= 3 else "minisblack",
         extratags=[(ICC_TAG, UNDEFINED_BYTES, len(icc), icc, True)] if icc else [],
         **writing_options(picture.header, picture.lead, count > 1, samples.dtype),
