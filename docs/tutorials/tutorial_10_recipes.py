@@ -135,8 +135,8 @@ for problem in PROBLEMS:
 # Where the guess ends
 # --------------------
 #
-# ``guess.stop`` is the finest scale that the guess covers. Finer scales come from the prior alone. ``"all"`` also brings
-# the reader.
+# ``guess.stop`` is the finest scale that the guess covers. Finer scales come from the prior alone. ``"all"`` also
+# brings the reader.
 
 for stop in (8, 32, 128, "all"):
     print(f"lines 4x, guess.stop {stop}: {gain('lines 4x', guess={'stop': stop})[0]:.2f} dB")
@@ -162,5 +162,5 @@ except iasolve.RecipeError as error:
     print(error)
 
 # %%
-# **More is not better.** The curve of the passes falls for noise. Steps are kept only if they improve the objective, but
-# the objective is not your image quality.
+# **More is not better.** The curve of the passes falls for noise. Steps are kept only if they improve the objective,
+# but the objective is not your image quality.

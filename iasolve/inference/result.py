@@ -53,7 +53,7 @@ class Result(Generic[Array]):
     image : array
         ``(..., C, H, W)``, in the user's units.
     std : array or None
-        Standard deviation of each pixel. None without samples, unless the prior has a reader, whose error bar it then is.
+        Standard deviation of each pixel. None without samples, unless the prior has a reader: it has an error bar.
     samples : array or None
         ``(K, ..., C, H, W)`` posterior samples.
     scales : list of ScaleReport
