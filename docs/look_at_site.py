@@ -53,7 +53,8 @@ return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 """Contrast of a page's text with what is behind it (WCAG 2.2, 1.4.3)."""
 
 FOCUS = """
-const e = arguments[0], now = getComputedStyle(e), name = (e.innerText || e.ariaLabel || e.tagName).trim().slice(0, 40);
+const e = arguments[0], now = getComputedStyle(e), text = (e.innerText || e.ariaLabel || e.tagName).trim();
+const name = Array.from(text).slice(0, 40).join("");  // by characters: half a letter of a formula cannot be sent
 const seen = now.outlineStyle !== "none" || now.boxShadow !== "none" || now.textDecorationLine !== "none";
 return [name, seen || e.matches(":focus-visible") && now.borderStyle !== "none"];
 """
