@@ -53,10 +53,11 @@ return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 """Contrast of a page's text with what is behind it (WCAG 2.2, 1.4.3)."""
 
 FOCUS = """
-const e = arguments[0], now = getComputedStyle(e), text = (e.innerText || e.ariaLabel || e.tagName).trim();
+const e = arguments[0], text = (e.innerText || e.ariaLabel || e.tagName).trim();
 const name = Array.from(text).slice(0, 40).join("");  // by characters: half a letter of a formula cannot be sent
-const seen = now.outlineStyle !== "none" || now.boxShadow !== "none" || now.textDecorationLine !== "none";
-return [name, seen || e.matches(":focus-visible") && now.borderStyle !== "none"];
+const drawn = s => s.outlineStyle !== "none" || s.boxShadow !== "none" || s.textDecorationLine !== "none";
+// a theme may draw the focus on a part of what has it
+return [name, [e, ...e.children].some(part => drawn(getComputedStyle(part)))];
 """
 """Name of an element, and whether its focus is drawn."""
 
