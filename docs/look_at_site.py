@@ -2,8 +2,9 @@
 
     python look_at_site.py _build/html [FOLDER FOR PICTURES]
 
-Fails where the console has an error, a page is wider than the window, a formula is not typeset, or the keyboard reaches
-nothing. Needs chromium, chromedriver and the package selenium.
+Fails where the console has an error, a page is wider than the window, a formula is not typeset, text is hard to read in
+either theme, the Tab key reaches nothing, or what it reaches does not show. Needs chromium, chromedriver and the
+package selenium.
 """
 
 from __future__ import annotations
@@ -34,6 +35,31 @@ PICTURED = (
     "explanation/measurements.html",
     "explanation/notebook/inference.html",
 )
+
+
+CONTRAST = """
+const light = c => {
+  const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const text = document.querySelector("article p") || document.querySelector("article") || document.body;
+let behind = text;
+while (behind && /, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+const paper = behind ? getComputedStyle(behind).backgroundColor : "rgb(255, 255, 255)";
+const [a, b] = [light(getComputedStyle(text).color), light(paper)];
+return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+"""
+"""Contrast of a page's text with what is behind it (WCAG 2.2, 1.4.3)."""
+
+FOCUS = """
+const e = arguments[0], text = (e.innerText || e.ariaLabel || e.tagName).trim();
+const name = Array.from(text).slice(0, 40).join("");  // by characters: half a letter of a formula cannot be sent
+const drawn = s => s.outlineStyle !== "none" || s.boxShadow !== "none" || s.textDecorationLine !== "none";
+// a theme may draw the focus on a part of what has it
+return [name, [e, ...e.children].some(part => drawn(getComputedStyle(part)))];
+"""
+"""Name of an element, and whether its focus is drawn."""
 
 
 def browser() -> webdriver.Chrome:
@@ -67,16 +93,40 @@ def problems(driver: webdriver.Chrome, page: Path, name: str, width: int, pictur
             shot = driver.execute_cdp_cmd("Page.captureScreenshot", {})
             file = pictures / f"{name.removesuffix('.html').replace('/', '-')}-{width}-{theme}.png"
             file.write_bytes(base64.b64decode(shot["data"]))
-    driver.switch_to.active_element.send_keys(Keys.TAB)
-    if driver.switch_to.active_element.tag_name == "body":
-        found.append("the Tab key reaches nothing")
+    for theme in ("dark", "light"):
+        driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+        ratio = driver.execute_script(CONTRAST)
+        if ratio < 4.5:
+            found.append(f"the text has a contrast of {ratio:.1f} in the {theme} theme, 4.5 is needed")
+    found += keyboard_problems(driver)
     return [f"{name} at {width}: {fault}" for fault in found]
+
+
+def keyboard_problems(driver: webdriver.Chrome, presses: int = 12) -> list[str]:
+    """What the Tab key does not do: reach something new at each press, show where it is."""
+    found, reached = [], []
+    for _ in range(presses):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        element = driver.switch_to.active_element
+        if element.tag_name == "body":
+            break
+        # what it is, and whether anything is drawn around it or behind it
+        name, drawn = driver.execute_script(FOCUS, element)
+        reached.append(element.id)
+        if not drawn:
+            found.append(f"the focus on {name!r} cannot be seen")
+    if len(set(reached)) < min(3, presses):
+        found.append(f"the Tab key reaches {len(set(reached))} things")
+    return found
 
 
 def main(site: Path, pictures: Path | None) -> int:
     """Look at every page; 0 if nothing is wrong."""
     names = [path.relative_to(site) for path in sorted(site.rglob("*.html"))]
     names = [name for name in names if "_static" not in name.parts]
+    if not names:
+        print(f"{site} holds no page: build the site first")
+        return 1
     # pages of one template: three of them stand for all
     generated = [name for name in names if "generated" in name.parts]
     names = [name for name in names if name not in generated[3:]]

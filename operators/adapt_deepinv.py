@@ -54,9 +54,13 @@ def from_deepinv(
 
     Examples
     --------
-    >>> from deepinv.physics import MRI, Inpainting  # doctest: +SKIP
-    >>> A = from_deepinv(Inpainting((3, 64, 64), mask=0.5), (3, 64, 64))  # doctest: +SKIP
-    >>> A = from_deepinv(MRI(mask), (1, 128, 128), torch.complex64, pairs=True)  # doctest: +SKIP
+    >>> from deepinv.physics import MRI, Inpainting
+    >>> A = from_deepinv(Inpainting((3, 64, 64), mask=0.5), (3, 64, 64))
+    >>> A.out_shape
+    (3, 64, 64)
+    >>> A = from_deepinv(MRI(torch.ones(64, 64)), (1, 64, 64), torch.complex64, pairs=True)
+    >>> A.out_shape, A.out_dtype
+    ((1, 64, 64), torch.complex64)
     """
     try:
         linear = importlib.import_module("deepinv.physics").LinearPhysics

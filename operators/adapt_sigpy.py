@@ -44,8 +44,11 @@ def from_sigpy(
 
     Examples
     --------
-    >>> import sigpy.mri  # doctest: +SKIP
-    >>> A = from_sigpy(sigpy.mri.linop.Sense(maps), in_shape=(1, 230, 180))  # doctest: +SKIP
+    >>> import sigpy.mri
+    >>> maps = np.ones((4, 32, 24), np.complex64)
+    >>> A = from_sigpy(sigpy.mri.linop.Sense(maps), in_shape=(1, 32, 24))
+    >>> A.in_shape, A.out_shape
+    ((1, 32, 24), (4, 32, 24))
     """
     if not all(hasattr(linop, name) for name in ("ishape", "oshape", "H")):
         raise TypeError(f"from_sigpy takes a sigpy.linop.Linop, got {type(linop).__name__}")

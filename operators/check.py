@@ -35,6 +35,13 @@ class OperatorReport:
         Largest error accepted.
     notes : tuple of str
         What was seen that is no failure.
+
+    Examples
+    --------
+    >>> from iasolve.operators import Identity
+    >>> report = check_operator(Identity((1, 16, 16)))
+    >>> report.ok, report.failures
+    (True, ())
     """
 
     ok: bool

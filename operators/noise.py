@@ -20,7 +20,23 @@ __all__ = ["GaussianNoise", "NoiseModel", "PoissonNoise", "WeightedGaussianNoise
 
 
 class NoiseModel(Protocol):
-    """What a noise model answers."""
+    """What a noise model answers.
+
+    Examples
+    --------
+    Noise of your own is any object with these three methods. This one counts what it was asked:
+
+    >>> class Counting(GaussianNoise):
+    ...     asked = 0
+    ...
+    ...     def whitened(self, y, operator):
+    ...         Counting.asked += 1
+    ...         return super().whitened(y, operator)
+    >>> from iasolve.operators import Identity
+    >>> problem = Counting(0.1).whitened(torch.zeros(1, 8, 8), Identity((1, 8, 8)))
+    >>> problem.noise.sigma, Counting.asked
+    (0.1, 1)
+    """
 
     def sample(self, clean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A measurement of ``clean``, of the same shape and kind."""

@@ -57,7 +57,7 @@ plt.show()
 # What can go wrong
 # -----------------
 #
-# **The kernel is wrong.** This is the most common failure. No warning tells you, but the *residual* does: what is
+# **The kernel is wrong.** This is the most common failure. Do not wait for a warning. Look at the *residual*: what is
 # left when the result is blurred again and compared with the measurement. It should be about as large as the noise.
 # Let us sharpen the same image with a kernel that is too long and one that has the wrong shape. The recipe ``fast``
 # is enough to see it.
@@ -66,7 +66,7 @@ trials = {"right kernel": kernel, "too long": motion_kernel(13, math.radians(30)
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
 for axis, (title, trial) in zip(axes, trials.items(), strict=True):
     operator = Convolution(trial, (1, 128, 128), boundary="reflect")
-    image = iasolve.solve(blurred, operator, prior, noise=noise, recipe="fast").image
+    image = iasolve.solve(blurred, operator, prior, noise=noise, recipe="fast", warn=False).image
     residual = float((blurred - operator(image)).square().mean().sqrt()) / noise.sigma
     axis.imshow(image[0], cmap="gray", vmin=0, vmax=float(clean.max()))
     axis.set_title(f"{title}: residual / noise {residual:.1f}")
@@ -77,8 +77,9 @@ plt.show()
 # Rings and double edges are the sign of a wrong kernel, and so is a residual far above the noise. Then measure the
 # kernel (photograph a bright point) or try a shorter one.
 #
-# **The boundary is wrong.** ``iasolve deblur`` at the command line assumes that the picture wraps around. If
-# something bright touches an edge, a ghost of it appears at the opposite edge.
+# **The boundary is wrong.** ``CircularBlur`` assumes that the picture wraps around. This is quick, and right for a head
+# in air. If something bright touches an edge, a ghost of it appears at the opposite edge. ``iasolve deblur --help``
+# says what the command line assumes.
 #
 # **The noise level is too low.** Noise is then sharpened as if it were detail. ``result.sigma`` says which level was
 # used.

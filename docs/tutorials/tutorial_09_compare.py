@@ -12,8 +12,8 @@ it for denoising, and shows where to look for cases in which iasolve is not ahea
 #
 # *Total variation* looks for an image with little variation that fits the measurement. We give it an advantage: of
 # seven weights we take the one that is best for these very images. *BM3D* groups similar patches and filters them
-# together. It needs no training (Dabov et al., 2007). It comes from the package ``bm3d``, whose licence allows
-# non-commercial use only.
+# together. It needs no training (Dabov et al., 2007). It comes from another package, ``pip install bm3d``, whose
+# licence allows non-commercial use only.
 
 import time
 

@@ -37,6 +37,13 @@ class TotalVariationResult(NamedTuple):
         Whether each image met the tolerance, ``(...)``, bool.
     objective : Tensor
         Data term (bins of infinite precision left out) plus weighted total variation of ``image``, ``(...)``.
+
+    Examples
+    --------
+    >>> noisy = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    >>> result = total_variation(torch.ones(64, 64), torch.fft.fft2(noisy, norm="ortho"), 1.0)
+    >>> result.image.shape, bool(result.converged)
+    (torch.Size([64, 64]), True)
     """
 
     image: Tensor

@@ -19,6 +19,15 @@ class FileError(Exception):
     found, expected, advice : str
         What is the case, what should have been, and what to do about it. All three are part of the message;
         none ends in a full stop.
+
+    Examples
+    --------
+    >>> from iasolve.files import read_image
+    >>> try:
+    ...     read_image("gone.png")
+    ... except FileError as error:
+    ...     print(error.path)
+    gone.png
     """
 
     def __init__(self, path: PathInput, found: str, expected: str, advice: str) -> None:

@@ -52,6 +52,16 @@ class ImageFile:
         How the file's integers became pixels.
     header : object
         What the file's own format needs to write a result alike (affine, patient).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from skimage.io import imsave
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     imsave(f"{folder}/grey.png", np.full((40, 60), 7, np.uint8), check_contrast=False)
+    ...     image = read_image(f"{folder}/grey.png")
+    >>> image.pixels.shape, float(image.pixels.max()), image.dtype
+    ((1, 1, 40, 60), 7.0, dtype('uint8'))
     """
 
     path: Path

@@ -49,6 +49,15 @@ class KSpaceFile:
         Name of the array in the file.
     slice_axis : str or None
         What the slices run along; None where there is a single one without an axis.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/scan.npy", np.ones((8, 64, 48), np.complex64))
+    ...     scan = read_kspace(f"{folder}/scan.npy")
+    >>> scan.kspace.shape, scan.coiled, scan.sliced
+    ((1, 8, 64, 48), True, False)
     """
 
     path: Path

@@ -36,6 +36,15 @@ class MeasurementFile:
         Its suffix, lower case, with the dot.
     values : ndarray
         Of any shape; numbers, real or complex, all finite.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/sinogram.npy", np.ones((1, 181, 18), np.float32))
+    ...     measurement = read_measurement(f"{folder}/sinogram.npy")
+    >>> measurement.values.shape
+    (1, 181, 18)
     """
 
     path: Path

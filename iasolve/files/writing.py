@@ -164,6 +164,16 @@ def write_image(
     WriteError
         If the kind of file cannot hold the data (saying which can), if the array has another number of axes
         or channels, complex values for a real type, or NaN or infinite values, or if writing fails.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from iasolve.files import read_image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(f"{folder}/result.tif", np.full((1, 1, 40, 60), 0.5, np.float32))
+    ...     image = read_image(f"{folder}/result.tif")
+    >>> image.pixels.shape, image.dtype
+    ((1, 1, 40, 60), dtype('float32'))
     """
     array = array if isinstance(array, Stack) else np.asarray(array)
     if array.ndim != 4 or not array.size or array.shape[1] not in (1, 3) or array.dtype.kind not in "buifc":

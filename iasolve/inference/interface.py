@@ -91,6 +91,16 @@ class Options:
         For a value that cannot be.
     TypeError
         For an option that there is not.
+
+    Examples
+    --------
+    Options are keyword arguments of :func:`iasolve.solve`: ``iasolve.solve(y, operator, prior, samples=8, seed=1)``.
+
+    >>> Options(samples=8, memory="4GB").seed
+    0
+    >>> Options(fit="stretch")
+    Traceback (most recent call last):
+    ValueError: fit must be 'auto', 'canvas' or 'field-of-view', got 'stretch'
     """
 
     samples: int | None = None
@@ -138,6 +148,24 @@ class Status(NamedTuple):
         ``(B,)`` nats of the images at work, before a step.
     seconds : float
         Since the start.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> from iasolve.operators import GaussianNoise, Identity
+    >>> from iasolve.samples import load_samples
+    >>> y = load_samples().images[:1].astype("float32")
+    >>> stages = []
+    >>> result = iasolve.solve(
+    ...     y,
+    ...     Identity((1, 128, 128)),
+    ...     iasolve.load_prior("mri-t1-128"),
+    ...     noise=GaussianNoise(5.0),
+    ...     recipe="fast",
+    ...     callback=lambda status: stages.append(status.stage),
+    ... )
+    >>> stages[0], stages[-1]
+    ('guess', 'done')
     """
 
     stage: str
@@ -186,8 +214,36 @@ class Watch:
 
 
 class NonFiniteError(RuntimeError):
-    """The solution holds NaN or infinite values."""
+    """The solution holds NaN or infinite values.
+
+    Examples
+    --------
+    >>> try:
+    ...     raise NonFiniteError("the solution is not finite")
+    ... except RuntimeError as error:
+    ...     print(error)
+    the solution is not finite
+    """
 
 
 class UnlikePriorWarning(UserWarning):
-    """The image is unlike what the prior was trained on."""
+    """The image is unlike what the prior was trained on.
+
+    Examples
+    --------
+    A picture of bricks, and a prior that knows brains. A filter turns the warning into an error:
+
+    >>> import warnings
+    >>> from skimage.data import brick
+    >>> import iasolve
+    >>> from iasolve.operators import GaussianNoise, Identity
+    >>> y = brick()[None, :128, :128].astype("float32")
+    >>> prior = iasolve.load_prior("mri-t1-128")
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", UnlikePriorWarning)
+    ...     try:
+    ...         iasolve.solve(y, Identity((1, 128, 128)), prior, noise=GaussianNoise(5.0), recipe="denoise")
+    ...     except UnlikePriorWarning as warning:
+    ...         print(str(warning)[:24])
+    the image is unlike thos
+    """

@@ -257,7 +257,7 @@ def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
         warnings.warn(
             f"the image is unlike those that prior {prior.name!r} was trained on{numbers}. "
             "The result may be worse than a classical method's"
-            + ("; refinement adapts the guess: take a recipe with steps, as 'denoise' has them" if idle else ""),
+            + ("; steps adapt a guess to such an image: steps.count = 3, or --steps 3" if idle else ""),
             UnlikePriorWarning,
             stacklevel=3,
         )

@@ -53,6 +53,15 @@ class Reconstruction(Result[Array]):
     ----------
     facts : list of SliceFacts
         Per slice, how it was posed: see :class:`~iasolve.inference.multicoil.SliceFacts`.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> from iasolve.samples import load_kspace
+    >>> prior = iasolve.load_prior("mri-t1-128")
+    >>> result = iasolve.reconstruct(load_kspace().kspace, prior, recipe="fast", warn=False)
+    >>> isinstance(result, iasolve.Result), len(result.facts)
+    (True, 1)
     """
 
     facts: list[SliceFacts]
@@ -131,7 +140,9 @@ def reconstruct(
     >>> import iasolve
     >>> from iasolve.samples import load_kspace
     >>> prior = iasolve.load_prior("mri-t1-128")
-    >>> result = iasolve.reconstruct(load_kspace().kspace, prior, fit="field-of-view")  # doctest: +SKIP
+    >>> result = iasolve.reconstruct(load_kspace().kspace, prior, recipe="fast", warn=False)
+    >>> result.image.shape, result.facts[0]["coils"]
+    ((1, 230, 180), 8)
     """
     mask, coils, phase = options.pop("mask", None), options.pop("coils", None), options.pop("phase", "auto")
     maps = options.pop("maps", None)

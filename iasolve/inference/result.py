@@ -53,7 +53,7 @@ class Result(Generic[Array]):
     image : array
         ``(..., C, H, W)``, in the user's units.
     std : array or None
-        Standard deviation of each pixel, with samples only.
+        Standard deviation of each pixel. None without samples, unless the prior has a reader: it has an error bar.
     samples : array or None
         ``(K, ..., C, H, W)`` posterior samples.
     scales : list of ScaleReport
@@ -86,6 +86,20 @@ class Result(Generic[Array]):
         Why this recipe was taken, where none was asked for; empty otherwise.
     seed : int
     seconds : float
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> from iasolve.operators import GaussianNoise, Identity
+    >>> from iasolve.samples import load_samples
+    >>> clean = load_samples().images[:, None].astype("float32")
+    >>> y = clean + np.random.default_rng(0).normal(0, 12, clean.shape).astype("float32")
+    >>> prior = iasolve.load_prior("mri-t1-128")
+    >>> result = iasolve.solve(y, Identity((1, 128, 128)), prior, noise=GaussianNoise(12.0), recipe="fast")
+    >>> result.image.shape, result.sigma.shape
+    ((4, 1, 128, 128), (4,))
+    >>> result.prior_used, result.recipe.name
+    (['mri-t1-128', 'mri-t1-128', 'mri-t1-128', 'mri-t1-128'], 'fast')
     """
 
     image: Array

@@ -126,6 +126,20 @@ def solve(
         When the solution is not finite.
     BudgetError
         When ``memory`` does not suffice for one tile at a time.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> from iasolve.operators import GaussianNoise, Identity
+    >>> from iasolve.samples import load_samples
+    >>> clean = torch.from_numpy(load_samples().images[:1]).float()
+    >>> y = GaussianNoise(12.0).sample(clean, torch.Generator().manual_seed(0))
+    >>> prior = iasolve.load_prior("mri-t1-128")
+    >>> result = iasolve.solve(y, Identity((1, 128, 128)), prior, noise=GaussianNoise(12.0), recipe="fast")
+    >>> result.image.shape
+    torch.Size([1, 128, 128])
+    >>> bool((result.image - clean).std() < 0.5 * (y - clean).std())
+    True
     """
     check_operator_kind(operator)
     asked = Options(**options)

@@ -48,7 +48,17 @@ Another architecture is an entry here and a network with the methods of :class:`
 
 
 class PriorError(Exception):
-    """A prior that is missing, damaged or not understood."""
+    """A prior that is missing, damaged or not understood.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> try:
+    ...     iasolve.load_prior("knees")
+    ... except PriorError as error:
+    ...     print(str(error)[:16])
+    no prior 'knees'
+    """
 
 
 class _Card(BaseModel):

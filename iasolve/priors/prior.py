@@ -37,6 +37,13 @@ class Prior(Protocol):
     A prior may be a *reader* alone (:attr:`descends` is false): it has a spectrum and a power, and no latents.
 
     Images are in the prior's units: their root mean square is 1.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> prior = iasolve.load_prior("mri-t1-128")
+    >>> isinstance(prior, Prior), prior.channels, prior.reads, prior.descends
+    (True, 1, True, True)
     """
 
     name: str

@@ -137,6 +137,12 @@ class HVAEPrior(TrainedPrior):
         Where the weights came from.
     reader : Reader, optional
         Trained on the same images, with the same power.
+
+    Examples
+    --------
+    >>> import iasolve
+    >>> iasolve.load_prior("cifar10")
+    HVAEPrior('cifar10', separable, real 3x32x32, 6 scales, depth 13)
     """
 
     def __init__(
@@ -215,6 +221,21 @@ class ReaderPrior(TrainedPrior):
     reader : Reader
     name, card, path
         See :class:`TrainedPrior`.
+
+    Examples
+    --------
+    The bundled prior's reader alone:
+
+    >>> import iasolve
+    >>> from iasolve.operators import GaussianNoise, Identity
+    >>> from iasolve.samples import load_samples
+    >>> both = iasolve.load_prior("mri-t1-128")
+    >>> prior = ReaderPrior(both.reader, "mri-t1-reader", both.card)
+    >>> prior.descends
+    False
+    >>> y = load_samples().images[:1].astype("float32")
+    >>> iasolve.solve(y, Identity((1, 128, 128)), prior, noise=GaussianNoise(5.0), recipe="fast").prior
+    'mri-t1-reader'
     """
 
     def __init__(self, reader: Reader, name: str, card: dict[str, Any], path: Path | None = None) -> None:

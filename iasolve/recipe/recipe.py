@@ -40,6 +40,16 @@ class Recipe:
     passes : Passes
     steps : Steps
     closing : Closing
+
+    Examples
+    --------
+    >>> Recipe().name
+    'denoise'
+    >>> recipe = Recipe(views=1, passes={"count": 8}, steps={"count": 10, "beta": 0.5})
+    >>> recipe.name, recipe.passes.count, recipe.takes_steps
+    ('custom', 8, True)
+    >>> Recipe.from_toml(recipe.to_toml()) == recipe
+    True
     """
 
     name: str | None = None
@@ -190,7 +200,13 @@ def _refuse_unknown(data: Mapping[str, Any], prefix: str) -> None:
 
 
 def list_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with iasolve."""
+    """Names of the recipes that come with iasolve.
+
+    Examples
+    --------
+    >>> list_recipes()
+    ('compressed-sensing', 'deblur', 'denoise', 'fast')
+    """
     folder = resources.files("iasolve.recipes")
     return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
 
@@ -217,6 +233,13 @@ def load_recipe(source: str | Path | Recipe) -> Recipe:
     ------
     RecipeError
         When it does not exist or is not a recipe.
+
+    Examples
+    --------
+    >>> load_recipe("denoise") == Recipe()
+    True
+    >>> load_recipe("compressed-sensing").changed(views=1).views
+    1
     """
     if isinstance(source, Recipe):
         return source

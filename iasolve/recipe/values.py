@@ -10,7 +10,15 @@ __all__ = ["RecipeError", "is_scale", "one_of", "per_scale", "positive", "regist
 
 
 class RecipeError(ValueError):
-    """A recipe that is missing, not TOML, has an unknown key or an impossible value."""
+    """A recipe that is missing, not TOML, has an unknown key or an impossible value.
+
+    Examples
+    --------
+    >>> from iasolve.recipe import Recipe
+    >>> Recipe(views=0)
+    Traceback (most recent call last):
+    iasolve.recipe.values.RecipeError: recipe key 'views' must be a whole number of at least 1, got 0
+    """
 
 
 def one_of(key: str, value: object, allowed: tuple[str, ...], more: str = "") -> None:

@@ -22,6 +22,11 @@ class Samples(NamedTuple):
         Their numbers in the original data set.
     attribution : str
         To be quoted wherever they are shown.
+
+    Examples
+    --------
+    >>> load_samples().numbers.shape
+    (4,)
     """
 
     images: NDArray[np.uint8]
@@ -39,6 +44,12 @@ class RawSample(NamedTuple):
         thins out from the fully sampled centre.
     attribution : str
         To be quoted wherever it is shown.
+
+    Examples
+    --------
+    >>> sampled = load_kspace().kspace[0] != 0
+    >>> round(sampled.size / int(sampled.sum()), 1)
+    8.0
     """
 
     kspace: NDArray[np.complex64]
