@@ -276,7 +276,7 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
     image = first.image.clamp_min(0) if nonnegative else first.image
     watch.tell("guess")
     if not recipe.passes.count:
-        if recipe.closing.error != "none" and not isinstance(problem.likelihood, DiagonalLikelihood):
+        if recipe.closing.error != "none" and callable(problem.weights):
             # a profile says how well a ring is measured, not which part of it: what was measured is put back once
             image = problem.likelihood.mean(first.image, first.variance.expand_as(first.image))
             image = image.clamp_min(0) if nonnegative else image

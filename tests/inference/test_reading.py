@@ -16,6 +16,7 @@ from iasolve.operators import (
     Identity,
     KSpaceMask,
     LinearOperator,
+    Radon,
     line_mask,
     motion_kernel,
 )
@@ -106,21 +107,31 @@ def test_any_operator_is_read():
     assert int(result.solver["applications"]) > 0
 
 
-@pytest.mark.parametrize("boundary", ["reflect", "valid"])
-def test_a_reading_of_any_operator_agrees_with_the_measurement(boundary):
-    """Off the exact path too: one reading of a shaken head had twice the residual of noise, and lost its trial."""
+OFF_THE_EXACT_PATH = {
+    "reflect": Convolution(motion_kernel(9, 0.5), (1, 128, 128), boundary="reflect"),
+    "valid": Convolution(motion_kernel(9, 0.5), (1, 128, 128), boundary="valid"),
+    "projections": Radon(torch.linspace(0, 180, 19)[:-1], (1, 128, 128)),
+}
+
+
+@pytest.mark.parametrize("name", OFF_THE_EXACT_PATH)
+def test_a_reading_of_any_operator_agrees_with_the_measurement(name):
+    """Of projections only each ring's evidence is known: a reading had seven times the noise, and lost its trial."""
     clean = torch.from_numpy(load_samples().images[3]).float()[None]
-    operator = Convolution(motion_kernel(9, 0.5), (1, 128, 128), boundary=boundary)
-    noise = GaussianNoise(0.02 * float(clean.std()))
+    operator = OFF_THE_EXACT_PATH[name]
+    noise = GaussianNoise(0.02 * float(operator(clean).std()))
     y = noise.sample(operator(clean), torch.Generator().manual_seed(0))
     result = solve(y, operator, load_prior("mri-t1-128"), noise=noise, recipe="fast", warn=False)
     assert result.prior_used == "mri-t1-128"
-    assert 0.5 < float(result.residual["whole"]) < 1.1
+    assert 0.5 < float(result.residual["whole"]) < 1.2
     # the decoded reading is what a recipe without closing asks for
     raw = Recipe.from_dict({**load_recipe("fast").to_dict(), "closing": {"error": "none"}})
     reading = solve(y, operator, load_prior("mri-t1-128"), noise=noise, recipe=raw, warn=False)
-    assert float(reading.residual["whole"]) > 1.5
-    assert psnr(result.image, clean) > psnr(reading.image, clean) + 0.5
+    if name == "projections":
+        assert float(reading.residual["whole"]) > 1.5
+        assert psnr(result.image, clean) > psnr(reading.image, clean) + 0.5
+    else:
+        torch.testing.assert_close(reading.image, result.image)
 
 
 def test_steps_take_the_mean_with_the_hierarchy():
