@@ -43,6 +43,9 @@ from iasolve.operators import (
 WEIGHTS = (0.5, 2.0, 8.0, 30.0, 100.0)
 """Of total variation, over the image's standard deviation."""
 
+LINEAR = "mri-t1-128"
+"""The prior whose power the linear estimate has, where the measurement chooses one."""
+
 MARGIN, CLEAR = 0.2, 0.5
 """dB: how far below the linear estimate or the input a result may lie; by how much total variation wins clearly."""
 
@@ -77,7 +80,7 @@ TASKS = (
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Five kinds and two tasks.")] = False,
     recipe: Annotated[str, typer.Option(help="Ready recipe; empty: the one made for each task.")] = "fast",
-    prior: Annotated[str, typer.Option(help="Name or path.")] = "mri-t1-128",
+    prior: Annotated[str, typer.Option(help="Name or path; auto: chosen by each measurement.")] = "auto",
     own: Annotated[int, typer.Option(help="Test images of the prior's own data, for false warnings.")] = 48,
     seed: Annotated[int, typer.Option(help="Of noise and samples.")] = 0,
     data: Annotated[Path | None, typer.Option(help="mri-t1ce-128.npz; default: in the folder IASOLVE_DATA.")] = None,
@@ -85,7 +88,7 @@ def main(
 ) -> None:
     """Solve every kind of image under every task, print and write the table."""
     torch.set_num_threads(1)
-    loaded = iasolve.load_prior(prior)
+    loaded = None if prior == "auto" else iasolve.load_prior(prior)
     makers = strange_images()
     if quick:
         makers = {name: makers[name] for name in QUICK if name in makers}
@@ -96,7 +99,7 @@ def main(
     begun, rows = time.perf_counter(), []
     false: dict[str, tuple[int, int, int]] = {}
 
-    about = provenance(seed, loaded, recipe=recipe or "the task's")
+    about = provenance(seed, loaded or iasolve.load_prior(LINEAR), recipe=recipe or "the task's", chosen=prior)
 
     def save() -> dict[str, str]:
         about["seconds"] = round(time.perf_counter() - begun)
@@ -122,7 +125,7 @@ FIGURES = ("result", "linear", "input", "tv")
 
 
 def measure(image: np.ndarray, task: Degradation, prior: Any, recipe: str, seed: int) -> dict[str, Any]:
-    """One image under one task."""
+    """One image under one task; without a prior, the measurement chooses one."""
     truth = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
     # a constant image has no standard deviation, and noise is told against its value
     unit = float(truth.double().std()) or float(truth.abs().max()) or 1.0
@@ -140,7 +143,7 @@ def measure(image: np.ndarray, task: Degradation, prior: Any, recipe: str, seed:
         "task": task.name,
         "size": "x".join(map(str, image.shape)),
         "result": score(result.image, truth),
-        "linear": score(linear(y, operator, prior, noise.sigma), truth),
+        "linear": score(linear(y, operator, prior or iasolve.load_prior(LINEAR), noise.sigma), truth),
         "input": score(seen, truth),
         "tv": variation(y, operator, noise.sigma, unit, truth),
         "used": result.prior_used[0],
@@ -221,7 +224,7 @@ def markdown(about: dict[str, Any], summary: dict[str, str], rows: list[dict[str
     return (
         f"# Images from outside the prior's world\n\n{stamp(about)} Recipe {about['recipe']}, "
         f"{about['seconds']} s. PSNR in dB, peak = the image's range; the noise level is told; TV with the best of "
-        f"{len(WEIGHTS)} weights by the truth.\n\n"
+        f"{len(WEIGHTS)} weights by the truth; prior {about['chosen']}.\n\n"
         + table(("what", "found"), list(summary.items()))
         + "\nThe ten that lie lowest against linear estimate or input, the better:\n\n"
         + table(header, [cells(row) for row in worst])

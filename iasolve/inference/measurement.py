@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +9,9 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.geometry import image_power
-from iasolve.inference.interface import Options, UnlikePriorWarning
+from iasolve.inference.interface import Options
 from iasolve.inference.operator_likelihood import OperatorLikelihood
-from iasolve.inference.problem import Problem, gain_general
-from iasolve.inference.result import Result
+from iasolve.inference.problem import gain_general
 from iasolve.noise_level import EstimatedNoise, estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators.base import LinearOperator, as_floating
@@ -22,20 +20,13 @@ from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.operators.probes import unit_phases
 from iasolve.operators.spectral_noise import SpectralNoise
 from iasolve.priors import Prior
-from iasolve.priors.likeness import image_elbo, ring_distance
-from iasolve.priors.portions import each_portion
 from iasolve.spectrum import ifft2
 
 __all__ = [
     "Measurement",
-    "Negative",
-    "below_zero",
     "check",
     "estimate_sigma",
     "likely_sigma",
-    "likeness_of",
-    "warn_signed",
-    "warn_unlike",
     "whitened",
 ]
 
@@ -188,79 +179,9 @@ def _estimated(y: Tensor, operator: LinearOperator, prior: Prior, options: Optio
     return torch.minimum(estimate_sigma(y, operator), likely) if diagonal else likely
 
 
-class Negative(NamedTuple):
-    """How far an image lies below zero beyond twice its noise (root mean square), its lowest value, and that noise."""
-
-    excess: float
-    lowest: float
-    sigma: float
-
-
-def below_zero(piece: Measurement) -> Negative:
-    """The image of a piece that lies furthest below zero."""
-    y, sigma = piece.y, piece.sigma
-    if y.is_complex():
-        return Negative(0.0, 0.0, 0.0)
-    # noise about zero has 0.7 of its level there
-    excess = y.clamp_max(0).flatten(1).square().mean(1).sqrt() - 2 * sigma
-    worst = int(excess.argmax())
-    return Negative(float(excess[worst]), float(y[worst].min()), float(sigma[worst]))
-
-
-def warn_signed(found: list[Negative], prior: Prior) -> None:
-    """Images below zero, and a bound that does not know of them."""
-    worst = max(found, default=Negative(0.0, 0.0, 0.0))
-    if worst.excess > 0:
-        warnings.warn(
-            f"the measurement goes down to {worst.lowest:.3g}, further below zero than its noise of "
-            f"{worst.sigma:.3g} explains, and the images of prior {prior.name!r} do not: the result is bounded "
-            "to x >= 0. Add a constant to the images, or solve with nonnegative=False",
-            UnlikePriorWarning,
-            stacklevel=3,
-        )
-
-
 def _precision(y: Tensor, prior: Prior) -> torch.dtype:
     real = prior.power.dtype
     return torch.promote_types(real, torch.complex32) if y.is_complex() else real
-
-
-def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
-    """Images that the prior does not fit, or whose bound or power of coarse scales is far from validation images'."""
-    validation = prior.card.get("validation", {})
-    likeness, distance, fits = result.likeness, result.distance, result.fits
-    findings = []
-    lowest = validation.get("elbo_lowest")
-    # validation images are a sample: leave room beyond the most unusual of them
-    if lowest is not None and float(likeness.min()) < float(lowest) - 0.5:
-        findings.append(
-            f"its evidence lower bound is {float(likeness.min()):.2f} nats per pixel, the lowest of the validation "
-            f"images is {float(lowest):.2f}"
-        )
-    usual = (validation.get("coarse_rings") or {}).get("largest_distance")
-    if usual is not None and float(distance.max()) > 1.25 * float(usual):
-        findings.append(
-            f"the power of its coarse scales lies {float(distance.max()):.1f} standard deviations off, the farthest of "
-            f"the validation images {float(usual):.1f}"
-        )
-    numbers = f" ({'; '.join(findings)})" if findings else ""
-    unfit = int((~fits).sum())
-    if unfit:
-        which = "the image is" if fits.numel() == 1 else f"{unfit} of {fits.numel()} images are"
-        warnings.warn(
-            f"{which} unlike those that prior {prior.name!r} was trained on{numbers}: the result falls back to a plain "
-            "linear (Wiener) estimate, which comes closer to a part of the measurement that was kept back as a test",
-            UnlikePriorWarning,
-            stacklevel=3,
-        )
-    elif findings:
-        warnings.warn(
-            f"the image is unlike those that prior {prior.name!r} was trained on{numbers}. "
-            "The result may be worse than a classical method's"
-            + ("; steps adapt a guess to such an image: steps.count = 3, or --steps 3" if idle else ""),
-            UnlikePriorWarning,
-            stacklevel=3,
-        )
 
 
 _ROUNDS = 3  # more make little difference for a sinogram, and of pixels take image detail for lack of noise
@@ -339,12 +260,3 @@ def likely_sigma(y: Tensor, operator: LinearOperator, power: Tensor) -> Tensor:
         if bool(settled.all()):
             break
     return torch.minimum(torch.maximum(sigma, least), most) * scale
-
-
-def likeness_of(problem: Problem, prior: Prior, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Evidence bound and distance of the coarse rings of an estimate, averaged over its tiles, ``(B,)`` each."""
-    views = problem.geometry.cut(estimate)
-    scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
-    elbo = each_portion(prior, len(scaled), lambda rows: image_elbo(prior, scaled[rows]))
-    bound, distance = (v.unflatten(0, (len(estimate), -1)).mean(1) for v in (elbo, ring_distance(prior, scaled)))
-    return bound, distance

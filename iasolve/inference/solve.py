@@ -19,15 +19,7 @@ from torch import Tensor
 from iasolve.inference.choice import choose_prior
 from iasolve.inference.fallback import Gaussian, better, verdict
 from iasolve.inference.interface import Callback, Options, SolveOptions, Watch
-from iasolve.inference.measurement import (
-    Measurement,
-    below_zero,
-    check,
-    likeness_of,
-    warn_signed,
-    warn_unlike,
-    whitened,
-)
+from iasolve.inference.measurement import Measurement, check, whitened
 from iasolve.inference.memory import as_memory_allows, cut
 from iasolve.inference.passes import (
     by_scale,
@@ -35,6 +27,7 @@ from iasolve.inference.passes import (
 )
 from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result, as_numpy, join
+from iasolve.inference.unlike import below_zero, likeness_of, warn_signed, warn_unlike
 from iasolve.inference.view import WHOLE, descends, joined, read_view, reads, solve_view
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
@@ -264,9 +257,7 @@ def _answer(
         if samples is not None:
             samples = samples + (image - first.image)
             samples = samples.clamp_min(0) if nonnegative else samples
-    # not a number where the reader alone has answered: the bound takes longer than its answer
-    unknown = torch.full_like(batch.sigma, torch.nan)
-    likeness, distance = likeness_of(first.problem, prior, first.estimate) if first.offsets else (unknown, unknown)
+    likeness, distance = likeness_of(first.problem, prior, first.estimate, bound=bool(first.offsets))
     solves = [s for s in (first.solves, *(s for _, s in others)) if s is not None]
     residual = torch.stack([s.residual for s in solves]).amax(0) if solves else None
     applications = sum(s.applications for s in solves)

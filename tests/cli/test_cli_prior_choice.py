@@ -5,10 +5,9 @@ import pytest
 from cli_fixtures import cli, heads
 
 import iasolve
-from iasolve.cli import solvers
 from iasolve.inference import choose_prior
 from iasolve.operators import GaussianNoise, Identity
-from iasolve.priors import ReaderPrior
+from iasolve.priors import ReaderPrior, load_fitting
 
 __all__ = ["heads"]  # fixtures
 
@@ -38,7 +37,7 @@ def installed(monkeypatch, priors):
         return tuple(priors[name] for name in order) if (channels, is_complex) == (1, False) else ()
 
     monkeypatch.setattr("iasolve.inference.choice.load_fitting", fitting)
-    monkeypatch.setattr(solvers, "load_fitting", fitting)
+    monkeypatch.setattr("iasolve.cli.solvers.load_fitting", fitting)
     monkeypatch.setattr("iasolve.cli.solver.open_prior", lambda name: priors[name])
     return order
 
@@ -116,8 +115,8 @@ def test_k_space_has_the_prior_for_mr(tmp_path, heads):
 
 def test_kinds_of_images_without_a_prior_are_refused_before_the_work(tmp_path, monkeypatch, noisy):
     np.save(tmp_path / "complex.npy", np.load(noisy).astype(np.complex64))
-    whole = solvers.load_fitting
-    monkeypatch.setattr(solvers, "load_fitting", lambda channels, kind: () if kind else whole(channels, kind))
+    real = "iasolve.cli.solvers.load_fitting"
+    monkeypatch.setattr(real, lambda channels, kind: () if kind else load_fitting(channels, kind))
     done = cli("denoise", tmp_path / "complex.npy", tmp_path / "x.npy", *QUICK)
     assert done.code == 3
     assert "Expected a prior over such images" in " ".join(done.err.split())

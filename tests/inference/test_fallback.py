@@ -321,3 +321,19 @@ def test_few_lines_tell_images_that_a_prior_spoils(kind):
     alone = solve(y, operator, prior, noise=noise, recipe="fast", warn=False, fallback=False)
     assert result.prior_used == ["gaussian"]
     assert relative(result.image, image) < relative(alone.image, image)
+
+
+def test_a_reader_alone_warns_of_images_whose_coarse_power_is_another():
+    """A picture that fills its frame: one reading is quick, and the bound is not asked for it."""
+    prior = iasolve.load_prior("mri-t1-128")
+    head = torch.from_numpy(load_samples().images[0]).float()[None]
+    rows, columns = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    picture = (100 + 40 * torch.sin(rows / 9) * torch.cos(columns / 14))[None]
+    noise, operator = GaussianNoise(5.0), Identity((1, 128, 128))
+    generator = torch.Generator().manual_seed(0)
+    with pytest.warns(UnlikePriorWarning, match="power of its coarse scales"):
+        result = solve(noise.sample(picture, generator), operator, prior, noise=noise, recipe="fast")
+    assert bool(torch.isnan(result.likeness).all())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(noise.sample(head, generator), operator, prior, noise=noise, recipe="fast")

@@ -32,13 +32,13 @@ def list_(printing: Printing) -> None:
 
     reporter = Reporter(printing)
     found = []
-    rows = [["prior", "size", "parameters", "images seen", "sha256", "from"]]
+    rows = [["prior", "size", "parameters", "images seen", "sha256", "from", "images", "trained on"]]
     for name in list_priors():
         origin = origin_of(name)
         try:
             with blamed_on_prior(name):
                 card = read_card(find_prior(name))
-                rows.append([name, *_cells(card), origin])
+                rows.append([name, *_cells(card), origin, *_purpose(card)])
         except (PriorError, DamagedPrior) as error:
             if origin == "iasolve":
                 raise
@@ -95,6 +95,15 @@ def _cells(card: Mapping[str, Any]) -> list[str]:
     size = card["architecture"]["size"]
     seen = card.get("training", {}).get("images", "-")
     return [f"{size} x {size}", str(card.get("parameters", "-")), str(seen), card["sha256"][:12]]
+
+
+def _purpose(card: Mapping[str, Any]) -> list[str]:
+    """The kind of images, and the data sets' names."""
+    about, data = card["architecture"], card.get("data", {})
+    colours = {1: "grey", 3: "colour"}.get(about.get("channels", 1), f"{about.get('channels')} channels")
+    sources = data if isinstance(data, list) else data.get("sources", [data])
+    names = "; ".join(str(source.get("name", "-")) for source in sources)
+    return ["complex" if about.get("is_complex") else colours, names]
 
 
 def _readable(card: Mapping[str, Any], path: str) -> str:
