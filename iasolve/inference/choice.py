@@ -48,7 +48,9 @@ def fitting(operator: LinearOperator, device: torch.device) -> list[Prior]:
         When there is none.
     """
     channels = operator.in_shape[0]
-    priors = [p if p.device == device else p.to(device) for p in load_fitting(channels, operator.is_complex)]
+    priors: list[Prior] = [
+        p if p.device == device else p.to(device) for p in load_fitting(channels, operator.is_complex)
+    ]
     if not priors:
         kind = "complex" if operator.is_complex else "real"
         raise PriorError(f"no installed prior is over {kind} images of {channels} channel(s): name one, or train one")

@@ -87,7 +87,8 @@ class OperatorLikelihood:
         self.backprojection = self._adjoint(y)
         self.solves = Solves(0, y.real.new_zeros(len(y)))
         self.mean_gain = self._mean_gain()
-        near = operator.interior_transfer(operator.in_shape[-2:]) if self.mean_gain else None
+        _, height, width = operator.in_shape
+        near = operator.interior_transfer((height, width)) if self.mean_gain else None
         self._window = operator.window()
         # of the preconditioner
         self._gain = self.mean_gain if near is None else near.to(y.real).square()
