@@ -26,6 +26,8 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
+from iasolve.priors import read_card
+from iasolve.priors.reader import reader_beside
 from iasolve.training.commit import commit_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -216,15 +218,28 @@ def provenance(seed: int, prior: Any, **more: Any) -> dict[str, Any]:
         "prior": prior.name,
         "prior_sha256": prior.card.get("sha256"),
         "prior_images_seen": training.get("images"),
+        **_reader(prior),
         "seed": seed,
         **more,
     }
 
 
+def _reader(prior: Any) -> dict[str, Any]:
+    """Of a prior that has a reader beside its hierarchy."""
+    path = getattr(prior, "path", None)
+    beside = reader_beside(Path(path)) if path is not None and prior.descends and prior.reads else None
+    if beside is None:
+        return {}
+    card = read_card(beside)
+    return {"reader_sha256": card.get("sha256"), "reader_images_seen": card.get("training", {}).get("images")}
+
+
 def stamp(about: Mapping[str, Any]) -> str:
     """A line that says which prior, commit, seed and machine, from :func:`provenance`."""
+    seen, sha256 = about.get("reader_images_seen"), str(about.get("reader_sha256"))[:12]
+    read = f", its reader {seen} images, sha256 {sha256}" if "reader_sha256" in about else ""
     return (
-        f"Prior {about['prior']}, {about['prior_images_seen']} images seen, sha256 {str(about['prior_sha256'])[:12]}; "
+        f"Prior {about['prior']}, {about['prior_images_seen']} images seen, sha256 {str(about['prior_sha256'])[:12]}{read}; "
         f"commit {about['commit']}; seed {about['seed']}; {about['machine']}."
     )
 
