@@ -236,10 +236,10 @@ def _reader(prior: Any) -> dict[str, Any]:
 
 def stamp(about: Mapping[str, Any]) -> str:
     """A line that says which prior, commit, seed and machine, from :func:`provenance`."""
-    seen, sha256 = about.get("reader_images_seen"), str(about.get("reader_sha256"))[:12]
+    seen, sha256, own = about.get("reader_images_seen"), str(about.get("reader_sha256"))[:12], about["prior_sha256"]
     read = f", its reader {seen} images, sha256 {sha256}" if "reader_sha256" in about else ""
     return (
-        f"Prior {about['prior']}, {about['prior_images_seen']} images seen, sha256 {str(about['prior_sha256'])[:12]}{read}; "
+        f"Prior {about['prior']}, {about['prior_images_seen']} images seen, sha256 {str(own)[:12]}{read}; "
         f"commit {about['commit']}; seed {about['seed']}; {about['machine']}."
     )
 
