@@ -57,7 +57,7 @@ def solve_window(
     least : float
         Where iterations end: see :func:`iasolve.classical.conjugate_gradients`.
     """
-    transfer = window.transfer.to(fft2(x0[:1]).dtype)
+    transfer = window.transfer.to(x0.dtype if x0.is_complex() else x0.dtype.to_complex())
     hidden = (~window.seen).to(y.real.dtype)
 
     def filtered(x: Tensor, by: Tensor) -> Tensor:
