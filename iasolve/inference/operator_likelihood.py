@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients, mean_gain
+from iasolve.classical.window import solve_window
 from iasolve.inference.likelihood import Draw, Solution, Solves, Value, white_noise
-from iasolve.inference.window import solve_window
 from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.operators.probes import RingResponse, ring_probes, surplus_of_rings
 from iasolve.operators.window import Window

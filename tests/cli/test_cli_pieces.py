@@ -178,11 +178,9 @@ def in_runs(monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".tif", ".h5"])
 def test_a_long_volume_is_read_and_written_as_it_is_solved(suffix, volume, in_runs, tiny, tmp_path):
-    plain, path, out, page = tmp_path / "plain.npy", tmp_path / f"in{suffix}", tmp_path / f"out{suffix}", "page.html"
+    plain, path, out, page = (tmp_path / name for name in ("plain.npy", f"in{suffix}", f"out{suffix}", "page.html"))
     write_image(path, np.load(volume)[:, None])
-    assert (
-        cli("denoise", path, out, *quick(tiny, "--report", tmp_path / page, "--figure", tmp_path / "f.png")).code == 0
-    )
+    assert cli("denoise", path, out, *quick(tiny, "--report", page, "--figure", tmp_path / "f.png")).code == 0
     assert cli("denoise", volume, plain, *quick(tiny)).code == 0
     np.testing.assert_array_equal(read_image(out).pixels[:, 0], np.load(plain))
     assert page.read_text().count("in" + suffix + ", ") >= 5

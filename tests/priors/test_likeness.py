@@ -43,7 +43,7 @@ def test_the_warning_advises_steps_where_there_are_none(steps):
         iasolve.solve(
             flat, Identity((1, 32, 32), torch.float64), prior, noise=GaussianNoise(0.01), recipe=recipe, fallback=False
         )
-    assert ("a recipe with steps" in str(caught[0].message)) == (steps == 0)
+    assert ("steps adapt a guess" in str(caught[0].message)) == (steps == 0)
 
 
 def test_a_card_without_statistics_says_nothing():
