@@ -229,7 +229,8 @@ def test_bundled_priors_are_whole(name):
     card = verify(path)
     assert card["name"] == name
     assert path.stat().st_size <= 25_000_000
-    for key in ("data", "training", "validation", "sigma_x", "ring_power", "architecture"):
+    own = ("mirrors", "calibrated") if card["kind"] == "reader" else ("sigma_x", "ring_power", "latents")
+    for key in ("data", "training", "validation", "architecture", *own):
         assert key in card
     assert card["data"]["licence"]
 
