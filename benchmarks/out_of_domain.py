@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -99,7 +100,7 @@ def main(
     begun, rows = time.perf_counter(), []
     false: dict[str, tuple[int, int, int]] = {}
 
-    about = provenance(seed, loaded or iasolve.load_prior(LINEAR), recipe=recipe or "the task's", chosen=prior)
+    about = provenance(seed, loaded or _linear_prior(), recipe=recipe or "the task's", chosen=prior)
 
     def save() -> dict[str, str]:
         about["seconds"] = round(time.perf_counter() - begun)
@@ -143,7 +144,7 @@ def measure(image: np.ndarray, task: Degradation, prior: Any, recipe: str, seed:
         "task": task.name,
         "size": "x".join(map(str, image.shape)),
         "result": score(result.image, truth),
-        "linear": score(linear(y, operator, prior or iasolve.load_prior(LINEAR), noise.sigma), truth),
+        "linear": score(linear(y, operator, prior or _linear_prior(), noise.sigma), truth),
         "input": score(seen, truth),
         "tv": variation(y, operator, noise.sigma, unit, truth),
         "used": result.prior_used[0],
@@ -160,6 +161,11 @@ def score(estimate: Tensor, truth: Tensor) -> float:
     # in units in which no square underflows
     unit = truth.abs().max()
     return float(psnr(estimate / unit, truth / unit)[0])
+
+
+@cache
+def _linear_prior() -> Any:
+    return iasolve.load_prior(LINEAR)
 
 
 def linear(y: Tensor, operator: LinearOperator, prior: Any, sigma: float) -> Tensor:

@@ -138,8 +138,7 @@ def _errors(trial: Trial, priors: Sequence[Prior], options: Options) -> list[Ten
         problem, image = quick_answer(trial.seen, prior, load_recipe("fast"), options)
         if rival is None:
             rival = Gaussian(trial.seen, prior, options, problem)
-            power = rival.power * rival.problem.gain.square().reshape(-1, 1, 1, 1)
-        found.append(trial.error(image, power, rival.linear).sum())
+        found.append(trial.error(image, rival.expected, rival.linear).sum())
     return found
 
 

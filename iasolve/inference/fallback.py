@@ -120,6 +120,11 @@ class Gaussian:
         self.power = fitted_power(problem)
         self.zero = torch.zeros_like(self.power) if not problem.likelihood.is_complex else 0j * self.power
 
+    @property
+    def expected(self) -> Tensor:
+        """The power in the user's units, ``(B, C, H, W)``."""
+        return self.power * self.problem.gain.square().reshape(-1, 1, 1, 1)
+
     def image(self, nonnegative: bool) -> Tensor:
         """The Wiener estimate, or over ``x >= 0`` the mode, in the user's units.
 
@@ -187,9 +192,8 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
         trial = hold_back(batch, options.seed, part)
         problem, image = quick_answer(trial.seen, prior, recipe, options)
         rival = Gaussian(trial.seen, prior, options, problem)
-        power = rival.power * rival.problem.gain.square().reshape(-1, 1, 1, 1)
         images = [image, rival.image(False), *([rival.image(True)] if bound else [])]
-        found = [trial.error(one, power, rival.linear) for one in images]
+        found = [trial.error(one, rival.expected, rival.linear) for one in images]
         return trial, torch.stack([*found, *([] if bound else [torch.full_like(found[0], torch.inf)])])
 
     trial, (ours, free, held) = errors(0)

@@ -88,8 +88,9 @@ class OperatorLikelihood:
         self.solves = Solves(0, y.real.new_zeros(len(y)))
         self.mean_gain = self._mean_gain()
         _, height, width = operator.in_shape
-        near = operator.interior_transfer((height, width)) if self.mean_gain else None
         self._window = operator.window()
+        iterated = self._window is None and self.mean_gain
+        near = operator.interior_transfer((height, width)) if iterated else None
         # of the preconditioner
         self._gain = self.mean_gain if near is None else near.to(y.real).square()
         # on real images the adjoint of complex values takes a real part: rows are not what they seem

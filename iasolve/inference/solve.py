@@ -28,7 +28,7 @@ from iasolve.inference.passes import (
 from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result, as_numpy, join
 from iasolve.inference.unlike import below_zero, likeness_of, warn_signed, warn_unlike
-from iasolve.inference.view import WHOLE, descends, joined, read_view, reads, solve_view
+from iasolve.inference.view import WHOLE, descends, joined, quick, read_view, reads, solve_view
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
 from iasolve.operators.base import LinearOperator, as_tensor
@@ -213,11 +213,10 @@ def _refuse_descent(recipe: Recipe, prior: Prior) -> None:
 @torch.no_grad()
 def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> Result[Tensor]:
     """The prior's answer, or the Gaussian's where that prior does not fit."""
-    quick = recipe.changed(views=1, samples=0, steps={"count": 0})
     found = verdict(batch, prior, recipe, options)
     # where the prior fits no image of the batch, only the report is its own
     result, problem = _answer(
-        batch, prior, recipe if found is None or bool(found.fits.any()) else quick, options, watch
+        batch, prior, recipe if found is None or bool(found.fits.any()) else quick(recipe), options, watch
     )
     if found is not None:
         rival = partial(Gaussian, batch, prior, options, problem)

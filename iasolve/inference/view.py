@@ -28,7 +28,7 @@ from iasolve.inference.sampling import Samples, StationaryError, draw_errors, dr
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 
-__all__ = ["WHOLE", "View", "descends", "joined", "quick_answer", "read_view", "reads", "solve_view"]
+__all__ = ["WHOLE", "View", "descends", "joined", "quick", "quick_answer", "read_view", "reads", "solve_view"]
 
 WHOLE = ("all", "auto")
 """Where a guess ends that a reader can make."""
@@ -157,11 +157,16 @@ def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options
     return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves)
 
 
+def quick(recipe: Recipe) -> Recipe:
+    """A recipe without views, steps and samples."""
+    return recipe.changed(views=1, samples=0, steps={"count": 0})
+
+
 def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) -> tuple[Problem, Tensor]:
     """A recipe's answer without views, steps and samples: the problem as posed, and the image in the user's units."""
-    quick = recipe.changed(views=1, samples=0, steps={"count": 0})
-    first = read_view if reads(prior, quick) else solve_view
-    view = first(batch, prior, quick, options, watch=Watch())
+    recipe = quick(recipe)
+    first = read_view if reads(prior, recipe) else solve_view
+    view = first(batch, prior, recipe, options, watch=Watch())
     return view.problem, view.image
 
 
