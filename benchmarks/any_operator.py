@@ -11,7 +11,6 @@ root mean square. The last columns let iasolve estimate the noise level.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def _some_pixels(share: float) -> Tensor:
 
 
 def run_case(case: Case, prior: Any, x: Tensor, validation: Tensor, seed: int, quick: bool) -> dict[str, Any]:
-    """PSNR of every slice, and seconds a slice, by method."""
+    """PSNR of every slice, and processor seconds a slice, by method."""
     operator, y, sigma = case.measured(validation, seed + 1000)
 
     def tv(y: Tensor, sigma: float, weight: float) -> Tensor:
@@ -116,9 +115,7 @@ def run_case(case: Case, prior: Any, x: Tensor, validation: Tensor, seed: int, q
     methods["noise level estimated"] = lambda: ours("fast" if quick else "compressed-sensing", False)
     found: dict[str, Any] = {"weight": weight, "grid": grid, "sigma": sigma, "methods": {}, "images": {}}
     for name, method in methods.items():
-        begun = time.perf_counter()
-        result = method()
-        seconds = (time.perf_counter() - begun) / len(x)
+        result, seconds = common.timed(method, len(x))
         image = result if isinstance(result, Tensor) else result.image
         found["methods"][name] = {"psnr": common.psnr(image, x).ravel().tolist(), "seconds": seconds}
         found["images"][name] = image[0, 0]
@@ -196,7 +193,9 @@ def main(
     text = f"# Other operators\n\nMean PSNR in dB over {count} test slice(s), 128x128. {common.stamp(report)}\n\n"
     text += "`--quick`: a look, no result.\n\n" if quick else ""
     text += common.table(header, rows)
-    text += "\nSeconds: total variation, then the recipes. `noise level estimated`: the last recipe without `noise`.\n"
+    text += (
+        "\nCPU seconds: total variation, then the recipes. `noise level estimated`: the last recipe, no `noise` told.\n"
+    )
     common.write(name, report, text, out)
     typer.echo(text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import torch
 from reconstruction import tune
 from torch import Tensor
 
+import common
 import iasolve
 from iasolve.classical.sense import total_variation_sense
 from iasolve.inference.multicoil import CoilProblem, cg_sense, pose_coils
@@ -46,11 +46,9 @@ class Method:
     real: bool = False
 
     def error(self, seen: Seen, hidden: Tensor, weight: float) -> tuple[float, Tensor, float]:
-        """Relative error of the hidden k-space's prediction, the image, and seconds."""
+        """Relative error of the hidden k-space's prediction, the image, and processor seconds."""
         posed = seen.real if self.real else seen.complex
-        begun = time.perf_counter()
-        image = self.solve(seen, weight)
-        seconds = time.perf_counter() - begun
+        image, seconds = common.timed(lambda: self.solve(seen, weight), 1)
         encoding = SensitivityEncoding(posed.operator.maps, (hidden != 0).any(0), posed.operator.in_dtype)
         missed = torch.linalg.vector_norm(encoding(image) - hidden) / torch.linalg.vector_norm(hidden)
         return float(missed), image, seconds

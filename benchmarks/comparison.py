@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from iasolve.metrics import mean_interval
 
 @dataclass
 class Scores:
-    """PSNR, SSIM and seconds of every method on every image of one case.
+    """PSNR, SSIM and processor seconds of every method on every image of one case.
 
     Attributes
     ----------
@@ -35,9 +34,7 @@ class Scores:
         """Run each method on the same images ``(B, C, H, W)``, score and return its estimates."""
         out = {}
         for name, method in methods.items():
-            begun = time.perf_counter()
-            out[name] = method()
-            seconds = (time.perf_counter() - begun) / len(references)
+            out[name], seconds = common.timed(method, len(references))
             self._add(name, out[name], references, seconds)
         return out
 
@@ -68,7 +65,7 @@ class Scores:
                     f"{np.mean(self.seconds[name]):.2f}",
                 ]
             )
-        return common.table(["method", "PSNR dB", "SSIM", f"over {reference}, dB (95 %)", "s / image"], rows)
+        return common.table(["method", "PSNR dB", "SSIM", f"over {reference}, dB (95 %)", "CPU s / image"], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """For the report: every image's values."""

@@ -251,7 +251,7 @@ def chosen_levels(task: Task, denoiser: Peer, validation: Tensor, steps: int, se
 def learned_estimates(
     folder: Path, task: Task, groups: list[Group], validation: Tensor, seed: int
 ) -> dict[str, tuple[Tensor, float]]:
-    """Images of every peer that was trained, and seconds per image."""
+    """Images of every peer that was trained, and processor seconds per image."""
     methods: dict[str, Callable[[], Tensor]] = {}
     peer, denoiser = load_peer(folder, task), load_peer(folder, NOISE)
     folded = common.folded_measurement(task, groups)
@@ -267,12 +267,7 @@ def learned_estimates(
             methods[f"plug-and-play, {steps} steps"] = lambda d=denoiser, s=levels, w=weight: plug_and_play(
                 folded, d, s, w
             )
-    out = {}
-    for name, method in methods.items():
-        begun = time.perf_counter()
-        image = method()
-        out[name] = (image, (time.perf_counter() - begun) / len(image))
-    return out
+    return {name: common.timed(method, len(folded.value)) for name, method in methods.items()}
 
 
 # ------------------------------------------------------------------------------------------- commands
@@ -334,7 +329,7 @@ def evaluate(
             rows.append([task.name, name, f"{psnr.mean():.2f}", f"{ssim.mean():.3f}", f"{took:.3f}"])
     trained = ", ".join(f"{n}: {t['images']} images, {t['seconds']:.0f} s" for n, t in report["trained"].items())
     text = f"# Learned peers on {len(images)} {part} slices\n\nSeed {seed}; commit {report['commit']}; {trained}.\n\n"
-    text += common.table(["task", "method", "PSNR dB", "SSIM", "s / image"], rows)
+    text += common.table(["task", "method", "PSNR dB", "SSIM", "CPU s / image"], rows)
     common.write(f"peers{'-quick' if quick else ''}", report, text, out)
     typer.echo(text)
 

@@ -12,9 +12,9 @@ real image knows k and -k from either; the fraction of frequencies known after f
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,7 +96,7 @@ class Baselines:
         ).image
 
     def estimates(self, groups: list[common.Group]) -> dict[str, tuple[Tensor, float]]:
-        """Every baseline's images and seconds per image."""
+        """Every baseline's images and processor seconds per image."""
         folded = common.folded_measurement(self.task, groups)
         y = groups[0].y
         methods: dict[str, Callable[[], Tensor]] = {
@@ -116,12 +116,7 @@ class Baselines:
         if self.ridge is not None:
             ridge = self.ridge
             methods["ridge"] = lambda: ridge.predict(folded.value[:, 0])[:, None]
-        out = {}
-        for name, method in methods.items():
-            begun = time.perf_counter()
-            image = method()
-            out[name] = (image, (time.perf_counter() - begun) / len(image))
-        return out
+        return {name: common.timed(method, len(y)) for name, method in methods.items()}
 
 
 def run(groups: list[common.Group], task: Task, prior: Any, recipe: Any, seed: int) -> list[Any]:
@@ -133,13 +128,11 @@ def run(groups: list[common.Group], task: Task, prior: Any, recipe: Any, seed: i
 def iasolve_estimates(
     groups: list[common.Group], task: Task, prior: Any, seed: int, samples: int
 ) -> tuple[dict[str, tuple[Tensor, float]], float]:
-    """Images of iasolve and seconds per image, and the coverage of the stated 90 % interval."""
+    """Images of iasolve and processor seconds per image, and the coverage of the stated 90 % interval."""
     recipe = iasolve.load_recipe(RECIPES[task.kind])
     fast = iasolve.load_recipe("fast")
+    count = sum(len(g.images) for g in groups)
     out = {}
-
-    def note(name: str, results: list[Any], images: Tensor) -> None:
-        out[name] = (images, sum(r.seconds for r in results) / len(images))
 
     for name, chosen in (
         ("iasolve amortized, no closing", common.changed(fast, error="none")),
@@ -148,11 +141,11 @@ def iasolve_estimates(
         ("iasolve refined", recipe),
         *([("iasolve without steps", common.changed(recipe, steps=0))] if recipe.takes_steps else []),
     ):
-        results = run(groups, task, prior, chosen, seed)
-        note(name, results, torch.cat([r.image for r in results]))
-    sampled = run(groups, task, prior, recipe.changed(samples=samples), seed)
-    note("iasolve one sample", sampled, torch.cat([r.samples[0] for r in sampled]))
-    note(f"iasolve mean of {samples}", sampled, torch.cat([r.samples.mean(0) for r in sampled]))
+        results, seconds = common.timed(partial(run, groups, task, prior, chosen, seed), count)
+        out[name] = (torch.cat([r.image for r in results]), seconds)
+    sampled, seconds = common.timed(partial(run, groups, task, prior, recipe.changed(samples=samples), seed), count)
+    out["iasolve one sample"] = (torch.cat([r.samples[0] for r in sampled]), seconds)
+    out[f"iasolve mean of {samples}"] = (torch.cat([r.samples.mean(0) for r in sampled]), seconds)
     hits = [(r.image - g.images).abs() <= 1.6449 * r.std for r, g in zip(sampled, groups, strict=True)]
     return out, float(torch.cat(hits).float().mean())
 
@@ -328,7 +321,7 @@ def main(
             f"Refined over amortized: {change:+.2f} dB ({low:+.2f} to {high:+.2f}).\n"
         )
         lines.append(
-            common.table(["method", "PSNR dB", "SSIM", f"over {baselines.reference}, dB (95 %)", "s / image"], rows)
+            common.table(["method", "PSNR dB", "SSIM", f"over {baselines.reference}, dB (95 %)", "CPU s / image"], rows)
         )
         names = ("input", baselines.reference, "iasolve amortized", "iasolve refined")
         picked = {n: estimates[n][0] for n in names}
