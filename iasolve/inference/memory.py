@@ -20,7 +20,7 @@ from torch import Tensor
 from iasolve.files.memory import default_memory, parse_memory
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options
-from iasolve.inference.measurement import Measurement
+from iasolve.inference.measurement import MARGIN, Measurement
 from iasolve.inference.view import descends, reads
 from iasolve.networks import ReaderConfig
 from iasolve.priors import Prior
@@ -116,7 +116,7 @@ class Budget(NamedTuple):
 
 def _read_bytes(config: ReaderConfig, value: int, shape: tuple[int, int], rows: int) -> int:
     """What reading an image in strips of so many rows takes; ``value``: bytes of one in the reader's maps."""
-    height, width = (max(n, config.multiple) for n in shape)
+    height, width = (max(n, config.multiple) + 4 * MARGIN for n in shape)
     strip = height if rows >= height else min(height, rows + 2 * config.reach)
     return width * (READ_PER_PIXEL * config.real_channels * height + int(value * config.kept_per_pixel * strip))
 

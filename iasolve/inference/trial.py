@@ -105,7 +105,7 @@ def _more_noise(batch: Measurement, seed: int) -> Trial:
     parts = iter(("trial", "trial, imaginary"))
     fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
     fresh = sigma.reshape(-1, *[1] * (y.ndim - 1)) * fresh
-    seen = Measurement(y + SPLIT * fresh, sigma * (1 + SPLIT**2) ** 0.5, operator)
+    seen = batch._replace(y=y + SPLIT * fresh, sigma=sigma * (1 + SPLIT**2) ** 0.5)
     return Trial(seen, y - fresh / SPLIT, operator)
 
 

@@ -58,8 +58,10 @@ def likeness_of(problem: Problem, prior: Prior, estimate: Tensor, bound: bool) -
     and the distance of an image of another size than the prior's.
     """
     unknown = torch.full((len(estimate),), torch.nan, device=estimate.device, dtype=estimate.real.dtype)
-    if not bound and problem.geometry.shape != (prior.spectrum.size,) * 2:
-        return unknown, unknown
+    if not bound:
+        estimate = problem.crop(estimate)
+        if estimate.shape[-2:] != (prior.spectrum.size,) * 2:
+            return unknown, unknown
     views = problem.geometry.cut(estimate)
     scaled = views / views.abs().square().mean((-3, -2, -1), keepdim=True).sqrt().clamp_min(1e-20)
     if not bound:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.closing import Closing
+from iasolve.inference.gain import gain_of
 from iasolve.inference.interface import NonFiniteError, Options, Watch
 from iasolve.inference.likelihood import Solves
 from iasolve.inference.measurement import Measurement
@@ -25,6 +26,7 @@ from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import improve
 from iasolve.inference.result import ScaleReport
 from iasolve.inference.sampling import Samples, StationaryError, draw_errors, draw_samples
+from iasolve.operators.crop import Crop
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe
 
@@ -134,7 +136,12 @@ def solve_view(
 
 def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> View:
     """The reader's estimate alone, views and passes included; samples have the error that the reader expects."""
-    problem = pose(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
+    wide = batch.widened()
+    gain = gain_of(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
+    problem = pose(wide.y, wide.operator, prior, wide.sigma, options, whole=True, gain=gain)
+    if wide is not batch:
+        _, height, width = batch.operator.in_shape
+        problem.crop = Crop(wide.operator.in_shape, (height, width), wide.operator.in_dtype).forward
     nonnegative = options.nonnegative and prior.nonnegative
     found = read_whole(problem, prior, recipe, nonnegative, watch)
     gain = problem.gain.reshape(-1, 1, 1, 1)

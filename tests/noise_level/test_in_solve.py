@@ -8,7 +8,7 @@ from tiny import tiny_prior
 
 from iasolve import solve
 from iasolve.evidence import fold
-from iasolve.inference.problem import gain_diagonal
+from iasolve.inference.gain import gain_diagonal
 from iasolve.noise_level import EstimatedNoise
 from iasolve.operators import GaussianNoise, Identity, RicianNoise, SpectralNoise
 from iasolve.spectrum import fft2, radius
