@@ -124,7 +124,7 @@ def total_variation_sense(
     def adjoint(values: Tensor) -> Tensor:
         return as_declared(operator.adjoint(values), operator.in_dtype)
 
-    back = adjoint(y)
+    back, normal = adjoint(y), operator.gram
     gram = _gram(back.shape[-2], back.shape[-1], nonnegative, back)
     gain = mean_gain(operator, back)
 
@@ -134,11 +134,13 @@ def total_variation_sense(
         inverse = 1 / (scale * gain + spread * gram)
 
         def matrix(v: Tensor) -> Tensor:
-            return scale * adjoint(operator(v)) + spread * _merged(_differences(v, nonnegative))
+            return scale * as_declared(normal(v), operator.in_dtype) + spread * _merged(_differences(v, nonnegative))
 
         def precondition(r: Tensor) -> Tensor:
-            out = ifft2(inverse * fft2(r))
-            return out if r.is_complex() else out.real
+            if r.is_complex():
+                return ifft2(inverse * fft2(r))
+            half = torch.fft.rfft2(r)
+            return torch.fft.irfft2(half.mul_(inverse[..., : half.shape[-1]]), s=r.shape[-2:])
 
         right = scale * back + spread * _merged(target)
         return conjugate_gradients(matrix, right, precondition, x, _INNER, 0.0).solution
