@@ -34,6 +34,8 @@ class Settings:
         Name or path; ``"auto"``: the one that the measurement speaks for.
     among : tuple of str
         Names of the priors that it was chosen from; none where it was named.
+    own_recipe : bool
+        Whether the recipe, or its steps, were asked for; else they are the command's.
     tile, overlap : int or None
         None: the prior's size, a quarter of it.
     fit, device : str
@@ -57,6 +59,7 @@ class Settings:
     batch_size: int | None
     memory: str | None = None
     among: tuple[str, ...] = ()
+    own_recipe: bool = False
 
 
 def parse_sigma(text: str, option: str = "--sigma") -> float | None:
@@ -134,6 +137,7 @@ def resolve(solving: Solving, running: Running, recipe: str, spreading: Spreadin
         device=running.device,
         batch_size=running.batch_size,
         memory=running.memory if spreading is None else _of_each(running.memory, spreading),
+        own_recipe=solving.recipe is not None or solving.steps is not None,
     )
 
 

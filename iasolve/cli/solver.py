@@ -29,7 +29,8 @@ from iasolve.inference import Choice, Result, UnlikePriorWarning, choose_prior
 from iasolve.inference.geometry import tiles_of
 from iasolve.inference.interface import Options, SolveOptions, Status
 from iasolve.inference.memory import cut
-from iasolve.inference.reconstruct import LARGEST_IMAGINARY, Reconstruction
+from iasolve.inference.reconstruct import Reconstruction
+from iasolve.inference.single_coil import LARGEST_IMAGINARY
 from iasolve.noise_level import EstimatedNoise, filled_fraction
 from iasolve.operators import GaussianNoise, LinearOperator, NoiseModel, RicianNoise
 from iasolve.priors import Prior
@@ -118,9 +119,12 @@ class Solver:
     """
 
     def __init__(self, task: Task, settings: Settings) -> None:
-        self.task, self.settings = task, settings
         self.device = choose_device(settings.device)
         prior = open_prior(settings.prior)
+        if settings.recipe.takes_steps and not prior.descends and not settings.own_recipe:
+            # a reader alone takes none, and nobody asked for them
+            settings = replace(settings, recipe=settings.recipe.changed(steps={"count": 0}))
+        self.task, self.settings = task, settings
         size = prior.spectrum.size
         settings.recipe.check_scales(prior.spectrum.scales)
         if settings.tile not in (None, size):
@@ -246,10 +250,15 @@ class Solver:
         UnfitInput, UsageError
         """
         y, unit = self.images(source), _unit(source.largest)
-        # of a volume, as many as are looked at
-        y = y[sorted({len(y) * quarter // 4 for quarter in (1, 2, 3)})]
-        single = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
-        choose = self.task.choose or self._choose_with_operator
+        choose = self.task.choose
+        if choose is None:
+            # of a volume, as many as are looked at
+            y = y[sorted({len(y) * quarter // 4 for quarter in (1, 2, 3)})]
+            single = (y / unit).astype(np.complex64 if y.dtype.kind == "c" else np.float32)
+            choose = self._choose_with_operator
+        else:
+            source = self.part(source, slice(len(y) // 2, len(y) // 2 + 1)).source
+            single = source.y
         with _explained(source), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return choose(source, single, priors, noise=self._noise(unit), **self._in_units_of(unit))

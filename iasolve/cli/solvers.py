@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from iasolve.cli.settings import AUTO, Settings
 from iasolve.cli.solver import Solver
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
-from iasolve.priors import KSPACE_PRIOR, PriorError, load_fitting
+from iasolve.priors import Prior, PriorError, load_fitting
 
 __all__ = ["Solvers"]
 
@@ -39,18 +40,13 @@ class Solvers:
         # what cannot work with any measurement is said before one is read
         self._of(self._names[0] if self._chosen else settings.prior)
 
-    @property
-    def _kspace(self) -> bool:
-        return self.task.operator is None and self.task.choose is None
-
     @cached_property
     def _names(self) -> list[str]:
         """Of the priors to choose from, those over grey images first."""
-        if self._kspace:
-            return [KSPACE_PRIOR]
+        kinds = ((1, False), (3, False), (1, True))
         with blamed_on_prior(AUTO):
-            kinds = ((1, False), (3, False), (1, True))
-            names = [prior.name for kind in kinds for prior in load_fitting(*kind)]
+            groups = [self.task.candidates()] if self.task.candidates else [load_fitting(*kind) for kind in kinds]
+        names = [prior.name for group in groups for prior in group]
         if not names:
             raise PriorError("no priors are installed; train one: iasolve train --help")
         return names
@@ -59,7 +55,7 @@ class Solvers:
     def grey(self) -> bool:
         """Whether results are real, with one channel, or with the colours solved one by one."""
         if self._chosen:
-            return self._kspace or not load_fitting(3, False)
+            return self.task.candidates is not None or not load_fitting(3, False)
         prior = self._of(self.settings.prior).prior
         return prior.channels == 1 and not prior.spectrum.is_complex
 
@@ -79,11 +75,16 @@ class Solvers:
         """
         if not self._chosen:
             return self._of(self.settings.prior)
-        if self._kspace:
-            return self._of(KSPACE_PRIOR)
+        priors: Sequence[Prior]
         channels, is_complex = self.task.kind(source)
-        # colours without a prior of their own are solved one by one
-        priors = load_fitting(channels, is_complex) or load_fitting(1, is_complex)
+        if self.task.candidates:
+            priors = self.task.candidates()
+        else:
+            # colours without a prior of their own are solved one by one
+            priors = load_fitting(channels, is_complex) or load_fitting(1, is_complex)
+        if self.settings.own_recipe and self.settings.recipe.takes_steps:
+            # who asks for steps does not want a reader alone, which takes none
+            priors = [prior for prior in priors if prior.descends] or priors
         if not priors:
             raise UnfitInput(
                 f"{source.like.path}: {channels} channel(s){', complex' if is_complex else ''}. Expected a prior over "

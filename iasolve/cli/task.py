@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from iasolve.inference import Choice, Result
     from iasolve.operators import LinearOperator
+    from iasolve.priors import Prior
 
 __all__ = ["Shape", "Task"]
 
@@ -48,9 +49,11 @@ class Task:
         and the keyword arguments of :func:`iasolve.solve` to a result. None: ``operator`` and :func:`iasolve.solve`.
     choose : callable or None
         As ``solve``, from a source, its values, priors and keyword arguments to the choice of one. None: with
-        ``operator``; without that, priors are not chosen (k-space).
+        ``operator``.
     kind : callable
         From a source to the channels of its images, and whether they are complex.
+    candidates : callable or None
+        The priors to choose from; None: those over images of that kind.
     prepare : callable
         Called before a folder's first file: what is wrong for all of them is not to be reported of each.
     """
@@ -64,5 +67,6 @@ class Task:
     solve: Callable[..., Result[Any]] | None = None
     choose: Callable[..., Choice] | None = None
     kind: Callable[[Source], tuple[int, bool]] = _kind_of_image
+    candidates: Callable[[], Sequence[Prior]] | None = None
     files: Callable[[], Mapping[str, Path]] = dict
     prepare: Callable[[], object] = lambda: None

@@ -11,8 +11,14 @@ from iasolve.inference.multicoil import image_phase, pose_coils, sampled_positio
 from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescent, Plan
-from iasolve.inference.reconstruct import Reconstruction, ReconstructOptions, imaginary_share, reconstruct
+from iasolve.inference.reconstruct import (
+    Reconstruction,
+    ReconstructOptions,
+    choose_kspace_prior,
+    reconstruct,
+)
 from iasolve.inference.result import Result
+from iasolve.inference.single_coil import imaginary_share
 from iasolve.inference.solve import solve
 from iasolve.inference.trial import hold_back
 
@@ -42,6 +48,7 @@ __all__ = [
     "Status",
     "UnlikePriorWarning",
     "Whole",
+    "choose_kspace_prior",
     "choose_prior",
     "crop_power",
     "fitted_power",

@@ -23,8 +23,7 @@ Measured, relative error of held-out k-space of the bundled slice (amortized gue
 64 x 64 centre of a CG-SENSE image 0.33, from its 96 x 96 centre 0.30, from its 180 x 180 centre 0.28; TV-SENSE with
 the same window 0.27, without 0.26. On simulated smooth phases (1 and 4 coils, 2x and 4x, little and much noise)
 TV-SENSE beats CG-SENSE at every size, half of k-space beats all of it by 0.4 to 1.6 dB, and that beats no window by
-0.9 to 2.9 dB. The choice fell on no window for the bundled slice (on all of k-space where a tenth of its data was
-left out), and on half of k-space for 14 of 16 simulated ones.
+0.9 to 2.9 dB. The choice fell on no window for the bundled slice, and on half of k-space for 14 of 16 simulated ones.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ from iasolve.spectrum import radius
 
 __all__ = ["CoilProblem", "SliceFacts", "cg_sense", "image_phase", "pose_coils", "sampled_positions"]
 
-_HIDDEN = 0.1
-_FEWEST = 50  # hidden positions; an error over fewer says little
+_HIDDEN, _FEWEST = 0.1, 50  # share, and number of hidden positions; an error over fewer says little
 
 
 def image_phase(
@@ -98,25 +96,24 @@ class _Start(NamedTuple):
     image: Tensor
     weight: float
 
+    @classmethod
+    def of(cls, y: Tensor, encoding: SensitivityEncoding, sigma: float) -> _Start:
+        image = cg_sense(y, encoding, sigma)
+        return cls(image, typical_weight(image[None]))
 
-_SHOWN, _COMPARED = 1e-2, 3e-2
-"""Tolerances: of the image whose phase is taken, and of those that are only compared with hidden k-space. Of three real
-scans and eight simulated ones the same smoothing is chosen from 0.01 to 0.1."""
+
+_COMPARED = 3e-2
+"""Tolerance of images that are only compared: 0.01 to 0.1 choose alike (11 scans)."""
 
 
 def _tv_sense(
-    y: Tensor, encoding: SensitivityEncoding, sigma: float, start: _Start | None, tolerance: float = _SHOWN
+    y: Tensor, encoding: SensitivityEncoding, sigma: float, start: _Start | None, tolerance: float = 1e-2
 ) -> Tensor:
     """``(1, H, W)``; started from CG-SENSE it takes some twenty iterations, from its like half of them."""
-    first, weight = start or _first(y, encoding, sigma)
+    first, weight = start or _Start.of(y, encoding, sigma)
     return total_variation_sense(
         encoding, y[None], sigma, weight, tolerance=tolerance, max_iterations=100, start=first[None]
     ).image[0]
-
-
-def _first(y: Tensor, encoding: SensitivityEncoding, sigma: float) -> _Start:
-    image = cg_sense(y, encoding, sigma)
-    return _Start(image, typical_weight(image[None]))
 
 
 def _smoothed(image: Tensor, size: int | None) -> Tensor:
@@ -134,7 +131,7 @@ def _best_size(y: Tensor, encoding: SensitivityEncoding, sigma: float) -> tuple[
         return smaller, None
     rest = y * ~hidden
     seen_by_all = SensitivityEncoding(encoding.maps, sampled & ~hidden, y.dtype)
-    first = _first(rest, seen_by_all, sigma)
+    first = _Start.of(rest, seen_by_all, sigma)
     image = _tv_sense(rest, seen_by_all, sigma, first)
     errors = {}
     for size in (smaller // 2, smaller, None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,27 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iasolve.inference.choice import Choice, choose_prior
 from iasolve.inference.interface import Callback, Options, SolveOptions, Status, UnlikePriorWarning, Watch
 from iasolve.inference.memory import cut
-from iasolve.inference.multicoil import SliceFacts, pose_coils, sampled_positions
+from iasolve.inference.multicoil import SliceFacts, pose_coils
 from iasolve.inference.result import Array, Result, as_numpy, join
+from iasolve.inference.single_coil import LARGEST_IMAGINARY, single_coil, single_facts
 from iasolve.inference.solve import solve, with_samples
-from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import LinearOperator, as_tensor
-from iasolve.operators.bases import centred_ifft2
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.conventions import check_kspace_order
-from iasolve.operators.fourier import KSpaceMask
-from iasolve.operators.masks import acceleration
 from iasolve.operators.noise import GaussianNoise
-from iasolve.priors import Prior
+from iasolve.priors import KSPACE_PRIORS, Prior, PriorError, load_kspace_priors
 from iasolve.recipe import Recipe, load_recipe
-from iasolve.spectrum import reflect
 
-__all__ = ["ReconstructOptions", "Reconstruction", "imaginary_share", "reconstruct"]
-
-LARGEST_IMAGINARY = 0.05
-"""Imaginary share of a single coil's energy above which an image is not taken for real."""
+__all__ = ["ReconstructOptions", "Reconstruction", "choose_kspace_prior", "reconstruct"]
 
 
 class ReconstructOptions(SolveOptions, total=False):
@@ -70,10 +64,10 @@ class Reconstruction(Result[Array]):
 @overload
 def reconstruct(
     kspace: Tensor,
-    prior: Prior,
+    prior: Prior | None = None,
     *,
     noise: GaussianNoise | CoilNoise | None = None,
-    recipe: str | Path | Recipe = "compressed-sensing",
+    recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[ReconstructOptions],
 ) -> Reconstruction[Tensor]: ...
@@ -82,10 +76,10 @@ def reconstruct(
 @overload
 def reconstruct(
     kspace: np.ndarray,
-    prior: Prior,
+    prior: Prior | None = None,
     *,
     noise: GaussianNoise | CoilNoise | None = None,
-    recipe: str | Path | Recipe = "compressed-sensing",
+    recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[ReconstructOptions],
 ) -> Reconstruction[np.ndarray]: ...
@@ -93,10 +87,10 @@ def reconstruct(
 
 def reconstruct(
     kspace: Tensor | np.ndarray,
-    prior: Prior,
+    prior: Prior | None = None,
     *,
     noise: GaussianNoise | CoilNoise | None = None,
-    recipe: str | Path | Recipe = "compressed-sensing",
+    recipe: str | Path | Recipe | None = None,
     callback: Callback | None = None,
     **options: Unpack[ReconstructOptions],
 ) -> Reconstruction[Tensor] | Reconstruction[np.ndarray]:
@@ -109,12 +103,14 @@ def reconstruct(
     ----------
     kspace : Tensor or array
         ``(coils, H, W)`` or ``(slices, coils, H, W)``, complex, centred and orthonormal, unsampled entries 0.
-    prior : Prior
-        Over images of one channel, real or complex.
+    prior : Prior, optional
+        Over images of one channel, real or complex; without it the one that :func:`choose_kspace_prior` chooses.
     noise : GaussianNoise or CoilNoise, optional
         Noise of ``kspace``; its level is estimated without.
-    recipe, callback
-        See :func:`iasolve.solve`; ``callback`` counts slices.
+    recipe : str, path or Recipe, optional
+        By default ``compressed-sensing``, without its steps where the prior is a reader alone.
+    callback : callable, optional
+        See :func:`iasolve.solve`; it counts slices.
     **options
         Those of :func:`iasolve.solve`, and: ``maps``, sensitivities of ``kspace``'s shape, or ``(coils, H, W)`` for all
         slices, estimated by default; ``mask``, broadcastable to ``(H, W)``, by default, slice by slice, the positions
@@ -144,19 +140,18 @@ def reconstruct(
     >>> result.image.shape, result.facts[0]["coils"]
     ((1, 230, 180), 8)
     """
+    volume = as_tensor(kspace)
+    stack = _checked(volume)
+    if prior is None:
+        prior = choose_kspace_prior(kspace, noise=noise, **options).prior
+    if prior.channels != 1:
+        raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
+    if recipe is None:
+        recipe = load_recipe("compressed-sensing")
+        recipe = recipe if prior.descends else recipe.changed(steps={"count": 0})
     mask, coils, phase = options.pop("mask", None), options.pop("coils", None), options.pop("phase", "auto")
     maps = options.pop("maps", None)
     solving = cast(SolveOptions, options)
-    volume = as_tensor(kspace)
-    if volume.ndim not in (3, 4) or not volume.is_complex() or 0 in volume.shape:
-        raise ValueError(
-            f"expected complex k-space (coils, H, W) or (slices, coils, H, W), got shape {tuple(volume.shape)}, "
-            f"{volume.dtype}; a single coil is an axis of length 1: kspace[None]"
-        )
-    check_kspace_order(volume)
-    if prior.channels != 1:
-        raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
-    stack = volume[None] if volume.ndim == 3 else volume
     every = _maps_of_slices(maps, stack)
     results: list[Result[Tensor]] = []
     facts: list[SliceFacts] = [{} for _ in stack]
@@ -196,11 +191,8 @@ def reconstruct(
             plain = [False] * len(numbers)
             batches = []
             if alone:
-                batches = _single_coil(stack[group], mask, prior.spectrum.is_complex)
-                if prior.nonnegative:
-                    # the sign of all of an image is a phase too, which a scanner is free to choose
-                    batches = [(y * _signs(operator.adjoint(y)).to(y.dtype), operator) for y, operator in batches]
-                facts[group] = [fact for y, operator in batches for fact in _single_facts(y, operator, white)]
+                batches = single_coil(stack[group], mask, prior)
+                facts[group] = [fact for y, operator in batches for fact in single_facts(y, operator, white)]
                 shares = [fact.get("imaginary_share", 0.0) for fact in facts[group]]
                 plain = [phase == "none" or share < LARGEST_IMAGINARY for share in shares]
             if all(plain):
@@ -225,56 +217,70 @@ def _joined(
     return cast(Reconstruction[np.ndarray], as_numpy(found)) if numpy else found
 
 
-def imaginary_share(kspace: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
-    """Share of each image's energy that is in its imaginary part, noise taken off, in [0, 1].
+def choose_kspace_prior(
+    kspace: Tensor | np.ndarray,
+    priors: Sequence[Prior] | None = None,
+    *,
+    noise: GaussianNoise | CoilNoise | None = None,
+    **options: Unpack[ReconstructOptions],
+) -> Choice:
+    """Choose among priors for k-space, by its middle slice.
 
     Parameters
     ----------
-    kspace : Tensor
-        ``(B, 1, H, W)``, a single coil.
-    mask : Tensor
-        ``(H, W)``, centred.
-    sigma : Tensor
-        Noise level ``(B,)``.
+    kspace : Tensor or array
+        See :func:`reconstruct`.
+    priors : sequence of Prior, optional
+        Over real images of one channel; by default those that are installed for MR
+        (:func:`iasolve.priors.load_kspace_priors`).
+    noise, **options
+        See :func:`reconstruct`.
 
     Returns
     -------
-    Tensor
-        ``(B,)``. Only frequencies measured together with their mirror images count: a mask that takes one but not the
-        other gives any image an imaginary part.
+    Choice
+
+    Raises
+    ------
+    ValueError, PriorError
+        As :func:`reconstruct` does, and where no prior is installed.
+
+    Examples
+    --------
+    >>> from iasolve.samples import load_kspace
+    >>> choice = choose_kspace_prior(load_kspace().kspace)
+    >>> choice.prior.name in choice.errors
+    True
     """
-    sampled = torch.fft.ifftshift(mask != 0, dim=(-2, -1))
-    both = torch.fft.fftshift(sampled & reflect(sampled), dim=(-2, -1))
-    image = centred_ifft2(kspace * both)
-    noise = both.sum() * sigma.square()
-    imaginary, whole = (part.square().flatten(1).sum(1) for part in (image.imag, image.abs()))
-    share = (imaginary - noise / 2).clamp_min(0) / torch.maximum(whole - noise, 1e-3 * whole + 1e-30)
-    return share.clamp_max(1)
+    running = list(load_kspace_priors() if priors is None else priors)
+    if not running:
+        raise PriorError(f"none of the priors for k-space is installed: {', '.join(KSPACE_PRIORS)}")
+    if len(running) == 1:
+        return Choice(running[0], {running[0].name: 1.0})
+    stack = _checked(as_tensor(kspace))
+    number = len(stack) // 2
+    y, mask, phase = stack[number : number + 1], options.pop("mask", None), options.pop("phase", "auto")
+    maps, coils = _maps_of_slices(options.pop("maps", None), stack), options.pop("coils", None)
+    solving = cast(SolveOptions, options)
+    if y.shape[1] == 1 and maps is None and not isinstance(noise, CoilNoise):
+        ((alone, operator),) = single_coil(y, mask, running[0])
+        share = single_facts(alone, operator, noise)[0].get("imaginary_share", 0.0)
+        if phase == "none" or share < LARGEST_IMAGINARY:
+            return choose_prior(alone, operator, running, noise=noise, **solving)
+    known = None if maps is None else maps[number]
+    posed = pose_coils(y[0], is_complex=False, maps=known, mask=mask, coils=coils, noise=noise, phase=phase)
+    return choose_prior(posed.y[None], posed.operator, running, noise=posed.noise, **solving)
 
 
-def _single_coil(stack: Tensor, mask: Tensor | np.ndarray | None, is_complex: bool) -> list[tuple[Tensor, KSpaceMask]]:
-    """Slices of a single coil as one batch; each on its own where they were sampled differently."""
-    masks = [sampled_positions(item, mask) for item in stack]
-    alike = all(torch.equal(other, masks[0]) for other in masks)
-    shape = (1, *stack.shape[-2:])
-    dtype = stack.dtype if is_complex else stack.real.dtype
-    batches = [(stack, masks[0])] if alike else list(zip(stack[:, None], masks, strict=True))
-    return [(y * sampled, KSpaceMask(sampled, shape, dtype)) for y, sampled in batches]
-
-
-def _signs(images: Tensor) -> Tensor:
-    """Whether real images ``(B, 1, H, W)`` are mostly positive or negative, ``(B, 1, 1, 1)``: 1 or -1."""
-    weight = (images * images.abs()).sum((-3, -2, -1), keepdim=True)
-    return torch.where(weight < 0, -1.0, 1.0)
-
-
-def _single_facts(y: Tensor, operator: KSpaceMask, noise: GaussianNoise | None) -> list[SliceFacts]:
-    sampling = acceleration(operator.mask)
-    facts: SliceFacts = {"coils": 1, "coils_used": 1, "acceleration": sampling, "maps": "none", "phase": "none"}
-    if operator.is_complex:
-        return [facts.copy() for _ in y]
-    sigma = estimate_sigma(y, operator) if noise is None else y.real.new_full((len(y),), noise.sigma)
-    return [{**facts, "imaginary_share": float(share)} for share in imaginary_share(y, operator.mask, sigma)]
+def _checked(volume: Tensor) -> Tensor:
+    """K-space as ``(slices, coils, H, W)``."""
+    if volume.ndim not in (3, 4) or not volume.is_complex() or 0 in volume.shape:
+        raise ValueError(
+            f"expected complex k-space (coils, H, W) or (slices, coils, H, W), got shape {tuple(volume.shape)}, "
+            f"{volume.dtype}; a single coil is an axis of length 1: kspace[None]"
+        )
+    check_kspace_order(volume)
+    return volume[None] if volume.ndim == 3 else volume
 
 
 def _maps_of_slices(maps: Tensor | np.ndarray | None, stack: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.choice import choose_prior
+from iasolve.inference.choice import choose_prior, fitting
 from iasolve.inference.fallback import Gaussian, better, verdict
 from iasolve.inference.interface import Callback, Options, SolveOptions, Watch
 from iasolve.inference.measurement import Measurement, check, whitened
@@ -139,7 +139,11 @@ def solve(
     if noise is not None and not hasattr(noise, "whitened"):
         raise TypeError(f"noise must be a noise model, as in noise=GaussianNoise(0.1), got {noise!r}")
     if prior is None:
-        prior = choose_prior(y, operator, noise=noise, **options).prior
+        running = fitting(operator, as_tensor(y).device)
+        if recipe is not None and load_recipe(recipe).takes_steps:
+            # a reader alone takes none
+            running = [one for one in running if one.descends] or running
+        prior = choose_prior(y, operator, running, noise=noise, **options).prior
     if not hasattr(prior, "spectrum"):
         raise TypeError(f"the prior is {prior!r}, expected a prior, as iasolve.load_prior returns it by name")
     resolved, chosen = _resolve(recipe, operator, prior, asked)

@@ -3,11 +3,18 @@
 from iasolve.priors.bound import distortion, follow
 from iasolve.priors.checkpoint import PriorError, read_card, save_checkpoint, verify
 from iasolve.priors.prior import Prior
-from iasolve.priors.registry import KSPACE_PRIOR, find_prior, list_priors, load_fitting, load_prior
+from iasolve.priors.registry import (
+    KSPACE_PRIORS,
+    find_prior,
+    list_priors,
+    load_fitting,
+    load_kspace_priors,
+    load_prior,
+)
 from iasolve.priors.trained import HVAEPrior, ReaderPrior
 
 __all__ = [
-    "KSPACE_PRIOR",
+    "KSPACE_PRIORS",
     "HVAEPrior",
     "Prior",
     "PriorError",
@@ -17,6 +24,7 @@ __all__ = [
     "follow",
     "list_priors",
     "load_fitting",
+    "load_kspace_priors",
     "load_prior",
     "read_card",
     "save_checkpoint",

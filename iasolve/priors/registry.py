@@ -26,7 +26,15 @@ from iasolve.priors.trained import HVAEPrior, ReaderPrior
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["KSPACE_PRIOR", "find_prior", "list_priors", "load_fitting", "load_prior", "origin_of"]
+__all__ = [
+    "KSPACE_PRIORS",
+    "find_prior",
+    "list_priors",
+    "load_fitting",
+    "load_kspace_priors",
+    "load_prior",
+    "origin_of",
+]
 
 
 def _folder() -> Path:
@@ -152,8 +160,8 @@ def _own_reader(path: Path, network: HVAE) -> Reader:
     return reader
 
 
-KSPACE_PRIOR = "mri-t1-128"
-"""For k-space, which is of MR images."""
+KSPACE_PRIORS = ("mri-t1-128", "mri-any-128")
+"""For k-space, which is of MR images; real, for the phase is taken out before."""
 
 SMALLEST = 64
 """Pixels of the smallest prior that :func:`load_fitting` returns: smaller ones are for benchmarks."""
@@ -177,3 +185,8 @@ def load_fitting(channels: int, is_complex: bool) -> tuple[HVAEPrior | ReaderPri
         if kind == (channels, is_complex) and about.get("size", 0) >= SMALLEST:
             found.append(load_prior(name))
     return tuple(found)
+
+
+def load_kspace_priors() -> tuple[HVAEPrior | ReaderPrior, ...]:
+    """Those of :data:`KSPACE_PRIORS` that are installed; see :func:`load_fitting`."""
+    return tuple(prior for prior in load_fitting(1, False) if prior.name in KSPACE_PRIORS)

@@ -1,12 +1,15 @@
 """``--prior auto``: chosen by the measurement, reported, and done again when the priors to choose from change."""
 
+import sys
+
 import numpy as np
 import pytest
+import torch
 from cli_fixtures import cli, heads
 
 import iasolve
 from iasolve.inference import choose_prior
-from iasolve.operators import GaussianNoise, Identity
+from iasolve.operators import GaussianNoise, Identity, KSpaceMask, SensitivityEncoding, birdcage_maps, line_mask
 from iasolve.priors import ReaderPrior, load_fitting
 
 __all__ = ["heads"]  # fixtures
@@ -111,6 +114,45 @@ def test_k_space_has_the_prior_for_mr(tmp_path, heads):
     done = cli("reconstruct", tmp_path / "y.npz", tmp_path / "x.npy", "--recipe", "fast", "--json")
     assert done.report["prior"]["name"] == "mri-t1-128"
     assert done.report["choice"] == {}
+
+
+@pytest.fixture
+def kspace_priors(monkeypatch, installed, priors):
+    """The same two for k-space; both are readers alone."""
+    monkeypatch.setattr("iasolve.priors.load_kspace_priors", lambda: tuple(priors[name] for name in installed))
+    module = sys.modules["iasolve.inference.reconstruct"]  # the package shows a function of that name
+    monkeypatch.setattr(module, "load_kspace_priors", lambda: tuple(priors.values()))
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_k_space_chooses_and_leaves_out_the_steps_of_its_recipe(tmp_path, kspace_priors, heads, coils):
+    head = torch.from_numpy(iasolve.samples.load_samples().images[0].astype(np.float32))[None]
+    lines = line_mask((128, 128), 3, 0.2, seed=0)
+    operator = (
+        SensitivityEncoding(birdcage_maps((128, 128), coils), lines) if coils > 1 else KSpaceMask(lines, head.shape)
+    )
+    y = operator(head.to(operator.in_dtype))
+    y = (y + torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))) * lines
+    np.save(tmp_path / "y.npy", y.numpy())
+    done = cli("reconstruct", tmp_path / "y.npy", tmp_path / "x.npy", "--sigma", 1, "--json")
+    assert done.code == 0, done.err
+    assert done.report["prior"]["name"] == "good"
+    assert done.report["choice"]["poor"] > 1
+    assert done.report["recipe"]["steps"]["count"] == 0
+    result = iasolve.reconstruct(y, noise=GaussianNoise(1.0), warn=False)
+    assert result.prior == "good"
+    found = np.load(tmp_path / "x.npy")
+    np.testing.assert_allclose(found.squeeze(), result.image.squeeze(), atol=1e-3 * found.max())
+
+
+def test_steps_that_were_asked_for_leave_only_priors_that_take_them(tmp_path, noisy):
+    done = cli("denoise", noisy, tmp_path / "x.npy", "--sigma", 10, "--steps", 1, "--json")
+    assert done.code == 0, done.err
+    assert done.report["prior"]["name"] == "mri-t1-128"
+    assert done.report["recipe"]["steps"]["count"] == 1
+    y = np.load(noisy)[:1, None].astype(np.float32)
+    recipe = iasolve.load_recipe("fast").changed(steps={"count": 1})
+    assert iasolve.solve(y, Identity((1, 32, 32)), recipe=recipe, warn=False).prior == "mri-t1-128"
 
 
 def test_kinds_of_images_without_a_prior_are_refused_before_the_work(tmp_path, monkeypatch, noisy):

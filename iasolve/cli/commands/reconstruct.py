@@ -105,6 +105,16 @@ def task(sampling: Sampling) -> Task:
 
         return iasolve.reconstruct(y, prior, maps=source.maps, mask=source.mask, coils=coils, phase=phase, **options)
 
+    def choose(source: Source, y: Any, priors: Any, **options: Any) -> Any:
+        from iasolve.inference import choose_kspace_prior
+
+        return choose_kspace_prior(y, priors, maps=source.maps, mask=source.mask, coils=coils, phase=phase, **options)
+
+    def candidates() -> Any:
+        from iasolve.priors import load_kspace_priors
+
+        return load_kspace_priors()
+
     files = {name: split_key(value)[0] for name, value in (("--mask", mask), ("--maps", maps)) if value != "auto"}
     return Task(
         "reconstruct",
@@ -114,5 +124,7 @@ def task(sampling: Sampling) -> Task:
         None,
         asdict(sampling),
         solve,
+        choose,
+        candidates=candidates,
         files=lambda: files,
     )

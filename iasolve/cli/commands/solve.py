@@ -124,6 +124,6 @@ def task(making: Making) -> Task:
         work,
         choose,
         kind,
-        files,
+        files=files,
         prepare=built,
     )
