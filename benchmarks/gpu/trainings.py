@@ -71,7 +71,7 @@ def tiny(folder: Path) -> list[TrainingConfig]:
         "data": {"path": "smooth.npz"},
         "degradations": [{"sigma": [0.01, 1.0]}],
         "optimisation": {"images": 96, "batch": 8, "validate_every": 16},
-        "reader": {"widths": [8, 8], "blocks": [1, 1], "embedding": 8},
+        "reader": {"widths": [8, 8], "blocks": [1, 1], "embedding": 8, "crop": 8},
     }
     return [TrainingConfig.from_dict(table, folder)]
 
