@@ -285,7 +285,7 @@ def _solve_folder(
     what, skipped = f"{task.command} {folder}", len(sources) - len(todo)
     try:
         with open_workers() as workers, Behind() as behind:
-            begun = partial(begin, workers=None)
+            begun: Callable[[Path], Work] = partial(begin, workers=None)
             if workers is not None:
                 begun = ahead(todo, lambda path: begin(path, workers), lambda: workers.room > 0)
             each_file(
