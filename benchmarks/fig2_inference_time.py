@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=2 python benchmarks/fig2_inference_time.py
     python benchmarks/fig2_inference_time.py --one-core     # processor seconds of one thread
+    python benchmarks/fig2_inference_time.py --device cuda  # all arms timed in full, none extrapolated
     python benchmarks/fig2_inference_time.py --quick
 
 Four ways to refine, the same code in both decoders' arms. *Vanilla per latent*: each latent through all later layers,
@@ -87,8 +88,8 @@ class Case:
         return uniform(self.config, 1)
 
 
-def cases(quick: bool, batch: int) -> list[Case]:
-    """The grid; numbers of steps keep the whole of it within eight minutes on two cores."""
+def cases(quick: bool, batch: int, gpu: bool = False) -> list[Case]:
+    """The grid; numbers of steps keep the whole of it within eight minutes on two cores, or on a GPU."""
     if quick:
         tiny = NetworkConfig(8, (16,) * 4, (1,) * 4, (1,) * 4, (1,) * 4, head_blocks=1, grid_cap=8)
         return [
@@ -100,6 +101,17 @@ def cases(quick: bool, batch: int) -> list[Case]:
         ]
     large = load_config(CONFIGS / "mri-complex-128-paper.toml").network
     small = load_config(CONFIGS / "cifar10-paper.toml").network
+    if gpu:
+        every = (STEPS,) * len(ARMS)
+        return [
+            Case("headline", large, every, turns=2, patience=60.0),
+            *(Case("layers per scale", uniform(small, m), every, turns=3) for m in (1, 2, 5, 10)),
+            *(
+                Case("number of scales", uniform(large, 5, size=n, grid_cap=4, is_complex=False), every, turns=3)
+                for n in (4, 8, 32, 128)
+            ),
+            Case("batch", small, every, batch, turns=3),
+        ]
     depths = {
         1: (25, 25, 25, 25),
         2: (25, 25, 25, 25),
@@ -120,6 +132,12 @@ def cases(quick: bool, batch: int) -> list[Case]:
     ]
 
 
+def wait() -> None:
+    """Until a GPU has done what it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def take_turns(calls: dict[str, Callable[[], Any]], case: Case, one_core: bool) -> dict[str, dict[str, Any]]:
     """Seconds of every call, one run each in turn, and the share of the threads' time that was had."""
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
@@ -128,8 +146,10 @@ def take_turns(calls: dict[str, Callable[[], Any]], case: Case, one_core: bool) 
             taken = [clock for clock, _ in runs[name]]
             if turn and sum(taken) + taken[-1] > case.patience:
                 continue
+            wait()
             clock, processor = time.perf_counter(), time.process_time()
             call()
+            wait()
             runs[name].append((time.perf_counter() - clock, time.process_time() - processor))
     found = {}
     for name, pairs in runs.items():
@@ -140,12 +160,14 @@ def take_turns(calls: dict[str, Callable[[], Any]], case: Case, one_core: bool) 
     return found
 
 
-def time_case(case: Case, counted: Counted, objective: str, seed: int, one_core: bool) -> dict[str, Any]:
+def time_case(
+    case: Case, counted: Counted, objective: str, seed: int, one_core: bool, device: str = "cpu"
+) -> dict[str, Any]:
     """All times of one network, and the counts beside them."""
     calls: dict[str, Callable[[], Any]] = {}
     arms: dict[str, dict[str, Any]] = {}
     for decoder in ("separable", "vanilla"):
-        bench = Workbench(untrained(case.config, decoder, seed), case.batch, objective, seed)
+        bench = Workbench(untrained(case.config, decoder, seed).to(device), case.batch, objective, seed, device)
         # warm up: every shape of convolution, forward and backward
         bench.amortized()
         bench.decoder()
@@ -199,9 +221,11 @@ def fill(rows: list[dict[str, Any]]) -> None:
                 entry["seconds_25"] = entry["flops_25"] * nearest["seconds_25"] / nearest["flops_25"]
 
 
-def linearity(case: Case, counted: Counted, objective: str, seed: int, one_core: bool) -> dict[str, Any]:
+def linearity(
+    case: Case, counted: Counted, objective: str, seed: int, one_core: bool, device: str = "cpu"
+) -> dict[str, Any]:
     """Time of the costliest arm against the number of sweeps, and what is extrapolated from one."""
-    bench = Workbench(untrained(case.config, PER_LATENT.decoder, seed), case.batch, objective, seed)
+    bench = Workbench(untrained(case.config, PER_LATENT.decoder, seed).to(device), case.batch, objective, seed, device)
     cost = counted.cost(PER_LATENT, case.layers)
     bench.refine(PER_LATENT.schedule, 1)
     calls = {str(n): partial(bench.refine, PER_LATENT.schedule, n) for n in (1, 2, 3, STEPS)}
@@ -221,6 +245,7 @@ def main(
     ),
     threads: Annotated[int, typer.Option(help="Threads of the timing; 0: as torch has it")] = 0,
     one_core: Annotated[bool, typer.Option("--one-core", help="Processor seconds of one thread")] = False,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the arms are timed")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of weights, image and draws")] = 0,
     quick: Annotated[bool, typer.Option(help="Tiny networks: a look, not a result")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results")] = common.RESULTS,
@@ -232,14 +257,17 @@ def main(
         raise typer.BadParameter(f"the larger batch needs at least 2 images, got {batch}", param_hint="--batch")
     if one_core and threads > 1:
         raise typer.BadParameter(f"--one-core times one thread, got {threads}", param_hint="--threads")
-    grid = cases(quick, batch)
+    if device != "cpu" and (one_core or not torch.cuda.is_available()):
+        raise typer.BadParameter(f"{device}: expected cpu, or cuda where there is one", param_hint="--device")
+    grid = cases(quick, batch, device != "cpu")
     console = Console(stderr=True)
     wanted = 1 if one_core else threads or torch.get_num_threads()
     torch.set_num_threads(1)
     families = list(dict.fromkeys(case.shape for case in grid))
     counted = {f: Counted(f, objective, seed) for f in track(families, "counting", console=console)}
     torch.set_num_threads(wanted)
-    name = "fig2_inference_time" + ("-one-core" if one_core else "") + ("-quick" if quick else "")
+    kind = "-one-core" if one_core else "" if device == "cpu" else "-gpu"
+    name = f"fig2_inference_time{kind}" + ("-quick" if quick else "")
     report: dict[str, Any] = {
         "about": common.provenance(
             seed,
@@ -248,17 +276,18 @@ def main(
             steps=STEPS,
             paper_size=not quick,
             clock="processor" if one_core else "wall",
+            **({} if device == "cpu" else {"device": torch.cuda.get_device_name()}),
         ),
         "rows": [],
     }
     console.print("timing")
     for case in track(grid, "timing", console=console):
-        report["rows"].append(time_case(case, counted[case.shape], objective, seed, one_core))
+        report["rows"].append(time_case(case, counted[case.shape], objective, seed, one_core, device))
         fill(report["rows"])
         # what has been timed so far
         cost_report.write(name, report, out)
     shallow = next(case for case in grid if case.series == "layers per scale" and case.layers > 1)
-    report["linearity"] = linearity(shallow, counted[shallow.shape], objective, seed, one_core)
+    report["linearity"] = linearity(shallow, counted[shallow.shape], objective, seed, one_core, device)
     text = cost_report.write(name, report, out)
     cost_report.figure(report, out / f"{name}.png")
     typer.echo(text)

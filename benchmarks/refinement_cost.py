@@ -76,20 +76,22 @@ class Workbench:
     objective : {"variational", "map"}
     seed : int
         Of image and draws.
+    device : torch.device or str
+        Where the prior is.
     """
 
-    def __init__(self, prior: Prior, batch: int, objective: str, seed: int) -> None:
+    def __init__(self, prior: Prior, batch: int, objective: str, seed: int, device: torch.device | str = "cpu") -> None:
         self.prior, self.batch, self.objective, self.seed = prior, batch, objective, seed
         spectrum = prior.spectrum
         generator = torch.Generator().manual_seed(seed)
         shape = (batch, prior.channels, spectrum.size, spectrum.size)
         dtype = torch.complex64 if spectrum.is_complex else torch.float32
-        self.image = torch.randn(shape, generator=generator, dtype=dtype)
-        self.profile = torch.full((batch, 2, len(spectrum.scales)), 0.5)
-        self.stop = torch.full((batch,), len(spectrum.scales) - 1)
+        self.image = torch.randn(shape, generator=generator, dtype=dtype).to(device)
+        self.profile = torch.full((batch, 2, len(spectrum.scales)), 0.5, device=device)
+        self.stop = torch.full((batch,), len(spectrum.scales) - 1, device=device)
         folded = prior.rings(spectrum.transform(self.image))
         variances = [torch.full_like(v.real, 0.1) for v in folded]
-        weights = prior.rings(spectrum.weight)
+        weights = prior.rings(spectrum.weight.to(device))
         betas = [1.0] * len(spectrum.scales)
         self.term = RingTerm(folded, variances, prior.sigma_x, spectrum, weights, betas)
         with torch.no_grad():

@@ -1,11 +1,12 @@
-"""Files per second of a folder for 1 and 2 worker processes, the cost of a task, and the bytes that it moves.
+"""Files per second of one process and of 1 and 2 workers, the cost of a task, the bytes that it moves, and the disk's.
 
-    python benchmarks/scaling.py [--quick] [--files N] [--recipe denoise]
+    python benchmarks/scaling.py [--quick] [--files 64] [--pictures 200] [--turns 3] [--recipe denoise]
 
-One process, then ``Cluster(workers=1)`` and ``Cluster(workers=2)``, in turns, on the same images of 128 x 128; workers
-are started before the clock is. The law: a client hands tasks out and takes results in at so many a second, whatever
-the workers, so that ``N`` workers solve ``min(N / t, 1 / c)`` files a second, ``t`` being a file's time and ``c`` the
-client's. Writes benchmarks/results/scaling.md.
+On an otherwise idle machine of at least two cores. One process with one thread and with all, and one and two workers
+with one thread each, take turns on the same images of 128 x 128; workers are started before the clock is. The law: a
+client hands tasks out and takes results in at ``1 / c`` a second whatever the workers, so that ``N`` workers solve
+``min(N / t, 1 / c)`` tasks a second, ``t`` being a worker's time for one. Then the command line on small PNG files, one
+process: waiting for the disk beside solving, as it does, and after each file. Writes benchmarks/results/scaling.md.
 """
 
 from __future__ import annotations
@@ -13,16 +14,28 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import statistics
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import torch
+from PIL import Image
 
 import iasolve
-from common import RESULTS, commit
+from common import RESULTS, commit, table
+from iasolve.cli import main as iasolve_command
+from iasolve.cli.folders import Behind
 from iasolve.cluster import Cluster, _Pin, _solve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.samples import load_samples
+
+SIGMA = 20.0
 
 
 def nothing(y: Any) -> Any:
@@ -42,55 +55,134 @@ def rate(cluster: Cluster, function: Any, tasks: list[tuple[Any, ...]]) -> float
     return len(tasks) / (time.perf_counter() - begun)
 
 
+def alone(solve: Callable[[Any], Any], images: list[np.ndarray], threads: int) -> float:
+    """Images a second in this process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        begun = time.perf_counter()
+        for y in images:
+            solve(y)
+        return len(images) / (time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Cluster]:
+    """Workers of one thread each: that is what a second core adds."""
+    with Cluster(workers=count) as cluster:
+        cluster._client.run(torch.set_num_threads, 1)
+        yield cluster
+
+
+def at_once(_: Behind, bring: Callable[[], None]) -> None:
+    """In place of :class:`iasolve.cli.folders.Behind`: wait for the disk at once."""
+    bring()
+
+
+def pictures(images: list[np.ndarray], prior: str, turns: int) -> dict[str, float]:
+    """Files a second of ``iasolve denoise`` on a folder of PNG files, with the disk beside solving and after it."""
+    found: dict[str, list[float]] = {"disk after each file": [], "disk beside solving": []}
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        for number, image in enumerate(images):
+            pixels = (image[0] * (220 / image.max())).clip(0, 255).round().astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "in" / f"{number:04d}.png")
+        options = ["--sigma", str(SIGMA), "--recipe", "fast", "--prior", prior, "--quiet"]
+        for turn in range(turns + 1):
+            for way, seconds in found.items():
+                patch = mock.patch.object(Behind, "__call__", at_once) if way.startswith("disk after") else None
+                out = folder / f"{way}-{turn}"
+                begun = time.perf_counter()
+                try:
+                    if patch is None:
+                        iasolve_command(["denoise", str(folder / "in"), str(out), *options])
+                    else:
+                        with patch:
+                            iasolve_command(["denoise", str(folder / "in"), str(out), *options])
+                except SystemExit as end:
+                    if end.code:
+                        raise SystemExit(f"iasolve denoise ended with code {end.code}") from end
+                # the first turn loads, and compiles convolutions
+                if turn:
+                    seconds.append(len(images) / (time.perf_counter() - begun))
+    return {way: statistics.median(seconds) for way, seconds in found.items()}
+
+
 def main() -> None:
-    """Measure, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    """Measure, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few images, one turn: a look, not a result")
     parser.add_argument("--files", type=int, default=64)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--recipe", default="denoise")
     parser.add_argument("--prior", default="mri-t1-128")
     asked = parser.parse_args()
-    count, recipe = (4, "fast") if asked.quick else (asked.files, asked.recipe)
+    count, small, turns, recipe = (
+        (4, 4, 1, "fast") if asked.quick else (asked.files, asked.pictures, asked.turns, asked.recipe)
+    )
     prior, operator = iasolve.load_prior(asked.prior), Identity((1, 128, 128))
     heads, generator = load_samples().images, np.random.default_rng(0)
-    images = [(heads[n % len(heads)] + generator.normal(0, 20, heads[0].shape))[None] for n in range(count)]
-    options = {"noise": GaussianNoise(20.0), "recipe": recipe, "warn": False, "memory": "1.5GB"}
-    pin = _Pin(str(prior.path), prior.card.get("sha256"))
-    single = [image.astype(np.float32) for image in images]
-    tasks = [(pin, "cpu", y, operator, options) for y in single]
-    first = iasolve.solve(single[0], operator, prior, **options)
-    begun = time.perf_counter()
-    for y in single:
-        iasolve.solve(y, operator, prior, **options)
-    alone = len(single) / (time.perf_counter() - begun)
-    rows = [f"| one process | {alone:.3f} | |"]
-    rates = {}
-    for workers in (1, 2):
-        with Cluster(workers=workers) as cluster:
-            rate(cluster, _solve, tasks[: 2 * workers])  # weights are loaded, and convolutions compiled
-            rates[workers] = rate(cluster, _solve, tasks)
-            empty = rate(cluster, nothing, [(y,) for y in single] * (1 if asked.quick else 10))
-        rows.append(f"| {workers} worker(s) | {rates[workers]:.3f} | {1e3 / empty:.1f} |")
-    sent, back = (len(pickle.dumps(one)) for one in (tasks[0], first))
-    limit = empty
-    text = [
-        "# Scaling",
-        "",
-        f"Commit {commit()}, prior {asked.prior}, recipe {recipe}, {count} images of 128 x 128, {os.cpu_count()} "
-        "processors as the system counts them.",
-        "",
-        "| | files a second | empty task, ms |",
-        "| --- | --- | --- |",
-        *rows,
-        "",
-        f"2 workers over 1: {rates[2] / rates[1]:.2f}. A task: {sent / 1e3:.0f} kB there, {back / 1e3:.0f} kB back.",
-        "",
-        f"By the law, one client feeds at most {limit:.0f} tasks a second, that is {limit / rates[1]:.0f} workers of "
-        f"this speed, and 1,000 workers would solve {min(1000 * rates[1], limit):.0f} files a second.",
+    images = [
+        (heads[n % len(heads)] + generator.normal(0, SIGMA, heads[0].shape))[None].astype(np.float32)
+        for n in range(max(count, small))
     ]
-    print("\n".join(text))
+    options = {"noise": GaussianNoise(SIGMA), "recipe": recipe, "warn": False, "memory": "1.5GB"}
+    pin = _Pin(str(prior.path), prior.card.get("sha256"))
+    tasks = [(pin, "cpu", y, operator, options) for y in images[:count]]
+
+    def solve(y: Any) -> Any:
+        return iasolve.solve(y, operator, prior, **options)
+
+    first, cores = solve(images[0]), os.cpu_count() or 1
+    rates: dict[str, list[float]] = {}
+    with workers(1) as one, workers(2) as two:
+        for cluster in (one, two):
+            # weights are loaded, and convolutions compiled
+            rate(cluster, _solve, tasks[: 2 * cluster.size])
+        for _ in range(turns):
+            for name, measure in {
+                "one process, one thread": lambda: alone(solve, images[:count], 1),
+                f"one process, {cores} threads": lambda: alone(solve, images[:count], cores),
+                "1 worker": lambda: rate(one, _solve, tasks),
+                "2 workers": lambda: rate(two, _solve, tasks),
+                "2 workers, empty tasks": lambda: rate(two, nothing, [(y,) for y in images[:count]] * 4),
+            }.items():
+                rates.setdefault(name, []).append(measure())
+    each = {name: statistics.median(values) for name, values in rates.items()}
+    limit = each.pop("2 workers, empty tasks")
+    beside = pictures(images[:small], asked.prior, turns)
+    sent, back = (len(pickle.dumps(one)) for one in (tasks[0], first))
+    gain = beside["disk beside solving"] / beside["disk after each file"]
+    text = "\n".join(
+        [
+            "# Scaling",
+            "",
+            f"Commit {commit()}, prior {asked.prior}, recipe {recipe}, {count} images of 128 x 128, {cores} processors "
+            f"as the system counts them; medians of {turns}.",
+            "",
+            table(["", "images a second"], [[name, f"{value:.3f}"] for name, value in each.items()]),
+            f"2 workers over 1: {each['2 workers'] / each['1 worker']:.2f}. An empty task takes the client "
+            f"{1e3 / limit:.1f} ms. A task: {sent / 1e3:.0f} kB there, {back / 1e3:.0f} kB back.",
+            "",
+            f"By the law, one client feeds at most {limit:.0f} tasks a second, that is {limit / each['1 worker']:.0f} "
+            f"workers of this speed, and 1,000 workers would solve {min(1000 * each['1 worker'], limit):.0f} images a "
+            "second. A task of a volume holds as many of its images as the memory of a worker takes, so that the limit "
+            "is one of tasks, not of images. Folders of single small images go faster through several commands, each "
+            "with a part of the files.",
+            "",
+            f"`iasolve denoise` on {small} PNG files of 128 x 128, recipe fast, one process:",
+            "",
+            table(["", "files a second"], [[way, f"{value:.2f}"] for way, value in beside.items()]),
+            f"Beside over after: {gain:.2f}.",
+        ]
+    )
+    print(text)
     if not asked.quick:
-        (RESULTS / "scaling.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+        (RESULTS / "scaling.md").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,16 @@ _SETTINGS = {
 }
 """Of Dask, for workers of this machine."""
 
+_LOCAL = {
+    "threads_per_worker": 1,
+    "processes": True,
+    "dashboard_address": None,
+    # or its web server, dashboard or not, would listen at port 8787 of every interface
+    "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    "silence_logs": logging.CRITICAL,
+}
+"""The cluster of this machine."""
+
 
 class ClusterError(RuntimeError):
     """A task that the cluster could not do: its workers died, or run other code."""
@@ -138,13 +148,8 @@ class Cluster:
                     )
                 }
                 self._settings.enter_context(dask.config.set(settings))
-                self._local = self._dask.LocalCluster(
-                    n_workers=self._workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                )
+                self._local = self._dask.LocalCluster(n_workers=self._workers, **_LOCAL)
+            self._require_certificate()
             self._client = self._dask.Client(self._local or self._scheduler, timeout="20s", set_as_default=False)
             self._client.wait_for_workers(self._workers or 1, timeout=120)
             if self._local is not None:
@@ -153,7 +158,7 @@ class Cluster:
             self.close()
             where = self._scheduler or "this machine's workers"
             raise ClusterError(
-                f"{where}: no cluster to work with ({' '.join(str(error).split())[:200]}). Expected a Dask scheduler "
+                f"{where}: no cluster to work with ({' '.join(str(error).split())[:300]}). Expected a Dask scheduler "
                 "with workers: start dask scheduler and dask worker first"
             ) from error
         except BaseException:
@@ -161,6 +166,16 @@ class Cluster:
             raise
         self.size = len(self._client.scheduler_info(n_workers=-1)["workers"])
         return self
+
+    def _require_certificate(self) -> None:
+        """Say what is missing before Dask waits for it."""
+        if self._scheduler is None or not self._scheduler.startswith("tls://"):
+            return
+        if self._dask.Security().get_connection_args("client").get("ssl_context") is None:
+            raise ValueError(
+                "Dask's settings name no certificate for clients: give distributed.comm.tls.ca-file, .client.cert and "
+                ".client.key in ~/.config/dask/distributed.yaml, or as DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on"
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None

@@ -97,7 +97,8 @@ class UserOperator:
         root = (Path(self._module).parent if self._module.endswith(".py") else Path()).resolve()
         for name, module in list(sys.modules.items()):
             source = Path(getattr(module, "__file__", None) or "")
-            if source.suffix != ".py":
+            # the script that runs, which workers load too, is not what the operator imported
+            if source.suffix != ".py" or name in ("__main__", "__mp_main__"):
                 continue
             installed = "site-packages" in source.parts or any(
                 source.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix)

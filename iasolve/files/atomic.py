@@ -12,10 +12,11 @@ import platform
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,18 +29,27 @@ __all__ = ["atomic_write", "sha256_of", "sweep_leftovers", "write_json", "write_
 
 @dataclass(frozen=True)
 class _Staged:
-    """A file that is complete on the disk under a hidden name."""
+    """A file that is complete under a hidden name; on the disk, once its handle is closed."""
 
     temporary: Path
     target: Path
     named: PathInput
+    handle: BinaryIO
 
 
-_together: ContextVar[list[_Staged] | None] = ContextVar("_together", default=None)
+@dataclass
+class _Group:
+    """Files that belong together, and whether others bring them to the disk and to their names later."""
+
+    later: bool
+    files: list[_Staged] = field(default_factory=list)
+
+
+_together: ContextVar[_Group | None] = ContextVar("_together", default=None)
 
 
 @contextmanager
-def write_together() -> Iterator[None]:
+def write_together(later: Callable[[Callable[[], None]], object] | None = None) -> Iterator[None]:
     """Let the files that are written in the body appear together, once all of them are complete.
 
     No name can be given to several files in one step, so the last one written is the seal: where it stands, all stand
@@ -47,32 +57,59 @@ def write_together() -> Iterator[None]:
     their names in the order in which they were written. So a crash leaves the old files, or the new ones, or some of
     one kind without their seal, but never files of both kinds. Within another such body, the files are part of it.
 
+    Parameters
+    ----------
+    later : callable, optional
+        Takes a function that waits for the disk and gives the names, to be called once, maybe in another thread. By
+        default this is done at the end of the body.
+
     Raises
     ------
     WriteError
-        As :func:`atomic_write`, from the body or at its end.
+        As :func:`atomic_write`, from the body or at its end; with ``later``, from the function that it takes.
     """
     if _together.get() is not None:
         yield
         return
-    staged: list[_Staged] = []
-    token = _together.set(staged)
+    group = _Group(later is not None)
+    token = _together.set(group)
     try:
         yield
         _together.reset(token)
+        if later is None:
+            _commit(group.files)
+    except BaseException:
+        if _together.get() is group:
+            _together.reset(token)
+        _forget(group.files)
+        raise
+    if later is not None:
+        later(partial(_commit_or_forget, group.files))
+
+
+def _forget(staged: Sequence[_Staged]) -> None:
+    for file in staged:
+        with contextlib.suppress(OSError):
+            file.handle.close()
+        with contextlib.suppress(OSError):
+            file.temporary.unlink()
+
+
+def _commit_or_forget(staged: Sequence[_Staged]) -> None:
+    try:
         _commit(staged)
     except BaseException:
-        if _together.get() is staged:
-            _together.reset(token)
-        for file in staged:
-            with contextlib.suppress(OSError):
-                file.temporary.unlink()
+        _forget(staged)
         raise
 
 
 def _commit(staged: Sequence[_Staged]) -> None:
     file = None
     try:
+        for file in staged:
+            if not file.handle.closed:
+                os.fsync(file.handle.fileno())
+                file.handle.close()
         for file in reversed(staged[1:]):
             if file.target.exists():
                 file.target.unlink()
@@ -122,15 +159,16 @@ def atomic_write(path: PathInput) -> Iterator[BinaryIO]:
     try:
         yield handle
         handle.flush()
-        os.fsync(handle.fileno())
-        handle.close()
+        group = _together.get()
+        if group is None or not group.later:
+            os.fsync(handle.fileno())
+            handle.close()
         if target.exists():
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        staged = _together.get()
-        if staged is None:
+        if group is None:
             os.replace(temporary, target)
         else:
-            staged.append(_Staged(temporary, target, path))
+            group.files.append(_Staged(temporary, target, path, handle))
             return
     except BaseException as error:
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
@@ -182,7 +220,8 @@ def sha256_of(path: PathInput) -> str:
         If it cannot be read.
     """
     real = Path(os.path.realpath(path))
-    staged = {file.target: file.temporary for file in _together.get() or ()}
+    group = _together.get()
+    staged = {file.target: file.temporary for file in group.files} if group is not None else {}
     with staged.get(real, real).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from iasolve.training.loop import Trainer, train
     from iasolve.training.objective import Objective, clean_evidence
     from iasolve.training.reading import ReaderObjective
-    from iasolve.training.source import CroppedImages, Mixture, WholeImages, open_source
+    from iasolve.training.shards import Shards
+    from iasolve.training.source import CroppedImages, Mixture, ShardedImages, WholeImages, open_source
     from iasolve.training.status import Status
     from iasolve.training.validation import validate_reader
 
@@ -36,7 +37,8 @@ _HOMES = {
     "loop": ("Trainer", "train"),
     "objective": ("Objective", "clean_evidence"),
     "reading": ("ReaderObjective",),
-    "source": ("CroppedImages", "Mixture", "WholeImages", "open_source"),
+    "shards": ("Shards",),
+    "source": ("CroppedImages", "Mixture", "ShardedImages", "WholeImages", "open_source"),
     "status": ("Status",),
     "validation": ("validate_reader",),
 }
@@ -52,6 +54,8 @@ __all__ = [
     "Mixture",
     "Objective",
     "ReaderObjective",
+    "ShardedImages",
+    "Shards",
     "Status",
     "Trainer",
     "TrainingConfig",

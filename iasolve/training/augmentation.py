@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from iasolve.spectrum import radius
 from iasolve.tables import FORBID, Amount, Flag, Number, Range, Share, as_table, ordered, table
 from iasolve.training.phase import PhaseField
+from iasolve.training.streams import Rng
 
 __all__ = ["Augmentation", "normalise"]
 
@@ -93,7 +94,7 @@ class Augmentation:
         """From a table of the training configuration."""
         return cls(**as_table(data, "augmentation", leave=("phase",)))
 
-    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def __call__(self, images: Tensor, rng: Rng) -> Tensor:
         """Augment ``(B, C, N, N)`` non-negative or complex images."""
         batch, _, size, _ = images.shape
         for axis, allowed in zip((-2, -1), self.flip, strict=True):
@@ -124,7 +125,7 @@ class Augmentation:
         gain = np.exp(self.gain * rng.standard_normal(batch)).astype(np.float32)
         return normalise(images) * torch.from_numpy(gain).to(images.device)[:, None, None, None]
 
-    def _warp(self, images: Tensor, rng: np.random.Generator, zoom: tuple[float, float], shift: float) -> Tensor:
+    def _warp(self, images: Tensor, rng: Rng, zoom: tuple[float, float], shift: float) -> Tensor:
         """Random rotation, magnification within ``zoom``, and shift of up to ``shift`` pixels."""
         batch, _, size, _ = images.shape
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate, batch))
@@ -146,7 +147,7 @@ class Augmentation:
 
         return torch.complex(warp(images.real), warp(images.imag)) if images.is_complex() else warp(images)
 
-    def _field(self, batch: int, size: int, rng: np.random.Generator, device: torch.device) -> Tensor:
+    def _field(self, batch: int, size: int, rng: Rng, device: torch.device) -> Tensor:
         t = np.linspace(-1, 1, size, dtype=np.float32)
         waves = torch.from_numpy(np.stack([np.ones_like(t), t, np.cos(np.pi * t), np.sin(np.pi * t)])).to(device)
         weights = rng.standard_normal((batch, 4, 4)).astype(np.float32) * self.bias_field / 3
@@ -154,7 +155,7 @@ class Augmentation:
         smooth = torch.einsum("bij,ih,jw->bhw", torch.from_numpy(weights).to(device), waves, waves)
         return torch.exp(smooth)[:, None]
 
-    def _gamma(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def _gamma(self, images: Tensor, rng: Rng) -> Tensor:
         exponent = np.exp(rng.uniform(math.log(self.gamma[0]), math.log(self.gamma[1]), len(images))).astype(np.float32)
         power = torch.from_numpy(exponent).to(images.device)[:, None, None, None]
         magnitude = images.abs()
@@ -162,10 +163,10 @@ class Augmentation:
         factor = (magnitude / peak).clamp_min(1e-6) ** (power - 1)
         return images * factor
 
-    def _chosen(self, batch: int, rng: np.random.Generator) -> np.ndarray:
+    def _chosen(self, batch: int, rng: Rng) -> np.ndarray:
         return (rng.random(batch) < self.changed).astype(np.float32)
 
-    def _sharpen(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def _sharpen(self, images: Tensor, rng: Rng) -> Tensor:
         batch, _, size, _ = images.shape
         gain = rng.uniform(*self.sharpen, batch).astype(np.float32) * self._chosen(batch, rng)
         square = (radius(size, size, device=images.device).float() / (size / 2)).square()
@@ -173,7 +174,7 @@ class Augmentation:
         changed = torch.fft.ifft2(torch.fft.fft2(images) * response)
         return changed if images.is_complex() else changed.real.clamp_min(0)
 
-    def _inverted(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def _inverted(self, images: Tensor, rng: Rng) -> Tensor:
         batch = len(images)
         chosen = torch.from_numpy(rng.random(batch) < self.invert).to(images.device)[:, None, None, None]
         edge = torch.from_numpy(rng.uniform(0.1, 0.3, batch).astype(np.float32)).to(images.device)[:, None, None, None]
@@ -182,7 +183,7 @@ class Augmentation:
         v = magnitude / bright
         return torch.where(chosen, images * (1.2 - v).clamp_min(0) * v / (v.square() + edge.square()), images)
 
-    def _intensities(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def _intensities(self, images: Tensor, rng: Rng) -> Tensor:
         """Tone curve and floor, on magnitudes relative to the image's maximum."""
         batch = len(images)
         k = np.arange(1, _TONES + 1)

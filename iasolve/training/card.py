@@ -112,7 +112,7 @@ def _training(o: OptimisationConfig, source: ImageSource, progress: Progress, co
         "skipped_steps": progress.skipped,
         "windows_taken_back": progress.taken_back,
         "seed": o.seed,
-        "batch": o.batch,
+        "batch": o.batch * o.accumulate,
         "commit": commit,
         "started_from_sha256": progress.started_from,
         "tensors_started_anew": progress.fresh,

@@ -30,7 +30,10 @@ class OptimisationConfig:
     images : int
         Images to see in all, counted over resumed runs; ``--minutes`` ends a run earlier.
     batch : int
-        Images per step (per process).
+        Images that each process reads at once.
+    accumulate : int
+        Batches that each process reads for one step: a step is that of ``batch * accumulate * processes`` images, to
+        rounding, in the memory that ``batch`` needs.
     degraded : float
         Part of each batch that also gets a degraded version.
     guess_fraction, guess_weight, amortization_weight : float
@@ -48,7 +51,7 @@ class OptimisationConfig:
     precision : {"float32", "bfloat16"}
         Autocast type of the convolutions.
     graph : bool
-        On one GPU, record a step as a CUDA graph.
+        On one GPU, record a step of one batch as a CUDA graph.
     seed : int
         Seed of weights, batches, augmentation and degradations.
     validate_every : int
@@ -57,6 +60,7 @@ class OptimisationConfig:
 
     images: Count
     batch: Count = 16
+    accumulate: Count = 1
     degraded: Share = 1.0
     guess_fraction: Share = 0.5
     guess_weight: Amount = 1.0

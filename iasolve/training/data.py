@@ -19,7 +19,7 @@ from iasolve.training.augmentation import Augmentation, normalise
 from iasolve.training.crops import Crops
 from iasolve.training.phase import PhaseField
 
-__all__ = ["Augmentation", "DataConfig", "Split", "find", "load_images", "load_split", "normalise", "select"]
+__all__ = ["Augmentation", "DataConfig", "Split", "find", "load_images", "load_split", "normalise", "select", "spread"]
 
 
 @table("data")
@@ -32,9 +32,10 @@ class DataConfig:
     path : str
         A file or folder; looked for as given, beside the configuration, and in the folder that the environment
         variable ``IASOLVE_DATA`` names.
-    kind : {"npz", "folder", "cifar10", "fastmri"}
-        What it is: an ``.npz`` file; a folder of images or a zip of one; the folder ``cifar-10-batches-py``; a folder
-        that holds fastMRI's single-coil folders.
+    kind : {"npz", "folder", "shards", "cifar10", "fastmri"}
+        What it is: an ``.npz`` file; a folder of images or a zip of one; a folder of tar files, for images that do not
+        fit in memory (:mod:`iasolve.training.shards`); the folder ``cifar-10-batches-py``; a folder that holds
+        fastMRI's single-coil folders.
     images : str
         Key of the images, ``(n, H, W)`` or ``(n, C, H, W)``, in an ``.npz`` file.
     label, train_labels : str, list of int
@@ -42,7 +43,8 @@ class DataConfig:
     index, exclude : str, list of int
         Key of the image numbers and numbers to leave out.
     train_part, validation_part : str
-        Folders in ``path`` (CIFAR-10: ``"train"`` or ``"test"``) to train on and to validate with.
+        Folders in ``path`` (CIFAR-10: ``"train"`` or ``"test"``; shards: also a pattern such as ``val-*.tar``) to
+        train on and to validate with.
     validation_every : int
         Without a validation part: every so-manieth of the remaining images, in file order, is kept for validation.
     channels, size : int
@@ -51,7 +53,7 @@ class DataConfig:
     max_images : int
         Use so many images of each part, evenly spread; 0: all.
     crops : Crops, optional
-        Cuts crops out of images of any size (``npz`` or ``folder``, uint8), anew for each draw.
+        Cuts crops out of images of any size (``npz``, ``folder`` or ``shards``, uint8), anew for each draw.
     split : str
         With crops: key of an ``.npz`` file's array that says of each image ``"train"``, ``"validation"`` or ``"test"``.
     group : str
@@ -71,7 +73,7 @@ class DataConfig:
     """
 
     path: Text = ""
-    kind: Literal["npz", "folder", "cifar10", "fastmri"] = "npz"
+    kind: Literal["npz", "folder", "shards", "cifar10", "fastmri"] = "npz"
     images: Text = "images"
     label: Text = ""
     train_labels: tuple[int, ...] = ()
@@ -105,6 +107,9 @@ class DataConfig:
         if self.crops is None:
             if self.split or self.group or self.test_every:
                 raise ValueError("data.split, data.group and data.test_every are for images that crops are cut out of")
+        elif self.kind == "shards":
+            if self.size or self.split or self.group or self.test_every:
+                raise ValueError("crops of shards are taken without data.size, data.split, data.group, data.test_every")
         elif self.kind not in ("npz", "folder") or self.size or self.max_images or self.validation_part:
             raise ValueError(
                 "data.crops are cut out of images of kind npz or folder, "
@@ -180,6 +185,8 @@ def load_images(config: DataConfig, part: str = "", beside: Path | None = None) 
         When something is missing or cannot be used.
     """
     path = find(config.path, beside)
+    if config.kind == "shards":
+        raise ValueError("shards are not read into memory: draw from open_source(config)")
     if config.kind == "fastmri":
         from iasolve.training.fastmri import read_fastmri
 
@@ -194,9 +201,15 @@ def load_images(config: DataConfig, part: str = "", beside: Path | None = None) 
         images = read_folder(path, part, channels=config.channels, size=config.size)
     else:
         images = _read_npz(path, config)
-    if 0 < config.max_images < len(images):
-        images = images[np.linspace(0, len(images) - 1, config.max_images).round().astype(int)]
+    images = spread(images, config.max_images)
     return torch.from_numpy(images.astype(np.complex64 if np.iscomplexobj(images) else np.float32))
+
+
+def spread(images: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of ``images``, evenly spread; 0: all."""
+    if most < 1 or len(images) <= most:
+        return images
+    return images[np.linspace(0, len(images) - 1, most).round().astype(int)]
 
 
 def _read_npz(path: Path, config: DataConfig) -> np.ndarray:

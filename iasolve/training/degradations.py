@@ -23,6 +23,7 @@ from iasolve.operators.kernels import gaussian_transfer, kernel_transfer, motion
 from iasolve.operators.masks import line_mask, point_mask
 from iasolve.spectrum import fft2, radius, ring_index, scales_of
 from iasolve.tables import FORBID, Positive, Range, Share, Text, as_table, described, ordered, table
+from iasolve.training.streams import Rng, each, normal
 
 __all__ = ["Degradation", "DegradationMix", "shake_kernel"]
 
@@ -195,37 +196,50 @@ class Degradation:
 
 
 class DegradationMix:
-    """Draws a degradation for each image of a batch and applies it."""
+    """Draws a degradation for each image of a batch and applies it.
 
-    def __init__(self, entries: Sequence[Degradation]) -> None:
+    Parameters
+    ----------
+    entries : sequence of Degradation
+        What to draw from.
+    seed : int
+        Of the transfer functions that are drawn in advance where images are on a GPU.
+    """
+
+    def __init__(self, entries: Sequence[Degradation], seed: int = 0) -> None:
         if not entries:
             raise ValueError("the list of degradations is empty: an encoder needs at least one")
-        self.entries = tuple(entries)
+        self.entries, self.seed = tuple(entries), seed
         weights = np.array([e.weight for e in entries])
         self.probabilities = weights / weights.sum()
+        self._upto = np.cumsum(self.probabilities)[:-1]
         self._drawn: Tensor | None = None
 
-    def __call__(self, images: Tensor, rng: np.random.Generator) -> Folded:
+    def __call__(self, images: Tensor, rng: Rng) -> Folded:
         """Folded measurements of ``images`` ``(B, C, N, N)``, each through its own random degradation."""
-        picks = rng.choice(len(self.entries), size=len(images), p=self.probabilities)
+        picks = np.searchsorted(self._upto, rng.random(len(images)), side="right")
         entries = [self.entries[i] for i in picks]
         if images.device.type == "cpu":
             return self.apply(entries, images, rng)
-        transfers = self._stock(rng, images.shape[-1], images.device)
+        transfers = self._stock(images.shape[-1], images.device)
         chosen = torch.from_numpy(picks * _STOCK + rng.integers(_STOCK, size=len(picks))).to(images.device)
-        return _degraded(entries, images, transfers[chosen], [_log_uniform(rng, e.sigma) for e in entries], rng)
+        own = each(rng, len(entries))
+        sigmas = [_log_uniform(one, entry.sigma) for one, entry in zip(own, entries, strict=True)]
+        return _degraded(entries, images, transfers[chosen], sigmas, rng)
 
-    def _stock(self, rng: np.random.Generator, size: int, device: torch.device) -> Tensor:
+    def _stock(self, size: int, device: torch.device) -> Tensor:
         """``_STOCK`` transfer functions of each entry, drawn once: drawing a mask takes longer than a GPU's step."""
         if self._drawn is None or self._drawn.device != device:
+            rng = np.random.default_rng(self.seed)
             drawn = [entry.draw(rng, size)[0] for entry in self.entries for _ in range(_STOCK)]
             self._drawn = torch.stack(drawn).to(device)
         return self._drawn
 
     @staticmethod
-    def apply(entries: Sequence[Degradation], images: Tensor, rng: np.random.Generator) -> Folded:
+    def apply(entries: Sequence[Degradation], images: Tensor, rng: Rng) -> Folded:
         """Folded measurements of ``images`` ``(B, C, N, N)``, image ``i`` through ``entries[i]``."""
-        drawn = [entry.draw(rng, images.shape[-1]) for entry in entries]
+        own = each(rng, len(entries))
+        drawn = [entry.draw(one, images.shape[-1]) for entry, one in zip(entries, own, strict=True)]
         transfers = torch.stack([d for d, _ in drawn]).to(images.device)
         return _degraded(entries, images, transfers, [s for _, s in drawn], rng)
 
@@ -235,16 +249,13 @@ _STOCK = 256
 
 
 def _degraded(
-    entries: Sequence[Degradation], images: Tensor, transfers: Tensor, sigmas: Sequence[float], rng: np.random.Generator
+    entries: Sequence[Degradation], images: Tensor, transfers: Tensor, sigmas: Sequence[float], rng: Rng
 ) -> Folded:
     real, device = not images.is_complex(), images.device
     transfer = transfers[:, None]
     sigma = torch.tensor(sigmas, dtype=torch.float32, device=device)[:, None, None, None]
     is_complex = torch.tensor([e.noise == "complex" or not real for e in entries], device=device)[:, None, None, None]
-    if device.type == "cpu":
-        noise = torch.from_numpy(rng.standard_normal((2, *images.shape), dtype=np.float32))
-    else:
-        noise = torch.randn((2, *images.shape), device=device)
+    noise = normal(rng, (2, *images.shape), device, axis=1)
     white = torch.where(is_complex, torch.complex(noise[0], noise[1]) / math.sqrt(2), fft2(noise[0]))
     y = transfer * fft2(images) + sigma * white
     folded = fold(y, transfer, sigma, real_image=real, complex_noise=True)

@@ -11,9 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["read_column", "read_folder", "read_images"]
+__all__ = ["ENDINGS", "decode", "read_column", "read_folder", "read_images", "require_channels"]
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+"""Of image files that training reads."""
+
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -53,19 +55,38 @@ def read_images(path: Path, part: str = "", *, channels: int = 0, size: int = 0)
 
     Parameters and errors are those of :func:`read_folder`.
     """
-    if channels not in (0, *_MODES):
-        raise ValueError(f"images have 1 or 3 channels (0: as they are), got {channels}")
+    require_channels(channels)
     empty = True
     for name, content in _files(path, part):
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                pixels = _pixels(image, channels, size)
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+            pixels = decode(content, channels=channels, size=size)
+        except ValueError as error:
             raise ValueError(f"{path}: the image {name} cannot be used: {error}") from None
         empty = False
         yield name, pixels
     if empty:
-        raise ValueError(f"{path} holds no {', '.join(_ENDINGS)} below {part or 'it'!r}")
+        raise ValueError(f"{path} holds no {', '.join(ENDINGS)} below {part or 'it'!r}")
+
+
+def require_channels(channels: int) -> None:
+    """Refuse what images of a folder cannot be converted to."""
+    if channels not in (0, *_MODES):
+        raise ValueError(f"images have 1 or 3 channels (0: as they are), got {channels}")
+
+
+def decode(content: bytes, *, channels: int = 0, size: int = 0) -> np.ndarray:
+    """Pixels ``(C, H, W)`` uint8 of an image file's content; see :func:`read_folder`.
+
+    Raises
+    ------
+    ValueError
+        When it is damaged, no image, or of another kind than 8 bits of grey or colour.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return _pixels(image, channels, size)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(str(error)) from None
 
 
 def read_column(path: Path, column: str) -> dict[str, str]:
@@ -93,14 +114,14 @@ def read_column(path: Path, column: str) -> dict[str, str]:
 
 def _files(path: Path, part: str) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
-        for file in sorted(p for p in (path / part).rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file()):
+        for file in sorted(p for p in (path / part).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()):
             yield str(file.relative_to(path)), file.read_bytes()
         return
     try:
         with zipfile.ZipFile(path) as archive:
             for name in sorted(archive.namelist()):
                 inside = PurePosixPath(name)
-                if inside.suffix.lower() in _ENDINGS and inside.is_relative_to(part or "."):
+                if inside.suffix.lower() in ENDINGS and inside.is_relative_to(part or "."):
                     yield name, archive.read(name)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is neither a folder nor a zip: {error}") from None

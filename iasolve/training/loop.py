@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iasolve.evidence import Folded
 from iasolve.files.atomic import sweep_leftovers
 from iasolve.training.augmentation import normalise
 from iasolve.training.burst import judge, rate_factor
@@ -21,11 +21,12 @@ from iasolve.training.log import Row, append_row, cut_log
 from iasolve.training.parts import Part, part_of
 from iasolve.training.processes import Processes
 from iasolve.training.progress import Progress
-from iasolve.training.snapshot import Random, RunState, load_snapshot, save_snapshot
+from iasolve.training.snapshot import RunState, load_snapshot, save_snapshot
 from iasolve.training.source import open_source, require_fit
 from iasolve.training.speed import Speed
 from iasolve.training.status import Callback, Status
-from iasolve.training.update import Update
+from iasolve.training.streams import Rng, Streams, normal, subset
+from iasolve.training.update import Batch, Update
 
 __all__ = ["Trainer", "train"]
 
@@ -46,7 +47,9 @@ class Trainer:
     """
 
     def __init__(self, config: TrainingConfig, folder: Path, device: str = "cpu", part: str = "hierarchy") -> None:
-        self.config, self.folder, self.device = config, folder, torch.device(device)
+        self.processes = Processes(torch.device(device))
+        self.rank, self.world = self.processes.rank, self.processes.world
+        self.config, self.folder, self.device = config, folder, self.processes.device
         folder.mkdir(parents=True, exist_ok=True)
         self.source = open_source(config.data, config.augmentation, config.folder, self.device)
         require_fit(self.source, config.network)
@@ -55,24 +58,13 @@ class Trainer:
         self.settings = o = self.part.optimisation
         torch.manual_seed(o.seed)
         self.network = self.part.build().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.mix = DegradationMix(config.degradations)
-        self.rng = np.random.default_rng(o.seed)
+        self.mix = DegradationMix(config.degradations, o.seed)
         self.progress = Progress()
         # of the code that runs, not of what the folder holds when the run ends
         self.commit = commit_of(Path(__file__).parent)
         self.objective = self.part.objective(self.network)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.processes = Processes(self.device)
-        self.rank, self.world = self.processes.rank, self.processes.world
-        self.update = Update(
-            self.objective,
-            self.network,
-            o,
-            self.device,
-            logged=self.part.logged,
-            graph=o.graph and self.world <= 1,
-        )
-        self._random: list[Random] | None = None
+        self.update = Update(self.objective, self.network, o, self.processes, logged=self.part.logged)
         self._kept: list[Tensor] = []
         self._speed = Speed()
 
@@ -123,8 +115,6 @@ class Trainer:
             float(seen.get("seconds", 0.0)),
         )
         self.progress.started_from = str(card["sha256"])
-        self.rng = np.random.default_rng([self.settings.seed, self.progress.images])
-        torch.manual_seed(self.settings.seed + self.progress.images)
 
     def start_over(self) -> None:
         """Remove another run's state and log: they would be taken for this one's."""
@@ -132,7 +122,7 @@ class Trainer:
             path.unlink(missing_ok=True)
 
     def save(self) -> None:
-        """Write the resumable state (weights, average, optimizer, random states), atomically."""
+        """Write the resumable state (weights, average, optimizer, progress), atomically."""
         self._count()
         save_snapshot(self.checkpoint, self._run_state())
 
@@ -146,8 +136,7 @@ class Trainer:
         ValueError
             When it is damaged, or of another network, configuration or number of images.
         """
-        if load_snapshot(self.checkpoint, self._run_state()):
-            self._random = []
+        load_snapshot(self.checkpoint, self._run_state())
         p = self.progress
         self.update.steps.fill_(p.steps)
         self.update.skipped.fill_(p.skipped)
@@ -206,26 +195,31 @@ class Trainer:
             "processes": self.world,
             "images": {"training": self.source.count, "validation": len(self.source.validation)},
         }
-        others = self._random or []
-        return RunState(
-            networks, self.update.optimizer, self.progress, self.rng, self.device, settings, self.rank, others
-        )
+        return RunState(networks, self.update.optimizer, self.progress, settings)
 
-    def _draw(self, rng: np.random.Generator, count: int) -> Tensor:
+    def _draw(self, rng: Rng, count: int) -> Tensor:
         return self.source.draw(count, rng)
+
+    def _batches(self) -> Iterator[Batch]:
+        """Own batches of the next step, one after the other: memory holds one of them."""
+        o, latents = self.settings, self.objective.latents
+        for number in range(o.accumulate):
+            part, parts = self.rank * o.accumulate + number, self.world * o.accumulate
+            own = Streams.of_part(o.seed, self.progress.images, o.batch, part, parts)
+            images, rng = self.part.prepare(self._draw(own, o.batch), own)
+            count = round(len(images) * o.degraded)
+            folded = self.mix(images[:count], subset(rng, range(count))) if count else None
+            yield Batch(images, folded, normal(rng, (len(images), latents), self.device))
 
     def _step(self, done: float) -> None:
         o = self.settings
-        images = self.part.prepare(self._draw(self.rng, o.batch), self.rng)
-        count = round(len(images) * o.degraded)
-        folded: Folded | None = self.mix(images[:count], self.rng) if count else None
         rate = o.learning_rate * min(1.0, (self.progress.steps + 1) / max(1, o.warmup)) * rate_factor(self.progress)
         if done > 1 - o.decay:
             rate *= max(0.05, (1 - done) / o.decay)
         kl_weight = min(1.0, 0.01 + 0.99 * self.progress.images / max(1, o.kl_warmup))
-        self.update(images, folded, kl_weight=kl_weight, rate=rate)
+        self.update(self._batches(), kl_weight=kl_weight, rate=rate)
         self.progress.steps += 1
-        self.progress.images += o.batch * self.world
+        self.progress.images += o.batch * o.accumulate * self.world
         self._average()
 
     def _count(self) -> None:
@@ -261,8 +255,6 @@ class Trainer:
     def _record(self, seconds: float, images: int, callback: Callback) -> None:
         """End a window of so many images: validate, write row and checkpoint."""
         means = self.update.means()
-        # the others draw nothing until the next step
-        self._random = self.processes.random_of_others(self._run_state().random())
         if self.rank != 0:
             return
         validation = self.validate()
@@ -286,13 +278,9 @@ class Trainer:
         callback(Status("validation", p.images, p.steps, row, p.seconds))
 
     def _distribute(self) -> None:
-        """Wrap the objective for ``torchrun``; each process draws its own images, on from its own random states."""
-        if self.world <= 1 or self.update.module is not self.objective:
-            return
-        if self._random is None:
-            self.rng = np.random.default_rng([self.settings.seed, self.rank, self.progress.images])
-            torch.manual_seed(self.settings.seed + 1000 * self.rank + self.progress.images)
-        self.update.module = self.processes.join(self.objective)
+        """Wrap the objective for ``torchrun``."""
+        if self.world > 1 and self.update.module is self.objective:
+            self.update.module = self.processes.join(self.objective)
 
 
 def train(

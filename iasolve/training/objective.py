@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -57,10 +57,19 @@ class _Trunk:
         return [layer for layer in self.network.stage(index).layers if isinstance(layer, LatentLayer)]
 
 
-def _draw(node: Node) -> Tensor:
-    """A latent drawn from its posterior."""
-    q = node.posterior
-    return q.mean + q.std * torch.randn_like(q.mean)
+def _drawing(noise: Tensor | None) -> Callable[[Node], Tensor]:
+    """Draws latents from their posteriors, one after the other, with standard normal ``noise`` ``(B, L)``."""
+    position = 0
+
+    def draw(node: Node) -> Tensor:
+        nonlocal position
+        q = node.posterior
+        if noise is None:
+            return q.mean + q.std * torch.randn_like(q.mean)
+        begin, position = position, position + q.mean[0].numel()
+        return q.mean + q.std * noise[:, begin:position].reshape(q.mean.shape).to(q.mean.dtype)
+
+    return draw
 
 
 class Objective(nn.Module):
@@ -99,11 +108,33 @@ class Objective(nn.Module):
         self.track = track
         self.cap = cap
 
-    def forward(self, images: Tensor, degraded: Folded | None, kl_weight: Tensor | float = 1.0) -> Losses:
+    @property
+    def latents(self) -> int:
+        """Values in all latents of an image."""
+        trunk = _Trunk(self.network)
+        grids = [self.network.stage(index).grid for index in range(len(self.network.scales))]
+        return sum(layer.latent * grid**2 for index, grid in enumerate(grids) for layer in trunk.layers(index))
+
+    @torch.no_grad()
+    def follow(self, losses: Mapping[str, Tensor]) -> None:
+        """Let the decoder's noise level follow the error of a whole step's images: once a step, not for each part."""
+        net, new = self.network, losses["ring_mse"]
+        # the optimizer skips a step that is not finite; its residuals must not stay behind here
+        sigma2 = torch.lerp(net.sigma_x.square(), new.to(net.sigma_x.dtype), self.track)
+        net.sigma_x.copy_(torch.where(torch.isfinite(sigma2), sigma2.sqrt(), net.sigma_x))
+
+    def forward(
+        self,
+        images: Tensor,
+        degraded: Folded | None,
+        kl_weight: Tensor | float = 1.0,
+        noise: Tensor | None = None,
+    ) -> Losses:
         """Losses of clean ``images`` ``(B, C, N, N)`` (prior's units) and of folded degradations of the first ones.
 
         ``degraded`` holds ``n <= B`` measurements, of ``images[:n]``; ``guess_fraction`` of them go to term 3,
-        the others to term 2.
+        the others to term 2. ``noise`` ``(B, latents)``, standard normal, is what the latents are drawn with; without
+        it, torch's random numbers are.
         """
         net = self.network
         batch, dims = len(images), images[0].numel()
@@ -120,7 +151,7 @@ class Objective(nn.Module):
         kl = images.real.new_zeros(())
         amortization = images.real.new_zeros(())
         compared = slice(shares[1], shares[1] + shares[2]) if degraded is not None else slice(0)
-        way = Hierarchy(_Trunk(net), batch, [f[0] for f in features]).descend(_draw)
+        way = Hierarchy(_Trunk(net), batch, [f[0] for f in features]).descend(_drawing(noise))
         for node in way.nodes:
             q, prior = node.posterior, node.prior
             kl = kl + kl_divergence(q, prior).sum()
@@ -135,12 +166,6 @@ class Objective(nn.Module):
         residual = (target - net.assemble(net.contributions(contexts))).abs().square()
         ring_mse = net.spectrum.ring_means(residual).mean(0)
         sigma2 = net.sigma_x.square()
-        if self.training:
-            with torch.no_grad():
-                # the optimizer skips a step that is not finite; its residuals must not stay behind here
-                new = ring_mse.detach()
-                sigma2 = torch.where(torch.isfinite(new), torch.lerp(sigma2, new, self.track), sigma2)
-                net.sigma_x.copy_(sigma2.sqrt())
         ring_sums = net.spectrum.ring_sums(residual)
         bins = net.spectrum.bins(ring_sums.device)
         # a complex value of variance v has density exp(-|r|^2 / v) / (pi v): twice the real exponent

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from iasolve.training.objective import Objective
 from iasolve.training.progress import Progress
 from iasolve.training.reading import ReaderObjective
 from iasolve.training.source import ImageSource
+from iasolve.training.streams import Rng, repeated, shared
 from iasolve.training.validation import validate, validate_reader
 
 __all__ = ["HierarchyPart", "Part", "ReaderPart", "part_of"]
@@ -38,8 +38,8 @@ class Part(Protocol):
     def build(self) -> nn.Module:
         """The untrained network, ``power`` among its buffers."""
 
-    def objective(self, network: nn.Module) -> nn.Module:
-        """``(images, degraded, kl_weight)`` to losses."""
+    def objective(self, network: nn.Module) -> Objective | ReaderObjective:
+        """``(images, degraded, kl_weight, noise)`` to losses."""
 
     def measure(self, network: nn.Module, power: Tensor) -> None:
         """Set the statistics that follow from the images' power ``(C, N, N)``."""
@@ -47,8 +47,8 @@ class Part(Protocol):
     def start(self, path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors of the exported weights at ``path`` that have a place among ``own``, and their card."""
 
-    def prepare(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """What a step reads of augmented images ``(B, C, N, N)``."""
+    def prepare(self, images: Tensor, rng: Rng) -> tuple[Tensor, Rng]:
+        """What a step reads of augmented images ``(B, C, N, N)``, with the random numbers of each."""
 
     def validate(self, network: nn.Module, images: Tensor) -> dict[str, float]:
         """Figures on validation images."""
@@ -95,7 +95,7 @@ class HierarchyPart:
         network = self.config.network
         return ARCHITECTURES[network.decoder](network.to_dict())
 
-    def objective(self, network: nn.Module) -> nn.Module:
+    def objective(self, network: nn.Module) -> Objective:
         """See :class:`Part`."""
         o = self.optimisation
         return Objective(
@@ -128,9 +128,9 @@ class HierarchyPart:
                 raise ValueError(f"{path} cannot start this network: its {key} is {theirs}, the configuration's {ours}")
         return _fitting(network.state_dict(), own, leave=("power",)), card
 
-    def prepare(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def prepare(self, images: Tensor, rng: Rng) -> tuple[Tensor, Rng]:
         """The images."""
-        return images
+        return images, rng
 
     def validate(self, network: nn.Module, images: Tensor) -> dict[str, float]:
         """See :func:`iasolve.training.validation.validate`."""
@@ -166,7 +166,7 @@ class ReaderPart:
         """See :class:`Part`."""
         return Reader(self.settings.network)
 
-    def objective(self, network: nn.Module) -> nn.Module:
+    def objective(self, network: nn.Module) -> ReaderObjective:
         """See :class:`Part`."""
         return ReaderObjective(_reader(network))
 
@@ -202,17 +202,21 @@ class ReaderPart:
             return _fitting(reader.state_dict(), own, leave=("power",)), {"sha256": card["sha256"]}
         return _fitting(reader.state_dict(), own), card
 
-    def prepare(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def prepare(self, images: Tensor, rng: Rng) -> tuple[Tensor, Rng]:
         """The images, or four windows of each at an amplitude of their own."""
         side, size = self.settings.crop, images.shape[-1]
-        if side >= size or rng.random() >= self.settings.crops:
-            return images
-        corners = rng.integers(size - side + 1, size=(4 * len(images), 2))
-        windows = [images[i // 4, :, r : r + side, c : c + side] for i, (r, c) in enumerate(corners)]
+        if side >= size or shared(rng).random() >= self.settings.crops:
+            return images, rng
+        corners = rng.integers(size - side + 1, size=(len(images), 4, 2))
+        windows = [
+            image[:, r : r + side, c : c + side]
+            for image, own in zip(images, corners, strict=True)
+            for r, c in own.tolist()
+        ]
         cut = torch.stack(windows)
         rms = cut.abs().square().mean((-3, -2, -1), keepdim=True).sqrt()
         # a window of air stays one
-        return cut / rms.clamp_min(_FAINT)
+        return cut / rms.clamp_min(_FAINT), repeated(rng, 4)
 
     def validate(self, network: nn.Module, images: Tensor) -> dict[str, float]:
         """See :func:`iasolve.training.validation.validate_reader`."""

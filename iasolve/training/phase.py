@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from iasolve.tables import FORBID, Amount, Number, Whole, as_table, table
+from iasolve.training.streams import Rng
 
 __all__ = ["PhaseField"]
 
@@ -57,9 +58,7 @@ class PhaseField:
         """From a table of the training configuration; refuses unknown keys by name."""
         return cls(**as_table(data, "data.phase"))
 
-    def draw(
-        self, count: int, shape: tuple[int, int], rng: np.random.Generator, device: torch.device | None = None
-    ) -> Tensor:
+    def draw(self, count: int, shape: tuple[int, int], rng: Rng, device: torch.device | None = None) -> Tensor:
         """``phi`` of ``count`` images, ``(count, H, W)`` float32."""
         ky, kx = np.arange(self.modes + 1), np.arange(-self.modes, self.modes + 1)
         waves = [(y, x) for y in ky for x in kx if y > 0 or x > 0]
@@ -80,7 +79,7 @@ class PhaseField:
         start = torch.from_numpy(constant).to(device)[:, None, None]
         return (start + ramps[0][:, :, None] + ramps[1][:, None, :] + smooth).float()
 
-    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def __call__(self, images: Tensor, rng: Rng) -> Tensor:
         """``images`` ``(B, C, H, W)``, real or complex, each with its own phase, the same in every channel."""
         phi = self.draw(len(images), (images.shape[-2], images.shape[-1]), rng, images.device)[:, None]
         return images * torch.polar(torch.ones_like(phi), phi)

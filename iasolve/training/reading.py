@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,15 @@ class ReaderObjective(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, degraded: Folded, _weight: Tensor | float = 1.0) -> ReaderLosses:
+    latents = 0
+    """A reader draws nothing."""
+
+    def follow(self, losses: Mapping[str, Tensor]) -> None:
+        """Nothing: no statistics are kept."""
+
+    def forward(
+        self, images: Tensor, degraded: Folded, _weight: Tensor | float = 1.0, _noise: Tensor | None = None
+    ) -> ReaderLosses:
         """Losses of reading ``degraded`` versions of ``images`` ``(B, C, H, W)``."""
         net = self.network
         posterior = wiener_posterior(degraded, net.power, is_complex=net.config.is_complex)

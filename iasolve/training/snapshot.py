@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -31,42 +30,18 @@ class RunState:
         ``network``, whose parameters the optimizer moves, and any others.
     optimizer : torch.optim.Optimizer
     progress : Progress
-    rng : np.random.Generator
-    device : torch.device
-        Where the networks are.
     settings : dict
         The configuration as plain data: a run goes on with the one that it began with.
-    rank : int
-        Of this process, among those that train together: the state is the first one's, random states are each one's.
-    others : list of Random
-        Random states of the processes after the first.
     """
 
     networks: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
     progress: Progress
-    rng: np.random.Generator
-    device: torch.device
     settings: dict[str, Any]
-    rank: int = 0
-    others: list[Random] = field(default_factory=list)
-
-    def random(self) -> Random:
-        """The random states of this process."""
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        return Random(self.rng.bit_generator.state, torch.get_rng_state(), cuda)
-
-
-class Random(NamedTuple):
-    """Random states of a process: NumPy's as plain data, torch's, and a GPU's."""
-
-    numpy: Any
-    torch: Tensor
-    cuda: Tensor | None
 
 
 def save_snapshot(path: Path, state: RunState) -> None:
-    """Write weights, optimizer, progress, random states and settings, whole or not at all, with their SHA-256."""
+    """Write weights, optimizer, progress and settings, whole or not at all, with their SHA-256."""
     tensors: dict[str, Tensor] = {}
     for prefix, net in state.networks.items():
         tensors |= {f"{prefix}.{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
@@ -74,25 +49,16 @@ def save_snapshot(path: Path, state: RunState) -> None:
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in moments.items()}
     run = {"progress": json.dumps(vars(state.progress)), "settings": json.dumps(state.settings)}
-    for rank, random in enumerate([state.random(), *state.others]):
-        run[_of("rng", rank)] = json.dumps(random.numpy)
-        tensors[_of("torch_rng", rank)] = random.torch
-        if random.cuda is not None:
-            tensors[_of("cuda_rng", rank)] = random.cuda
     content = save(tensors, metadata={**run, "sha256": _digest(tensors, run)})
     with atomic_write(path) as stream:
         stream.write(content)
 
 
-def _of(name: str, rank: int) -> str:
-    return f"{name}.{rank}" if rank else name
+def load_snapshot(path: Path, state: RunState) -> None:
+    """Restore what :func:`save_snapshot` wrote, in place.
 
-
-def load_snapshot(path: Path, state: RunState) -> bool:
-    """Restore what :func:`save_snapshot` wrote, in place; whether it had this process's random states.
-
-    A state of version 0.1.0 has neither settings nor hash, and random states of the first process alone: it is taken
-    as it is.
+    A state of version 0.1.0 has neither settings nor hash: it is taken as it is. Older states hold random states, too;
+    a run takes the random numbers of its images from its seed and their numbers now.
 
     Raises
     ------
@@ -111,11 +77,6 @@ def load_snapshot(path: Path, state: RunState) -> bool:
             raise ValueError("its SHA-256 is not the one that was written")
         progress = Progress(**json.loads(meta["progress"]))
         settings = json.loads(meta["settings"]) if "settings" in meta else None
-        own = _of("rng", state.rank) in meta
-        rank = state.rank if own else 0
-        random = Random(
-            json.loads(meta[_of("rng", rank)]), tensors[_of("torch_rng", rank)], tensors.get(_of("cuda_rng", rank))
-        )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or no state of a training run ({error}): start over with --overwrite"
@@ -139,12 +100,7 @@ def load_snapshot(path: Path, state: RunState) -> bool:
             moments[index] = kept
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.rng.bit_generator.state = random.numpy
-    torch.set_rng_state(random.torch)
-    if state.device.type == "cuda" and random.cuda is not None:
-        torch.cuda.set_rng_state(random.cuda, state.device)
     vars(state.progress).update(vars(progress))
-    return own
 
 
 def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
@@ -157,7 +113,7 @@ def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
 
 
 def _require_same(path: Path, saved: Any, own: Any) -> None:
-    theirs, ours = _flat(saved), _flat(own)
+    theirs, ours = (_flat(_by_step(one)) for one in (saved, own))
     different = [
         f"{key} is {json.dumps(theirs.get(key))}, in the configuration's {json.dumps(ours.get(key))}"
         for key in sorted(theirs.keys() | ours.keys())
@@ -168,6 +124,15 @@ def _require_same(path: Path, saved: Any, own: Any) -> None:
             f"{path} is the state of another run: {'; '.join(different)}. Resume with the configuration it began with, "
             "or train in another --out"
         )
+
+
+def _by_step(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the images of a step in place of how they are divided, which changes results by rounding alone."""
+    out: dict[str, Any] = json.loads(json.dumps(settings))
+    of_part = (out.get("reader") or {}).get("optimisation") or out["optimisation"]
+    images = of_part.pop("batch") * of_part.pop("accumulate", 1) * out.pop("processes", 1)
+    of_part["batch x accumulate x processes"] = images
+    return out
 
 
 def _flat(table: Any, prefix: str = "") -> dict[str, Any]:

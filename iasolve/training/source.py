@@ -1,4 +1,4 @@
-"""Where training draws its images: whole images of one size, crops of images of any size, or a mixture of sources."""
+"""Where training draws its images: whole images of one size, crops of images of any size, shards, or a mixture."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from torch import Tensor
 from iasolve.networks import NetworkConfig
 from iasolve.training.augmentation import Augmentation
 from iasolve.training.crops import Crops
-from iasolve.training.data import DataConfig, Split, load_split
+from iasolve.training.data import DataConfig, Split, find, load_split, spread
 from iasolve.training.partition import Partition, load_partition
 from iasolve.training.phase import PhaseField
+from iasolve.training.shards import Shards
+from iasolve.training.streams import Rng, each, subset
 
-__all__ = ["CroppedImages", "ImageSource", "Mixture", "WholeImages", "open_source", "require_fit"]
+__all__ = ["CroppedImages", "ImageSource", "Mixture", "ShardedImages", "WholeImages", "open_source", "require_fit"]
 
 
 class ImageSource(Protocol):
@@ -48,17 +50,18 @@ class ImageSource(Protocol):
     def validation(self) -> Tensor:
         """``(n, C, N, N)`` float32 or complex64 on the CPU, always the same, not normalised."""
 
-    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+    def draw(self, count: int, rng: Rng) -> Tensor:
         """``count`` augmented training images ``(count, C, N, N)``.
 
-        Their root mean square is 1 times the augmentation's gain. The same state of ``rng`` gives the same images.
+        Their root mean square is 1 times the augmentation's gain. The same state of ``rng`` gives the same images; with
+        streams, each image depends on its own stream alone.
         """
 
 
 def open_source(
     data: DataConfig, augmentation: Augmentation, beside: Path | None = None, device: torch.device | None = None
 ) -> ImageSource:
-    """Read a configuration's images into memory.
+    """Read a configuration's images into memory; of shards, where their images lie.
 
     Parameters
     ----------
@@ -82,6 +85,8 @@ def open_source(
             parts.append(open_source(replace(entry, phase=data.phase), own, beside, device))
         return Mixture(parts, [entry.weight for entry in data.sources])
     augmentation = replace(augmentation, **_overrides(data), phase=data.phase)
+    if data.kind == "shards":
+        return ShardedImages(data, augmentation, beside, device)
     if data.crops is None:
         return WholeImages(load_split(data, beside), augmentation, device)
     return CroppedImages(load_partition(data, beside), data.crops, augmentation, device)
@@ -143,7 +148,7 @@ class WholeImages:
         """See :class:`ImageSource`."""
         return not self.is_complex and bool(self.train.min() >= 0)
 
-    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+    def draw(self, count: int, rng: Rng) -> Tensor:
         """See :class:`ImageSource`."""
         picks = torch.from_numpy(rng.integers(len(self.train), size=count))
         return self.augmentation(self.train[picks.to(self.train.device)], rng)
@@ -184,13 +189,81 @@ class CroppedImages:
         """See :class:`ImageSource`."""
         return not self.is_complex
 
-    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+    def draw(self, count: int, rng: Rng) -> Tensor:
         """See :class:`ImageSource`."""
         picks = rng.integers(len(self.train), size=count)
         images = np.empty((count, *self.shape), dtype=np.float32)
-        for crop, pick in zip(images, picks, strict=True):
-            crop[:] = self.crops.draw(self.train[pick], self._rms[pick], rng)
+        for crop, pick, own in zip(images, picks, each(rng, count), strict=True):
+            crop[:] = self.crops.draw(self.train[pick], self._rms[pick], own)
         return self.augmentation(torch.from_numpy(images).to(self.device), rng)
+
+
+class ShardedImages:
+    """Images in shards, each read when it is drawn; crops of them, if the configuration has crops."""
+
+    def __init__(self, data: DataConfig, augmentation: Augmentation, beside: Path | None, device: torch.device) -> None:
+        path, kinds = find(data.path, beside), {"channels": data.channels, "size": data.size}
+        self.shards, self.crops, self.augmentation = Shards(path, data.train_part, **kinds), data.crops, augmentation
+        self.device = device
+        held_out = np.zeros(len(self.shards), dtype=bool)
+        if not data.validation_part and data.validation_every > 0:
+            held_out[:: data.validation_every] = True
+        others = Shards(path, data.validation_part, **kinds) if data.validation_part else self.shards
+        kept = np.arange(len(others)) if data.validation_part else np.flatnonzero(held_out)
+        self.train = spread(np.flatnonzero(~held_out), data.max_images)
+        kept = spread(kept, min(data.max_images or _MOST_VALIDATED, _MOST_VALIDATED))
+        if not len(self.train) or not len(kept):
+            raise ValueError(f"{data.path}: no images are left to {'validate with' if len(self.train) else 'train on'}")
+        first = self.shards[int(self.train[0])]
+        self._kind = (first.dtype, first.shape if self.crops is None else first.shape[:1])
+        if self.crops is not None and first.dtype != np.uint8:
+            raise ValueError(f"{self.shards.name(int(self.train[0]))}: crops need uint8 images, got {first.dtype}")
+        size = first.shape[-2:] if self.crops is None else (self.crops.size,) * 2
+        self.shape = (first.shape[0], *size)
+        rng = np.random.default_rng(0)
+        # as of crops of images in memory
+        upright = None if self.crops is None else replace(self.crops, transpose=False)
+        times = 1 if self.crops is None else self.crops.validation
+        images = [self._read(others, int(i), upright, rng) for i in kept for _ in range(times)]
+        self.validation = _complex(torch.from_numpy(np.stack(images)), augmentation.phase)
+
+    @property
+    def count(self) -> int:
+        """See :class:`ImageSource`."""
+        return len(self.train)
+
+    @property
+    def is_complex(self) -> bool:
+        """See :class:`ImageSource`."""
+        return self._kind[0].kind == "c" or self.augmentation.phase is not None
+
+    @property
+    def nonnegative(self) -> bool:
+        """See :class:`ImageSource`; of arrays with a sign, validation images stand for all."""
+        return not self.is_complex and (self._kind[0].kind == "u" or bool(self.validation.min() >= 0))
+
+    def draw(self, count: int, rng: Rng) -> Tensor:
+        """See :class:`ImageSource`."""
+        picks = self.train[rng.integers(len(self.train), size=count)]
+        images = [
+            self._read(self.shards, int(pick), self.crops, own)
+            for pick, own in zip(picks, each(rng, count), strict=True)
+        ]
+        return self.augmentation(torch.from_numpy(np.stack(images)).to(self.device), rng)
+
+    def _read(self, shards: Shards, number: int, crops: Crops | None, rng: np.random.Generator) -> np.ndarray:
+        image = shards[number]
+        if (image.dtype, image.shape if crops is None else image.shape[:1]) != self._kind:
+            advice = "give size and channels to make images alike" if crops is None else "give channels"
+            first = " ".join(map(str, self._kind))
+            raise ValueError(f"{shards.name(number)} is {image.dtype} {image.shape}, the first {first}: {advice}")
+        if crops is not None:
+            return crops.draw(image, _rms(image), rng)
+        return image.astype(np.complex64 if image.dtype.kind == "c" else np.float32)
+
+
+_MOST_VALIDATED = 1024
+"""Validation images of shards, evenly spread over those that training leaves: they are kept in memory."""
 
 
 class Mixture:
@@ -203,6 +276,7 @@ class Mixture:
             raise ValueError(f"the sources of data are not alike in (C, H, W) and kind: {shapes}")
         self.sources = tuple(sources)
         self.probabilities = np.asarray(weights, dtype=float) / sum(weights)
+        self._upto = np.cumsum(self.probabilities)[:-1]
         self.validation = torch.cat([source.validation for source in sources])
         # validation looks at its first images for what is costly: those should be of all sources
         order = np.random.default_rng(0).permutation(len(self.validation))
@@ -233,13 +307,18 @@ class Mixture:
         """See :class:`ImageSource`."""
         return all(source.nonnegative for source in self.sources)
 
-    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+    def draw(self, count: int, rng: Rng) -> Tensor:
         """See :class:`ImageSource`."""
-        counts = rng.multinomial(count, self.probabilities)
-        drawn = [s.draw(int(n), rng) for s, n in zip(self.sources, counts, strict=True) if n > 0]
-        images = torch.cat(drawn)
-        # the first images of a batch may be treated otherwise than the rest
-        return images[torch.from_numpy(rng.permutation(count)).to(images.device)]
+        picks = np.searchsorted(self._upto, rng.random(count), side="right")
+        images: Tensor | None = None
+        for number, source in enumerate(self.sources):
+            which = np.flatnonzero(picks == number)
+            if len(which):
+                drawn = source.draw(len(which), subset(rng, which))
+                images = drawn.new_empty((count, *drawn.shape[1:])) if images is None else images
+                images[torch.from_numpy(which).to(images.device)] = drawn
+        assert images is not None
+        return images
 
 
 def _rms(image: np.ndarray) -> float:

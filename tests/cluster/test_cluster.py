@@ -6,8 +6,7 @@ import time
 
 import numpy as np
 import pytest
-import torch
-from cli_fixtures import cli, heads, tiny
+from cli_fixtures import cli
 
 import iasolve
 from iasolve import cluster as cluster_module
@@ -16,24 +15,7 @@ from iasolve.operators import GaussianNoise, Identity
 
 distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
 
-__all__ = ["heads", "tiny"]  # fixtures
-
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module")
-def address():
-    """Scheduler of two workers, as many threads as the tests have."""
-    import dask
-
-    threads = {"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": torch.get_num_threads()}
-    with (
-        dask.config.set(threads | cluster_module._SETTINGS),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-        ) as local,
-    ):
-        yield local.scheduler_address
 
 
 def without_time(report):

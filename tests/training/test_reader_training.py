@@ -17,6 +17,7 @@ from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.spectrum import fft2
 from iasolve.training import CHECKED, ReaderObjective, Trainer, TrainingConfig, calibrate, train, validate_reader
 from iasolve.training.parts import part_of
+from iasolve.training.streams import Streams
 
 READER = {
     "widths": [8, 12],
@@ -132,12 +133,13 @@ def test_impossible_crops_are_refused(folder, key, value):
 def test_windows_are_parts_of_the_images(folder):
     part = part_of(config(folder, crops=1.0), "reader")
     x = 3 * torch.rand(2, 1, SIZE, SIZE)
-    windows = part.prepare(x, np.random.default_rng(0))
+    windows, rng = part.prepare(x, Streams.of_part(0, 0, 2))
     assert windows.shape == (8, 1, 8, 8)
     assert torch.allclose(windows.square().mean((1, 2, 3)), torch.ones(8))
-    faint = part.prepare(0.01 * x, np.random.default_rng(0))
+    assert rng.random(8).shape == (8,), "each window goes on with random numbers of its own"
+    faint, _ = part.prepare(0.01 * x, np.random.default_rng(0))
     assert float(faint.abs().max()) < 0.15
-    assert part_of(config(folder, crops=0.0), "reader").prepare(x, np.random.default_rng(0)) is x
+    assert part_of(config(folder, crops=0.0), "reader").prepare(x, np.random.default_rng(0))[0] is x
 
 
 def test_weights_that_are_damaged_or_no_readers_are_refused(trained, folder, tmp_path):

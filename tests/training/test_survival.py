@@ -164,7 +164,7 @@ train(settings, out, resume=(out / "checkpoint.safetensors").is_file(), callback
 
 
 def test_two_processes_that_are_stopped_go_on_as_the_same_run(folder, tmp_path):
-    """Under torchrun: each process goes on from its own random states, not only the first."""
+    """Under torchrun: each process goes on with its own images, not only the first."""
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     paths = os.pathsep.join(p for p in sys.path if p)
@@ -193,8 +193,6 @@ def test_two_processes_that_are_stopped_go_on_as_the_same_run(folder, tmp_path):
     expected, weights = load_file(first), load_file(second)
     assert all(torch.equal(weights[k], expected[k]) for k in expected)
     assert without_clock(log(stopped)) == without_clock(log(whole))
-    states = load_file(whole / "checkpoint.safetensors")
-    assert not torch.equal(states["torch_rng"], states["torch_rng.1"])
 
 
 def test_a_run_by_the_clock_knows_its_beginning_and_its_end(folder, monkeypatch):
@@ -353,14 +351,16 @@ def test_a_flipped_byte_anywhere_is_refused(whole, folder, tmp_path):
     ("change", "words"),
     [
         ({"learning_rate": 1e-2}, "optimisation.learning_rate is 0.003, in the configuration's 0.01"),
-        ({"batch": 4, "seed": 3}, "optimisation.batch is 8, .* 4; optimisation.seed is 0, .* 3"),
+        ({"batch": 4, "seed": 3}, "batch x accumulate x processes is 8, .* 4; optimisation.seed is 0, .* 3"),
         ({"validate_every": 32}, "optimisation.validate_every is 16"),
     ],
 )
 def test_another_configuration_is_refused_with_the_differences(whole, folder, change, words):
     state = folder / "whole" / "checkpoint.safetensors"
     before = state.read_bytes()
-    with pytest.raises(ValueError, match=f"the state of another run: {words}.*or train in another --out"):
+    with pytest.raises(
+        ValueError, match=f"the state of another run: (optimisation.)?{words}.*or train in another --out"
+    ):
         train(config(folder, **SHORT | change), folder / "whole", resume=True)
     assert state.read_bytes() == before
 

@@ -46,7 +46,7 @@ NAN, INF = math.nan, math.inf
         ("reader", {"crop": 64}, r"reader\.crop be one of"),
         ("reader", {"widths": []}, r"reader\.widths "),
         ("reader", {"optimisation": {"batch": 0}}, r"optimisation\.batch .*got 0"),
-        ("reader", {"optimisation": {"lr": 0}}, r"unknown key\(s\) in \[optimisation\]: lr; known: amort"),
+        ("reader", {"optimisation": {"lr": 0}}, r"unknown key\(s\) in \[optimisation\]: lr; known: accumulate, amort"),
     ],
 )
 def test_values_of_the_wrong_type_or_range_are_named(place, value, words):
