@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from iasolve.cli.errors import UnfitInput, UsageError
 from iasolve.cli.outputs import Outputs, as_usage, real_path
 from iasolve.cli.sources import Source
-from iasolve.files import FileError, WriteError, guard_output, open_image
+from iasolve.files import FileError, WriteError, guard_output, open_image, read_text
 from iasolve.report import Entry, write_report
 
 __all__ = ["Page", "Written", "check_page", "entries_of", "report_of"]
@@ -183,7 +183,7 @@ def report_of(sidecar: Path) -> dict[str, Any]:
         When it is missing or none of this program's.
     """
     try:
-        report = json.loads(sidecar.read_text(encoding="utf-8"))
+        report = json.loads(read_text(sidecar))
     except (OSError, ValueError) as error:
         raise UnfitInput(f"{sidecar}: expected the report that stands beside a result ({error})") from None
     wanted = {"iasolve", "command", "input", "output", "shape", "sigma", "scales", "warnings", "seconds"}
