@@ -128,7 +128,6 @@ def _boundary(blurring: Blurring, path: Path) -> str:
     if blurring.cutoff is not None:
         return "circular"
     from iasolve.cli.outputs import Outputs
-
     from iasolve.files import read_text
 
     try:
