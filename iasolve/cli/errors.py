@@ -166,6 +166,8 @@ def _known(error: BaseException) -> tuple[int, str] | None:
 def _is_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
+    if isinstance(error, ImportError):  # a library that there is no room for, as under ulimit -v
+        return "failed to map" in str(error) or "allocate memory" in str(error)
     # torch.OutOfMemoryError by name (it moved between versions); on the CPU, torch raises a bare RuntimeError
     text = reason_of(error)
     return type(error).__name__ == "OutOfMemoryError" or (
