@@ -100,6 +100,13 @@ def _bart(path: Path, grey: np.ndarray) -> None:
     path.with_name("damaged.hdr").write_text(path.with_suffix(".hdr").read_text())
 
 
+def _header(path: Path, grey: np.ndarray) -> None:
+    """The header is what is damaged; the values beside it are whole."""
+    path.write_text("# Dimensions\n" + " ".join(map(str, grey.shape)) + " 1 1 1\n# Command\nfft 3\n")
+    for name in ("valid", "damaged"):
+        grey.astype(np.complex64).T.tofile(path.with_name(f"{name}.cfl"))
+
+
 def _mat73(path: Path, grey: np.ndarray) -> None:
     with h5py.File(path, "w", userblock_size=512) as file:
         file["image"] = grey.T.astype(np.float64)
@@ -127,6 +134,7 @@ FORMATS: dict[str, Kind] = {
     ),
     "mat 7.3": Kind(".mat", _mat73, files.read_image),
     "cfl": Kind(".cfl", _bart, files.read_image),
+    "hdr of a cfl": Kind(".hdr", _header, lambda path: files.read_image(path.with_suffix(".cfl"))),
     "fastMRI h5": Kind(".h5", _hdf5, files.read_kspace),
     "ISMRMRD": Kind(".mrd", _ismrmrd, files.read_kspace),
     "npy, by pages": Kind(".npy", lambda path, grey: np.save(path, np.stack([grey, grey])), _by_pages),

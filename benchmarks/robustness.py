@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,13 +22,14 @@ import numpy as np
 import typer
 from crashes import count_crashes
 from hostile import hostile_files
+from kills import FAULTS, count_kills
 from mutations import FORMATS, mutated, save_valid
+from worker_cost import cost_of_worker
 
 import iasolve
 from common import RESULTS, commit, table, write
 from iasolve import files
-from iasolve.files import FileError, formats
-from iasolve.samples import load_samples
+from iasolve.files import FileError
 
 SLOW_SECONDS = 20.0
 SPARE_MEMORY = 2**30
@@ -39,11 +37,12 @@ SPARE_MEMORY = 2**30
 
 def main(
     mutations: Annotated[int, typer.Option(help="Mutated files of each format.")] = 2000,
-    kills: Annotated[int, typer.Option(help="Folder runs that are killed and resumed.")] = 20,
+    kills: Annotated[int, typer.Option(help="Runs killed by each signal: of a folder, and of a volume.")] = 20,
     count: Annotated[
         int, typer.Option("--files", help="Good files for the cost of the worker; 0: not measured.")
     ] = 300,
     seed: Annotated[int, typer.Option(help="Seed of mutations and moments.")] = 0,
+    only: Annotated[list[str] | None, typer.Option("--format", help="Mutate files of these formats alone.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="Measure these parts alone: mutations, kills, ...")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
@@ -51,8 +50,8 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured: dict[str, Callable[[], Any]] = {
-            "mutations": lambda: {kind: mutate(kind, mutations, seed, folder) for kind in FORMATS},
-            "kills": lambda: kill(kills, seed, folder / "kills"),
+            "mutations": lambda: {kind: mutate(kind, mutations, seed, folder) for kind in only or FORMATS},
+            "kills": lambda: count_kills(kills, seed, folder / "kills"),
             "crashes": lambda: count_crashes(folder / "crashes"),
             "hostile": lambda: {kind: reaction(path, read) for kind, path, read in hostile_files(folder / "hostile")},
             "worker": lambda: cost_of_worker(count, folder / "good"),
@@ -135,39 +134,6 @@ def children() -> list[int]:
         return []
 
 
-# ------------------------------------------------------------------------------------------------------------ kills
-
-
-def kill(count: int, seed: int, folder: Path) -> dict[str, int]:
-    """Kill folder runs at random moments, resume them, and compare with a run that nobody disturbed."""
-    rng = np.random.default_rng(seed)
-    source, whole = folder / "in", folder / "whole"
-    source.mkdir(parents=True)
-    images = np.asarray(load_samples().images, np.float32).reshape(-1, 128, 128)
-    for number in range(6):
-        np.save(source / f"{number}.npy", images[number % len(images)] + number)
-    program = [sys.executable, "-m", "iasolve", "denoise", str(source)]
-    options = ["--sigma", "5", "--recipe", "fast"]
-    begun = time.perf_counter()
-    subprocess.run([*program, str(whole), *options], check=True, capture_output=True)
-    length = time.perf_counter() - begun
-    expected = {path.name: path.read_bytes() for path in whole.glob("*.npy")}
-    tally: Counter[str] = Counter()
-    for number in range(count):
-        out = folder / f"out{number}"
-        process = subprocess.Popen([*program, str(out), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(float(rng.uniform(0, length)))
-        process.send_signal(signal.SIGKILL if number % 2 else signal.SIGTERM)
-        process.wait()
-        tally["partial"] += any(expected[p.name] != p.read_bytes() for p in out.glob("[0-9].npy"))
-        tally["unsealed"] += any(not p.with_name(p.stem).exists() for p in out.glob("*.json"))
-        done = subprocess.run([*program, str(out), *options, "--resume"], capture_output=True)
-        found = {path.name: path.read_bytes() for path in out.glob("*.npy")}
-        tally["not resumed"] += done.returncode != 0 or found != expected
-        tally["leftovers"] += any(path.name.startswith(".") for path in out.iterdir())
-    return {"count": count, **{key: tally[key] for key in ("partial", "unsealed", "not resumed", "leftovers")}}
-
-
 # ---------------------------------------------------------------------------------------------------- hostile files
 
 
@@ -186,42 +152,6 @@ def reaction(path: Path, read: Callable[[Path], object]) -> dict[str, Any]:
         "what": text.replace("|", "/"),
         "seconds": round(time.perf_counter() - begun, 2),
         "extra_mb": round(max(0, peak_memory() - start) / 2**20, 1),
-    }
-
-
-# ----------------------------------------------------------------------------------------------------------- the cost
-
-
-def cost_of_worker(count: int, folder: Path) -> dict[str, float]:
-    """A folder run of good files with reading apart and with reading here: wall-clock and processor seconds, ratios."""
-    from PIL import Image
-
-    folder.mkdir()
-    image = np.asarray(load_samples().images, np.float32).reshape(-1, 128, 128)[0]
-    pixels = (255 * image / image.max()).astype(np.uint8)
-    for number in range(count):
-        Image.fromarray(np.roll(pixels, number, axis=1)).save(folder / f"{number:04}.png")
-    assert formats.read_apart is not None, "the name that is replaced below"
-    here = "from iasolve.files import formats; formats.read_apart = lambda function, path, *rest: function(path, *rest)"
-    best: dict[str, np.ndarray] = {}
-    for turn in range(2):
-        for way, before in (("apart", ""), ("here", here)):
-            code = f"{before}\nfrom iasolve.cli import main\nmain()"
-            out = folder / f"{way}{turn}"
-            command = [sys.executable, "-c", code, "denoise", str(folder), str(out), "--recipe", "fast", "--sigma", "5"]
-            begun, used = time.perf_counter(), os.times()
-            subprocess.run(command, check=True, capture_output=True)
-            now = os.times()
-            processor = now.children_user + now.children_system - used.children_user - used.children_system
-            seconds = np.array([time.perf_counter() - begun, processor])
-            best[way] = np.minimum(best.get(way, seconds), seconds)
-    ratios = best["apart"] / best["here"]
-    return {
-        "files": count,
-        "apart_seconds": round(float(best["apart"][0]), 2),
-        "here_seconds": round(float(best["here"][0]), 2),
-        "ratio": round(float(ratios[0]), 3),
-        "processor_ratio": round(float(ratios[1]), 3),
     }
 
 
@@ -257,13 +187,19 @@ def markdown(results: dict[str, Any]) -> str:
     if "mutations" in results:
         parts += _of_mutations(results["mutations"])
     if "kills" in results:
-        kills = results["kills"]
-        parts.append(
-            "## Kills\n\n"
-            f"{kills['count']} folder runs killed (SIGTERM, SIGKILL) and resumed: {kills['partial']} partial files, "
-            f"{kills['unsealed']} reports without their result, {kills['not resumed']} that --resume did not complete "
-            f"to the same bytes, {kills['leftovers']} with hidden files left.\n"
-        )
+        heads = ("runs killed", "after their first trace", *FAULTS)
+        rows = [
+            [kind, found["count"], found["reached"], *(found[key] for key in FAULTS)]
+            for kind, found in results["kills"].items()
+        ]
+        parts += [
+            "## Kills\n",
+            "Runs killed at random moments of their work and begun again with the same command (of a folder: "
+            "`--resume`). *Partial*: a file with other bytes than in a run that nobody disturbed. *Unsealed*: a report "
+            "without its result. *Not resumed*: the next run failed or ended with other bytes. *Leftovers*: hidden "
+            "files after it.\n",
+            table(["run, signal", *heads], rows),
+        ]
     if "crashes" in results:
         crashes = results["crashes"]
         parts.append(
@@ -278,12 +214,14 @@ def markdown(results: dict[str, Any]) -> str:
         ]
         parts += ["## Hostile files\n", table(["file", "refused", "said", "s", "memory more, MB"], rows)]
     if "worker" in results:
-        worker = results["worker"]
-        parts.append(
-            f"## The worker's cost\n\n{worker['files']} PNG files of 128 x 128, recipe fast: "
-            f"{worker['apart_seconds']} s with reading apart, {worker['here_seconds']} s without, ratio "
-            f"{worker['ratio']}; of processor time {worker['processor_ratio']}.\n"
-        )
+        keys = ("files", "here_ms", "apart_ms", "start_ms", "solving_ms", "ratio")
+        heads = ("kind", "files", "read here", "read apart", "start, once", "solve (fast)", "folder run, apart / here")
+        rows = [[kind, *(found[key] for key in keys)] for kind, found in results["worker"].items()]
+        parts += [
+            "## What the worker costs\n",
+            "Milliseconds of processor time a file of 128 x 128 pixels.\n",
+            table(heads, rows),
+        ]
     return "\n".join(parts)
 
 

@@ -24,11 +24,14 @@ __all__ = [
     "Spectrum",
     "fft2",
     "frequencies",
+    "half",
     "ifft2",
+    "irfft2",
     "largest_radius",
     "power_at",
     "radius",
     "reflect",
+    "rfft2",
     "ring_index",
     "rings_at",
     "scales_of",
@@ -43,6 +46,21 @@ def fft2(x: Tensor) -> Tensor:
 def ifft2(h: Tensor) -> Tensor:
     """Inverse of :func:`fft2` (complex out)."""
     return torch.fft.ifft2(h, norm="ortho")
+
+
+def rfft2(x: Tensor) -> Tensor:
+    """The half ``(..., H, W // 2 + 1)`` of :func:`fft2` that tells all of it where ``x`` is real."""
+    return torch.fft.rfft2(x, norm="ortho")
+
+
+def irfft2(h: Tensor, width: int) -> Tensor:
+    """Inverse of :func:`rfft2`, real, for images of ``width`` columns."""
+    return torch.fft.irfft2(h, s=(h.shape[-2], width), norm="ortho")
+
+
+def half(h: Tensor) -> Tensor:
+    """The frequencies of :func:`rfft2`, of values on the unshifted full grid; a view."""
+    return h[..., : h.shape[-1] // 2 + 1]
 
 
 def reflect(h: Tensor) -> Tensor:

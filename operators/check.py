@@ -331,7 +331,7 @@ def _adjoint_error(x: Tensor, Ax: Tensor, y: Tensor, Ahy: Tensor, complex_linear
 
 
 def _length(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x.to(torch.complex128)))
+    return float(torch.linalg.vector_norm(x.detach().to(torch.complex128)))
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

@@ -24,11 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Always, with the exit code (see :mod:`iasolve.cli.errors`).
     """
     import contextlib
+    import os
     import sys
 
     from iasolve.cli.app import run
 
     if arguments is None:
+        # figures go to files; a backend that this matplotlib lacks would end the program once the work is done
+        os.environ["MPLBACKEND"] = "agg"
         with contextlib.suppress(AttributeError):  # names of files may hold bytes that are no text
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -14,7 +15,7 @@ from typer.main import get_command
 
 from iasolve import __version__
 from iasolve.cli.commands import add_commands
-from iasolve.cli.errors import INTERRUPTED, describe
+from iasolve.cli.errors import INTERRUPTED, UsageError, describe
 from iasolve.cli.interruption import termination_as_interrupt
 from iasolve.plugins import PluginWarning
 
@@ -73,6 +74,14 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
+def _require_folder() -> None:
+    """Refuse a current folder that was removed: libraries end the program there without a word to the point."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(f"the current folder is not there any more ({error.strerror}): change to another") from None
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code.
 
@@ -88,6 +97,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
+        _require_folder()
         with _plain_warnings(), termination_as_interrupt():
             code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
     except KeyboardInterrupt:

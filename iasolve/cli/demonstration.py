@@ -20,10 +20,12 @@ from iasolve.cli.errors import INTERRUPTED, UsageError
 from iasolve.cli.figures import Panel, draw_panels
 from iasolve.cli.folders import make_folders
 from iasolve.cli.options import Printing, Running
+from iasolve.cli.outputs import as_usage
+from iasolve.cli.priors import open_prior
 from iasolve.cli.reporter import Reporter, plain
 from iasolve.cli.solver import choose_device
 from iasolve.evidence import fold
-from iasolve.files import atomic_write, write_json, write_together
+from iasolve.files import atomic_write, guard_output, write_json, write_together
 from iasolve.metrics import psnr, ssim
 from iasolve.operators import (
     CircularBlur,
@@ -88,7 +90,7 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
     """
     begun = time.perf_counter()
     reporter = Reporter(printing)
-    loaded = iasolve.load_prior(prior)
+    loaded = open_prior(prior)
     samples = load_samples()
     size = loaded.spectrum.size
     if samples.images.shape[1:] != (size, size) or loaded.spectrum.is_complex or loaded.channels != 1:
@@ -96,6 +98,9 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
     device = choose_device(running.device)
     loaded = loaded if device == "cpu" else loaded.to(device)
     make_folders([out])
+    names = [out / f"iasolve-demo.{suffix}" for suffix in ("png", "md", "json", "html")]
+    for name in names:
+        as_usage(lambda name=name: guard_output(name, overwrite=True))  # type: ignore[misc]
     images = torch.from_numpy(samples.images.astype(np.float32))[:, None]
     # each image's standard deviation becomes 1, so that one noise level fits all
     truth = images / images.std((-3, -2, -1), keepdim=True)
@@ -133,7 +138,6 @@ def demonstrate(out: Path, prior: str, seed: int, running: Running, printing: Pr
         7,
     )
     table = _table(results)
-    names = [out / f"iasolve-demo.{suffix}" for suffix in ("png", "md", "json", "html")]
     with write_together():
         draw_panels(names[0], rows, [f"{p.name}\n{p.notes}" for p in problems])
         with atomic_write(names[1]) as handle:

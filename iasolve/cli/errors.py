@@ -19,11 +19,13 @@ __all__ = [
     "CommandError",
     "DamagedPrior",
     "DeviceError",
+    "Interrupted",
     "LostWorkers",
     "UnfitInput",
     "UsageError",
     "blamed_on",
     "describe",
+    "reason_of",
 ]
 
 DONE, UNEXPECTED, USAGE, UNFIT, DAMAGED_PRIOR, DEVICE, NON_FINITE, SOME_FAILED = range(8)
@@ -60,6 +62,12 @@ class LostWorkers(CommandError):  # noqa: N818 - says what happened
     code = DEVICE
 
 
+class Interrupted(CommandError):  # noqa: N818 - says what happened
+    """Ctrl-C, where nothing else is to be said of it."""
+
+    code = INTERRUPTED
+
+
 class DamagedPrior(CommandError):  # noqa: N818 - says what the prior is
     """The prior cannot be used, in a way that its own checks did not see."""
 
@@ -89,8 +97,16 @@ def blamed_on(kind: type[CommandError], subject: str, advice: str) -> Iterator[N
     except Exception as error:
         if describe(error)[0] != UNEXPECTED:
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)[:200]
         raise kind(f"{subject} ({type(error).__name__}: {reason}). {advice}; --debug shows where") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, in one line; that of a user's code may fail at saying it."""
+    try:
+        return " ".join(str(error).split())
+    except Exception as second:
+        return f"and its message cannot be shown: {type(second).__name__}"
 
 
 def describe(error: BaseException) -> tuple[int, str]:
@@ -112,7 +128,7 @@ def describe(error: BaseException) -> tuple[int, str]:
         return USAGE, str(error.format_message())
     if type(error).__name__ == "Abort":  # what click makes of KeyboardInterrupt
         return INTERRUPTED, "interrupted"
-    return _known(error) or (UNEXPECTED, f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+    return _known(error) or (UNEXPECTED, f"unexpected {type(error).__name__}: {reason_of(error)} (--debug shows where)")
 
 
 def _known(error: BaseException) -> tuple[int, str] | None:
@@ -140,8 +156,9 @@ def _known(error: BaseException) -> tuple[int, str] | None:
         return DEVICE, "out of memory: use less --memory, fewer --samples, or --device cpu"
     if isinstance(error, OSError):
         return DEVICE, f"{error}: check the disk and its permissions"
-    text = " ".join(str(error).split())
-    if isinstance(error, RuntimeError) and "CUDA" in text:
+    text = reason_of(error)
+    # torch lists CUDA among the backends that lack an operation, too
+    if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError) and "CUDA" in text:
         return DEVICE, f"the GPU failed ({text[:200]}): try --device cpu"
     return None
 
@@ -149,8 +166,10 @@ def _known(error: BaseException) -> tuple[int, str] | None:
 def _is_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
+    if isinstance(error, ImportError):  # a library that there is no room for, as under ulimit -v
+        return "failed to map" in str(error) or "allocate memory" in str(error)
     # torch.OutOfMemoryError by name (it moved between versions); on the CPU, torch raises a bare RuntimeError
-    text = str(error)
+    text = reason_of(error)
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "alloc" in text and "memory" in text
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iasolve.cli.errors import UnfitInput
-from iasolve.files import read_measurement, split_key
+from iasolve.files import read_measurement, read_text, split_key
 
 __all__ = ["arrays_in", "fill", "read_arguments"]
 
@@ -27,7 +27,7 @@ def read_arguments(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except OSError as error:
         raise UnfitInput(
             f"{path}: cannot be read ({error.strerror}). Expected a TOML file with the operator's arguments. Check the "

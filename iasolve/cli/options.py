@@ -12,6 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from iasolve.cli.errors import Interrupted
+
 __all__ = ["EXPERT", "Overwrite", "Printing", "Running", "Solving", "Spreading", "Writing", "expand"]
 
 EXPERT = "Expert options"
@@ -283,7 +285,10 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(**values: Any) -> None:
         for name, (kind, members) in groups.items():
             values[name] = kind(**{member: values.pop(member) for member in members})
-        command(**values)
+        try:
+            command(**values)
+        except KeyboardInterrupt:  # which typer would end without a word
+            raise Interrupted("interrupted") from None
 
     # both, since versions of typer read one or the other
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

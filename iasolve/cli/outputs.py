@@ -38,11 +38,21 @@ class Outputs:
         OUT.
     std, figure : Path or None
         Where asked for.
+
+    Raises
+    ------
+    UsageError
+        For ``.``, ``..`` and ``/``, which name no file.
     """
 
     image: Path
     std: Path | None = None
     figure: Path | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.image, self.std, self.figure):
+            if path is not None and path.name in ("", ".."):
+                raise UsageError(f"{path}: this is a folder. Expected the name of a file. Add a file name to the path")
 
     @property
     def sidecar(self) -> Path:

@@ -11,7 +11,7 @@ from iasolve.cli.errors import UnfitInput, UsageError
 from iasolve.cli.options import Printing
 from iasolve.cli.outputs import Outputs
 from iasolve.cli.provenance import input_hash
-from iasolve.cli.report_page import Page, Written, check_page, report_of
+from iasolve.cli.report_page import Page, Written, blamed_on_report, check_page, report_of
 from iasolve.cli.reporter import Reporter
 from iasolve.cli.sources import Source, image_source, kspace_source
 from iasolve.files import sha256_of
@@ -47,12 +47,13 @@ def make_page(
     readers: dict[Path, Callable[[Path], Source] | None] = {}
     for sidecar in sidecars:
         report = report_of(sidecar)
-        image = sidecar.with_name(str(report["output"]))
-        name = str(report["input"]["name"])
-        source = _measurement(inputs, name, report["input"].get("sha256"), notes)
-        if source is not None:
-            readers[source] = _reader(report)
-        written.append(Written(Outputs(image, _error_bar(image, std, report, notes)), source))
+        with blamed_on_report(sidecar):
+            image = sidecar.with_name(str(report["output"]))
+            name = str(report["input"]["name"])
+            source = _measurement(inputs, name, report["input"].get("sha256"), notes)
+            if source is not None:
+                readers[source] = _reader(report)
+            written.append(Written(Outputs(image, _error_bar(image, std, report, notes)), source))
 
     def read(path: Path) -> Source:
         reader = readers[path]

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iasolve.cli.errors import UnfitInput, UsageError
+from iasolve.cli.errors import UnfitInput, UsageError, blamed_on
 from iasolve.cli.outputs import Outputs, as_usage, real_path
+from iasolve.cli.results import open_result
 from iasolve.cli.sources import Source
-from iasolve.files import FileError, WriteError, guard_output, open_image
+from iasolve.files import FileError, WriteError, guard_output, read_text
 from iasolve.report import Entry, write_report
 
-__all__ = ["Page", "Written", "check_page", "entries_of", "report_of"]
+__all__ = ["Page", "Written", "blamed_on_report", "check_page", "entries_of", "report_of"]
 
 Array = NDArray[Any]
 
@@ -146,6 +148,14 @@ def entries_of(written: Written, read: Callable[[Path], Source] | None, notes: l
     """
     outputs = written.outputs
     report = report_of(outputs.sidecar)
+    with blamed_on_report(outputs.sidecar):
+        yield from _entries(written, read, report, notes)
+
+
+def _entries(
+    written: Written, read: Callable[[Path], Source] | None, report: Mapping[str, Any], notes: list[str]
+) -> Iterator[Entry]:
+    outputs = written.outputs
     image = _pixels(outputs.image, report)
     std = None if outputs.std is None else _pixels(outputs.std, report)
     before = _before(written, read, report, image.shape, notes)
@@ -183,8 +193,8 @@ def report_of(sidecar: Path) -> dict[str, Any]:
         When it is missing or none of this program's.
     """
     try:
-        report = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        report = json.loads(read_text(sidecar))
+    except (OSError, ValueError, RecursionError) as error:
         raise UnfitInput(f"{sidecar}: expected the report that stands beside a result ({error})") from None
     wanted = {"iasolve", "command", "input", "output", "shape", "sigma", "scales", "warnings", "seconds"}
     missing = sorted(wanted - set(report)) if isinstance(report, dict) else sorted(wanted)
@@ -199,11 +209,16 @@ def report_of(sidecar: Path) -> dict[str, Any]:
     return found
 
 
+def blamed_on_report(sidecar: Path) -> AbstractContextManager[None]:
+    """For what is made from a report: where its values have other types than those written, it is no report."""
+    return blamed_on(UnfitInput, f"{sidecar}: no report of a result", "Solve again with --overwrite to have one")
+
+
 def _pixels(path: Path, report: Mapping[str, Any]) -> Array:
     """Images ``(pages, channels, H, W)`` of a result's file."""
-    values, shape = open_image(path).pixels, tuple(report["shape"])
-    if values.size != math.prod(shape):
-        raise UnfitInput(f"{path}: {values.size} values. Expected {shape}, as its report says: it is of another result")
+    values, shape = open_result(path).pixels, tuple(report["shape"])
+    if values.size != math.prod(shape) or values.shape[-2:] != shape[-2:]:
+        raise UnfitInput(f"{path}: {values.shape}. Expected {shape}, as its report says: it is of another result")
     return values if values.shape == shape else np.asarray(values).reshape(shape)
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from iasolve.cli.errors import UnfitInput, UsageError, describe
 from iasolve.cli.folders import is_folder, list_folder
-from iasolve.files import IMAGE_SUFFIXES, ImageFile, read_image, reconstructed_size, stem_of
+from iasolve.cli.results import open_result
+from iasolve.files import IMAGE_SUFFIXES, ImageFile, reconstructed_size, stem_of
 from iasolve.metrics import evaluate
 
 __all__ = ["compare_files"]
@@ -69,20 +70,24 @@ def _namesake(path: Path, references: list[Path], folder: Path) -> Path:
 
 
 def _compare(estimate: Path, reference: Path, data_range: float | None) -> dict[str, Any]:
-    a, b = read_image(estimate), read_image(reference)
-    estimated, warnings = _cropped(a.pixels, b)
-    if estimated.shape != b.pixels.shape:
+    a, b = open_result(estimate), open_result(reference)
+    estimated, warnings = _cropped(np.asarray(a.pixels), b)
+    truths = np.asarray(b.pixels)
+    if estimated.shape[-2:] == truths.shape[-2:] and estimated.size == truths.size:
+        # pages of the one may be colours of the other, as in formats without pages
+        estimated = estimated.reshape(truths.shape)
+    if estimated.shape != truths.shape:
         raise UnfitInput(
             f"{estimate} is {_shape(a.pixels.shape)}, {reference} is {_shape(b.pixels.shape)}. Expected images of one "
             "size. Crop the larger one, or make the estimate again: 'iasolve reconstruct' crops oversampled k-space"
         )
-    warnings += _other_range(estimated, b.pixels)
+    warnings += _other_range(estimated, truths)
     pages = []
-    for number, (ours, truth) in enumerate(zip(estimated, b.pixels, strict=True)):
+    for number, (ours, truth) in enumerate(zip(estimated, truths, strict=True)):
         try:
             pages.append(evaluate(ours, truth, data_range))
         except ValueError as error:
-            page = f", page {number + 1}" if a.pages > 1 else ""
+            page = f", page {number + 1}" if len(truths) > 1 else ""
             raise UnfitInput(f"{estimate} against {reference}{page}: {error}") from None
     mean = {key: sum(page[key] for page in pages) / len(pages) for key in pages[0]}
     return {"mean": mean, "pages": pages, "warnings": warnings}

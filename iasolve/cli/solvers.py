@@ -14,6 +14,7 @@ from iasolve.cli.settings import AUTO, Settings
 from iasolve.cli.solver import Solver
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
+from iasolve.files import read_text
 from iasolve.priors import Prior, PriorError, load_fitting
 
 __all__ = ["Solvers"]
@@ -102,7 +103,7 @@ class Solvers:
         if not self._chosen:
             return self._of(self.settings.prior)
         try:
-            name = json.loads(outputs.sidecar.read_text(encoding="utf-8"))["prior"]["name"]
+            name = json.loads(read_text(outputs.sidecar))["prior"]["name"]
         except (OSError, ValueError, LookupError, TypeError):
             return None
         return self._of(name) if name in self._names else None

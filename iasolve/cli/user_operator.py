@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from iasolve.cli.errors import UNEXPECTED, UnfitInput, UsageError, describe
+from iasolve.cli.errors import UNEXPECTED, UnfitInput, UsageError, describe, reason_of
 from iasolve.cli.operator_args import arrays_in, fill, read_arguments
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class UserOperator:
         """:func:`iasolve.operators.check_operator`, with what the operator prints kept off stdout."""
         from iasolve.operators import check_operator
 
-        with aside():
+        with self._blamed("checking it"):
             return check_operator(operator, seed, tolerance=tolerance)
 
     @contextmanager
@@ -128,9 +128,9 @@ class UserOperator:
         try:
             with aside():
                 yield
-        except (UnfitInput, MemoryError):
+        except (UnfitInput, MemoryError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit among them: it would end the program as if all were well
             own = {str(path) for path in self.files().values()}
             its = any(frame.f_code.co_filename in own for frame, _ in traceback.walk_tb(error.__traceback__))
             if its or not (checked or describe(error)[0] != UNEXPECTED):
@@ -204,13 +204,13 @@ class UserOperator:
         try:
             with aside():
                 yield
-        except (UnfitInput, MemoryError):
+        except (UnfitInput, MemoryError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise UnfitInput(self._raised(what, error)) from error
 
     def _raised(self, what: str, error: BaseException) -> str:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)[:300]
         return (
             f"{self.name}: {what} raised {type(error).__name__}: {reason}{_place(error)}. Correct it; --debug shows "
             "where it comes from"

@@ -112,6 +112,7 @@ def _solve_file(
     sweep_leftovers(target.parent for target in outputs.all)
     source = task.read(path)
     outputs.require_carry(source.like)
+    written = False
     try:
         from iasolve.cli.answer import Work, write
         from iasolve.cli.solvers import Solvers
@@ -130,11 +131,13 @@ def _solve_file(
                 answer = work.finish(tell)
         with uninterrupted():
             report = write(work, answer, outputs)
+            written = True
     except KeyboardInterrupt:
-        done = outputs.sidecar.is_file() and outputs.image.is_file()
         kept = kept_beside(outputs)
         rest = f"; {kept} finished parts of it are kept: the same command goes on from there" if kept else ""
-        reporter.error(f"interrupted{'; the result is written' if done else ' before the result was complete' + rest}")
+        reporter.error(
+            "interrupted" + ("; the result is written" if written else f" before the result was complete{rest}")
+        )
         raise typer.Exit(INTERRUPTED) from None
     for text in report["warnings"]:
         reporter.warn(text)

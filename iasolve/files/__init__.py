@@ -29,6 +29,7 @@ from .measurements import MeasurementFile, read_measurement
 from .planes import read_kernel, read_mask
 from .source import require_finite
 from .stack import Stack, runs
+from .text import read_text
 from .writing import can_carry, require_carry, suffixes_for, write_image, write_kspace
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "read_kspace",
     "read_mask",
     "read_measurement",
+    "read_text",
     "reconstructed_size",
     "require_carry",
     "require_finite",

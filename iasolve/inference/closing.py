@@ -18,7 +18,7 @@ from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients
 from iasolve.inference.likelihood import Draw, Likelihood, Solution, white_noise
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import fft2, half, ifft2, irfft2, rfft2
 
 __all__ = ["Closing", "LocalError", "closest_image", "local_spread", "nonnegative_mode"]
 
@@ -170,18 +170,21 @@ def nonnegative_mode(
     smallest, largest = (e.reshape(-1, 1, 1, 1) for e in extremes)
     rho = ((low + smallest) * (high + largest)).sqrt()
     total = 1 / (inverse + rho)
-    fixed = inverse * fft2(x0)
+    # images are real here: half of their spectrum tells all
+    fixed = half(inverse) * rfft2(x0) if bool(x0.any()) else None
+    share = half(total)
     # only a start: not to be solved to the end
     x = Solution(likelihood.solve(x0, variance, 8, start).image)
     z, u = x.image.clamp_min(0), torch.zeros_like(x.image)
     del inverse
     for _ in range(iterations):
         # in place: of a large image every array counts
-        spectrum = fft2(z - u)
+        spectrum = rfft2(z - u)
         spectrum *= rho
-        spectrum += fixed
-        spectrum *= total
-        centre = ifft2(spectrum).real
+        if fixed is not None:
+            spectrum += fixed
+        spectrum *= share
+        centre = irfft2(spectrum, x0.shape[-1])
         del spectrum
         x = likelihood.solve(centre, total, 8, x)
         u += x.image

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Folded
-from iasolve.spectrum import RingGrid, fft2, ifft2
+from iasolve.spectrum import RingGrid, fft2, half, ifft2, irfft2, rfft2
 
 __all__ = ["DiagonalLikelihood", "Draw", "Likelihood", "Solution", "Solves", "Value", "white_noise"]
 
@@ -140,16 +140,22 @@ class DiagonalLikelihood:
 
     def mean(self, x0: Tensor, variance: Tensor, iterations: int = 200) -> Tensor:
         """``h + g (y^ - h)`` with ``g = V / (V + 1/Lambda)``."""
-        h = fft2(x0)
-        gain = variance / (variance + self.folded.variance)
+        value, known = self.folded
+        if self.is_complex:
+            h = fft2(x0)
+        else:
+            # a real image's spectrum is one half twice, and so are what was folded and V
+            h, value, known, variance = rfft2(x0), half(value), half(known), half(variance)
+        gain = variance / (variance + known)
         if torch.is_grad_enabled():
-            return self._image(h + gain * (self.folded.value - h))
-        # the same in place: of a large image every array counts
-        change = self.folded.value - h
-        change *= gain
-        h += change
-        del change, gain
-        return self._image(h)
+            h = h + gain * (value - h)
+        else:
+            # the same in place: of a large image every array counts
+            change = value - h
+            change *= gain
+            h += change
+            del change, gain
+        return ifft2(h) if self.is_complex else irfft2(h, x0.shape[-1])
 
     def precision_range(self) -> tuple[Tensor, Tensor]:
         """See :class:`Likelihood`."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from iasolve.files.atomic import atomic_write
+from iasolve.files.text import read_text
 from iasolve.networks import HVAE, NetworkConfig, Reader
-from iasolve.tables import Amount, FileName, Flag, Text, described
+from iasolve.tables import Amount, FileName, Flag, Number, Positive, Text, described
 
 __all__ = [
     "ARCHITECTURES",
@@ -61,18 +62,34 @@ class PriorError(Exception):
     """
 
 
-class _Card(BaseModel):
-    """Types of what iasolve reads from a card; a card may hold more."""
+class _Read(BaseModel):
+    """Types of what iasolve reads; cards may hold more, and training writes NaN where it diverged."""
 
     model_config = ConfigDict(extra="allow")
 
+
+class _CoarseRings(_Read):
+    mean: list[Number]
+    std: list[Positive]
+    largest_distance: Positive | None = None
+
+
+class _Validation(_Read):
+    elbo: Annotated[float, Field(strict=True)] | None = None
+    elbo_lowest: Annotated[float, Field(strict=True)] | None = None
+    coarse_rings: _CoarseRings | None = None
+
+
+class _Card(_Read):
     name: FileName = "unnamed"
     kind: Text = ""
+    architecture: dict[str, Any] = {}
     nonnegative: Flag = False
     shift: Amount = 0.0
+    mirrors: list[Literal[-2, -1]] = []
     parameters: Annotated[int, Field(strict=True, ge=0)] = 0
     training: dict[str, Any] = {}
-    validation: dict[str, Any] = {}
+    validation: _Validation = _Validation()
 
 
 def sha256_of(path: Path) -> str:
@@ -120,7 +137,7 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     card_path = path.with_suffix(".json")
     try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
+        card = json.loads(read_text(card_path))
     except FileNotFoundError:
         raise PriorError(f"no card {card_path}: a prior is a pair NAME.safetensors and NAME.json") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ from iasolve.priors.bound import distortion, follow
 from iasolve.priors.prior import Prior
 from iasolve.spectrum import Spectrum
 
-__all__ = ["image_elbo", "ring_distance", "ring_statistics"]
+__all__ = ["coarse_rings", "image_elbo", "ring_distance", "ring_statistics"]
 
 
 @torch.no_grad()
@@ -39,11 +39,15 @@ def image_elbo(prior: Prior, images: Tensor) -> Tensor:
     return -(found.kl + distortion(prior, images, found.contributions)) / dims
 
 
+def coarse_rings(spectrum: Spectrum) -> list[int]:
+    """Indices of the rings that :func:`ring_statistics` is of."""
+    return [i for i, s in enumerate(spectrum.scales) if s <= max(4, spectrum.size // 8)]
+
+
 def _ring_log_power(spectrum: Spectrum, images: Tensor) -> Tensor:
     """Log power of the coarse rings, up to an eighth of the size, ``(B, R)``: noise and blur hardly reach them."""
     power = spectrum.ring_means(spectrum.transform(images).abs().square()).mean(dim=1)
-    coarse = [i for i, s in enumerate(spectrum.scales) if s <= max(4, spectrum.size // 8)]
-    return torch.log(power[:, coarse] + 1e-12)
+    return torch.log(power[:, coarse_rings(spectrum)] + 1e-12)
 
 
 def ring_statistics(spectrum: Spectrum, images: Tensor) -> dict[str, Any] | None:

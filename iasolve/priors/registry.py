@@ -13,15 +13,17 @@ import os
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from iasolve.networks import HVAE, Reader
 from iasolve.plugins import PluginError, load, offered, package_of
 from iasolve.priors.checkpoint import PriorError, load_checkpoint, read_card
+from iasolve.priors.likeness import coarse_rings
 from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.priors.trained import HVAEPrior, ReaderPrior
+from iasolve.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -141,11 +143,24 @@ def load_prior(source: str | Path) -> HVAEPrior | ReaderPrior:
     path = find_prior(source)
     if read_card(path).get("kind") == "reader":
         alone, card = load_reader(path)
+        _require_rings(card, Spectrum(alone.config.size, is_complex=alone.config.is_complex), path)
         return ReaderPrior(alone, str(card.get("name", path.name.removesuffix(_READER))), card, path)
     network, card = load_checkpoint(path)
+    _require_rings(card, network.spectrum, path)
     beside = reader_beside(path)
     reader = None if beside is None else _own_reader(beside, network)
     return HVAEPrior(network, str(card.get("name", path.stem)), card, path, reader)
+
+
+def _require_rings(card: dict[str, Any], spectrum: Spectrum, path: Path) -> None:
+    known = (card.get("validation") or {}).get("coarse_rings") or {}
+    expected = len(coarse_rings(spectrum))
+    for key in ("mean", "std"):
+        if known and len(known[key]) != expected:
+            raise PriorError(
+                f"the card of {path} is damaged: validation.coarse_rings.{key} has {len(known[key])} values, expected "
+                f"{expected} for images of {spectrum.size} pixels; export the prior again"
+            )
 
 
 def _own_reader(path: Path, network: HVAE) -> Reader:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from iasolve.files import read_text
 from iasolve.recipe.groups import Closing, Guess, Passes, Steps
 from iasolve.recipe.values import RecipeError, shown, to_toml, whole
 
@@ -246,7 +247,7 @@ def load_recipe(source: str | Path | Recipe) -> Recipe:
     if isinstance(source, str) and not source.endswith(".toml"):
         return Recipe.from_toml(recipe_text(source))
     try:
-        text = Path(source).read_text(encoding="utf-8")
+        text = read_text(source)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe file {source} cannot be read: {error}") from None
     try:

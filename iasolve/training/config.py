@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from iasolve.files import read_text
 from iasolve.networks import NetworkConfig, ReaderConfig
 from iasolve.spectrum import scales_of
 from iasolve.tables import FORBID, Amount, Count, FileName, Flag, Number, Positive, Share, Whole, as_table, table
@@ -194,7 +195,7 @@ def load_config(path: str | Path) -> TrainingConfig:
 
 def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     base = data.pop("base", None)

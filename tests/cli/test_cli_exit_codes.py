@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -36,7 +37,15 @@ def quick(prior):
         {"validation": [1, 2]},
         {"validation": "good"},
         {"validation": {"elbo_lowest": "low"}},
+        {"validation": {"elbo_lowest": 10**400}},
         {"validation": {"coarse_rings": {"mean": [1]}}},
+        {"validation": {"coarse_rings": {"mean": [1, 2], "std": [1, 2]}}},
+        {"validation": {"coarse_rings": {"mean": [], "std": []}}},
+        {"validation": {"coarse_rings": {"mean": "123", "std": "123"}}},
+        {"validation": {"coarse_rings": {"mean": [math.nan] * 3, "std": [1] * 3}}},
+        {"validation": {"coarse_rings": {"mean": [1] * 3, "std": [0] * 3}}},
+        {"mirrors": 5},
+        {"mirrors": [0]},
         {"shift": [1]},
         {"shift": "x"},
         {"shift": math.inf},
@@ -97,6 +106,49 @@ def test_an_operator_that_fails_late_is_blamed_by_file_and_line(image, tiny, tmp
     (tmp_path / "late.py").write_text(LATE.format(after=40, result="x"))
     done = cli("solve", image, tmp_path / "o.npy", "--operator", "late.py:factory", *quick(tiny))
     clean_failure(done, 3, "late.py:factory: solving with it raised KeyError", "late.py, line 9")
+
+
+class Mute(Exception):  # noqa: N818 - its name is in a message
+    def __str__(self):
+        return str(1 / 0)
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "SystemExit(5)", "BaseException('b')", "Mute()"])
+@pytest.mark.parametrize("command", ["solve", "check-operator"])
+def test_an_operator_that_ends_the_program_or_cannot_say_why_is_blamed(
+    raised, command, image, tiny, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    text = "from test_cli_exit_codes import Mute" + LATE.format(after=6, result="x").replace('KeyError("late")', raised)
+    (tmp_path / "late.py").write_text(text)
+    arguments = (image, tmp_path / "o.npy", "--operator") if command == "solve" else ()
+    done = cli(command, *arguments, "late.py:factory", *(("--no-check", *quick(tiny)) if command == "solve" else ()))
+    assert done.code == 3, done
+    assert "late.py:factory" in done.err
+    assert not (tmp_path / "o.npy").exists()
+
+
+def test_operations_that_a_backend_lacks_are_no_failure_of_the_gpu(image, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sparse.py").write_text(LATE.format(after=10**9, result="x.to_sparse()"))
+    done = cli("solve", image, tmp_path / "o.npy", "--operator", "sparse.py:factory", "--no-check", *quick(tiny))
+    clean_failure(done, 3, "sparse.py:factory")
+
+
+def test_an_interruption_is_told_and_the_old_result_not_taken_for_a_new_one(image, tiny, tmp_path, monkeypatch):
+    out = tmp_path / "o.npy"
+    assert cli("denoise", image, out, *quick(tiny)).code == 0
+    before = out.read_bytes()
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iasolve.cli.answer.Work.finish", interrupt)
+    clean_failure(cli("denoise", image, out, *quick(tiny), "--overwrite"), 130, "before the result was complete")
+    assert out.read_bytes() == before
+    monkeypatch.setattr("iasolve.cli.scores.compare_files", interrupt)
+    clean_failure(cli("evaluate", out, out), 130, "interrupted")
 
 
 def test_results_of_another_type_from_an_operator_that_was_not_checked(image, tiny, tmp_path, monkeypatch):

@@ -123,6 +123,12 @@ def test_nothing_is_replaced_unless_it_is_asked_for(existing, image, tiny, tmp_p
     assert (tmp_path / existing).read_bytes() != b"precious"
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+def test_outputs_that_name_no_file(name, image, tiny, tmp_path):
+    for arguments in ((name,), (name, "--report", tmp_path / "r.html"), (tmp_path / "o.npy", "--std-out", name)):
+        clean_failure(cli("denoise", image, *arguments, *quick(tiny)), 2, "this is a folder")
+
+
 def test_the_input_is_never_the_output(image, tiny, tmp_path):
     before = image.read_bytes()
     clean_failure(cli("denoise", image, image, *quick(tiny), "--overwrite"), 2, "the input")

@@ -174,3 +174,51 @@ def test_what_is_no_result_is_refused(tmp_path):
     done = cli("report", tmp_path)
     assert done.code == 3
     assert "no report of a result" in done.err
+
+
+@pytest.mark.parametrize(("times", "shape"), [(2, (2, 3)), (1, (1, 3))])
+def test_a_volume_of_several_times_written_to_an_array(times, shape, tmp_path, heads, tiny):
+    nibabel = pytest.importorskip("nibabel")
+    volume = np.stack([heads[:3].transpose(1, 2, 0)] * times, -1).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "v.nii.gz")
+    page, out = tmp_path / "p.html", tmp_path / "o.npy"
+    arguments = (tmp_path / "v.nii.gz", out, "--sigma", 20, "--recipe", "fast", "--report", page)
+    done = cli("denoise", *arguments, "--prior", tiny)
+    assert done.code == 0, done.err
+    assert np.load(out).shape == (*shape, SIZE, SIZE)
+    assert len(names(page)) == 3 * times
+    assert cli("report", out, tmp_path / "later.html", "--inputs", tmp_path / "v.nii.gz").code == 0
+    scores = cli("evaluate", out, tmp_path / "v.nii.gz", "--json").report["files"][0]
+    assert len(scores["pages"]) == 3 * times
+    assert cli("evaluate", out, out).code == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scales": 5},
+        {"scales": [[]]},
+        {"residual": []},
+        {"residual": {"whole": "x", "bands": 3}},
+        {"sigma": None},
+        {"shape": 7},
+        {"shape": ["a"]},
+        {"input": []},
+        {"output": "../elsewhere/o.npy"},
+        {"output": None},
+        {"warnings": 3},
+        {"seconds": "long"},
+        {"sha256": [1]},
+        {"asked": 3, "command": "reconstruct"},
+    ],
+)
+def test_reports_that_say_nonsense(change, tmp_path, heads, tiny):
+    np.save(tmp_path / "y.npy", heads[0])
+    assert cli("denoise", tmp_path / "y.npy", tmp_path / "o.npy", "--recipe", "fast", "--prior", tiny).code == 0
+    sidecar = tmp_path / "o.npy.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | change))
+    done = cli("report", tmp_path / "o.npy", "--inputs", tmp_path / "y.npy")
+    assert done.code in (0, 3), done
+    assert done.code == 0 or "report" in done.err
+    sidecar.write_text("[" * 100_000)
+    assert cli("report", tmp_path / "o.npy").code == 3

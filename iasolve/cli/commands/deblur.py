@@ -128,9 +128,10 @@ def _boundary(blurring: Blurring, path: Path) -> str:
     if blurring.cutoff is not None:
         return "circular"
     from iasolve.cli.outputs import Outputs
+    from iasolve.files import read_text
 
     try:
-        report = json.loads(Outputs(path).sidecar.read_text(encoding="utf-8"))
+        report = json.loads(read_text(Outputs(path).sidecar))
         made = report["operator"]["boundary"] if report["command"] == "simulate" else ""
     except (OSError, ValueError, LookupError, TypeError):
         made = ""

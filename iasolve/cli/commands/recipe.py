@@ -46,14 +46,13 @@ def show(
     --------
     iasolve recipe show denoise > mine.toml
     """
-    from pathlib import Path
-
     from iasolve.cli.reporter import Reporter
+    from iasolve.files import read_text
     from iasolve.recipe import load_recipe, recipe_text
 
     reporter = Reporter(printing)
     recipe = load_recipe(name)
-    text = Path(name).read_text(encoding="utf-8") if name.endswith(".toml") else recipe_text(name)
+    text = read_text(name) if name.endswith(".toml") else recipe_text(name)
     reporter.say(text.rstrip())
     reporter.result(recipe.to_dict())
 
