@@ -260,6 +260,7 @@ def main(
         str, typer.Option(help="Prior over colour photographs; one over grey ones takes the channels singly")
     ] = "photo-128",
     count: Annotated[int, typer.Option(help="Images of each case; 0: all 68 for denoising, 16 for deblurring")] = 0,
+    tuning: Annotated[int, typer.Option(help="Validation images that the classical methods are tuned on")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the noise")] = 0,
     only: Annotated[str, typer.Option(help="Comma-separated parts of the cases' names")] = "",
     quick: Annotated[bool, typer.Option(help="2 crops of 128 x 128 a case, fewer cases: a look, not a result")] = False,
@@ -278,23 +279,23 @@ def main(
         "colour": images_of(tiles.test, many, settings),
         "blurred": images_of(bsd68, count or (2 if quick else 16), settings),
     }
-    tuning = {
-        "grey": images_of(bsds.validation, 2 if quick else 8, settings, grey=True),
-        "colour": images_of(tiles.validation, 2 if quick else 8, settings),
+    validation = {
+        "grey": images_of(bsds.validation, 2 if quick else tuning, settings, grey=True),
+        "colour": images_of(tiles.validation, 2 if quick else tuning, settings),
     }
     cases: dict[str, Callable[[], tuple[Scores, dict[str, Any]]]] = {}
     for kind, prior in (("grey", grey), ("colour", colour)):
         for sigma in (25,) if quick else (15, 25, 50):
             cases[f"{kind}, noise {sigma}"] = partial(
-                denoising, tested[kind], tuning[kind], float(sigma), prior, settings
+                denoising, tested[kind], validation[kind], float(sigma), prior, settings
             )
     for name, kernel in kernels(quick).items():
-        cases[name] = partial(deblurring, tested["blurred"], tuning["grey"], kernel, grey, settings)
+        cases[name] = partial(deblurring, tested["blurred"], validation["grey"], kernel, grey, settings)
     chosen = {n: c for n, c in cases.items() if not only or any(part in n for part in only.split(","))}
     if not chosen:
         raise SystemExit(f"--only {only}: no such case; there are {', '.join(cases)}")
     report: dict[str, Any] = {
-        "about": common.provenance(seed, grey, quick=quick),
+        "about": common.provenance(seed, grey, quick=quick, tuned_on=tuning),
         "colour_prior": [colour.name, colour.card.get("sha256")],
         "cases": {},
     }
