@@ -85,6 +85,7 @@ def _program(out: Path, places: Sequence[str], options: Sequence[str]) -> ForkSe
 
 
 def _main(arguments: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what runs in the background
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

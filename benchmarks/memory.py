@@ -1,24 +1,26 @@
 """Peak memory of the program: long volumes of several formats, large images, colours.
 
-    python benchmarks/memory.py [--quick] [--recipe fast] [--memory SIZE] [--only TEXT]
+    python benchmarks/memory.py [--quick] [--recipe fast] [--prior auto] [--memory SIZE] [--only TEXT]
 
 Each row is one run of ``iasolve denoise`` in a process of its own; the peak is its resident set at its largest, that
-of the process that decodes TIFF and HDF5 not included. Writes benchmarks/results/memory.md.
+of the process that decodes TIFF and HDF5 not included. Writes ``memory.json`` and ``memory.md`` into
+``benchmarks/results``; rows of other cases stay.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from common import RESULTS, commit
+from common import RESULTS, commit, table
 from iasolve import files
 
 CASES = {
@@ -49,13 +51,28 @@ def picture(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def peak(arguments: list[str]) -> tuple[float, float]:
-    """Largest resident set in GB, and seconds, of one run of the program."""
-    begun = time.perf_counter()
+    """Largest resident set in GB, and processor seconds, of one run of the program."""
     process = subprocess.Popen([sys.executable, "-m", "iasolve", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"iasolve {' '.join(arguments)}: exit code {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_maxrss * 1024 / 1e9, time.perf_counter() - begun
+    return usage.ru_maxrss * 1024 / 1e9, usage.ru_utime + usage.ru_stime
+
+
+def note(row: dict[str, Any], out: Path) -> None:
+    """Put a row in the place of an earlier one of the same case, and write the table anew."""
+    path, keys = out / "memory.json", ("input", "recipe", "prior", "memory")
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    rows = [old for old in rows if any(old[key] != row[key] for key in keys)] + [row]
+    order = list(CASES | QUICK)
+    rows.sort(key=lambda one: (order.index(one["input"]), one["recipe"], one["prior"], one["memory"]))
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    heads = ["input", "recipe", "--prior", "--memory", "peak, GB", "processor, s", "commit"]
+    cells = [
+        [*(one[key] for key in keys), f"{one['peak']:.2f}", f"{one['seconds']:.0f}", one["commit"]] for one in rows
+    ]
+    text = ["# Peak memory", "", "`iasolve denoise` on a processor, one thread.", "", table(heads, cells)]
+    (out / "memory.md").write_text("\n".join(text), encoding="utf-8")
 
 
 def main() -> None:
@@ -63,11 +80,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--recipe", default="fast")
-    parser.add_argument("--memory")
-    parser.add_argument("--prior", default="mri-t1-128")
+    parser.add_argument("--memory", default="default")
+    parser.add_argument("--prior", default="auto")
     parser.add_argument("--only", help="cases whose name holds this text")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, shape in (QUICK if asked.quick else CASES).items():
             if asked.only and asked.only not in name:
@@ -75,19 +92,16 @@ def main() -> None:
             suffix = name.partition(", ")[2]
             source = Path(folder) / f"in.{suffix if suffix in SUFFIXES else 'npy'}"
             values = picture(shape)
-            files.write_image(source, values.transpose(0, 3, 1, 2) if values.ndim > 3 else values[:, np.newaxis])
+            arranged = values if values.ndim == 4 else values[..., np.newaxis]
+            files.write_image(source, np.moveaxis(arranged, -1, 1))
             options = ["--recipe", asked.recipe, "--prior", asked.prior, "--sigma", "20", "--overwrite", "--quiet"]
-            options += ["--memory", asked.memory] if asked.memory else []
+            options += [] if asked.memory == "default" else ["--memory", asked.memory]
             gigabytes, seconds = peak(
                 ["denoise", str(source), str(source.with_name(f"out{files.suffix_of(source)}")), *options]
             )
-            rows.append(f"| {name} | {asked.recipe} | {asked.memory or 'default'} | {gigabytes:.2f} | {seconds:.0f} |")
-            print(rows[-1], flush=True)
-    if asked.quick or asked.only:
-        return
-    text = ["# Peak memory", "", f"Commit {commit()}, prior {asked.prior}, processor.", ""]
-    text += ["| input | recipe | --memory | peak, GB | seconds |", "| --- | --- | --- | --- | --- |", *rows]
-    (RESULTS / "memory.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+            row = {key: getattr(asked, key) for key in ("recipe", "prior", "memory")}
+            note({"input": name, **row, "peak": gigabytes, "seconds": seconds, "commit": commit()}, asked.out)
+            print(f"{name}: {gigabytes:.2f} GB, {seconds:.0f} s of processor time", flush=True)
 
 
 if __name__ == "__main__":

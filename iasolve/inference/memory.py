@@ -157,30 +157,38 @@ def _cut_tiles(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Op
 
 
 def as_memory_allows(work: Callable[[Measurement, Prior], T], batch: Measurement, prior: Prior, size: Cut) -> list[T]:
-    """``work`` on a batch; where memory runs out, on halves of it, or with half the tiles at a time.
+    """``work`` on a batch; where memory runs out, on halves of it, or with half the tiles and half the rows at a time.
 
     Raises
     ------
     torch.OutOfMemoryError
-        Where a single tile is too much.
+        Where a single tile, or the lowest strip, is too much.
     """
     try:
         return [work(batch, in_portions(prior, size.portion))]
     except torch.OutOfMemoryError:
-        smaller = halved(size, len(batch.y))
+        height = 0 if getattr(prior, "reader", None) is None else batch.operator.in_shape[1]
+        smaller = halved(size, len(batch.y), height)
         if smaller is None:
             raise
     torch.cuda.empty_cache()
     return [found for part in batch.batches(smaller.images) for found in as_memory_allows(work, part, prior, smaller)]
 
 
-def halved(size: Cut, images: int) -> Cut | None:
-    """The cut to go on with where memory ran out over so many images: half of them, or half the tiles at a time."""
+def halved(size: Cut, images: int, height: int = 0) -> Cut | None:
+    """The cut to go on with where memory ran out over so many images: half of them, or half of what is taken at a time.
+
+    ``height``: rows of an image that a reader reads, in strips; 0: there is none.
+    """
     if images > 1:
         return Cut((images + 1) // 2, size.portion)
-    if size.portion.tiles > 1:
-        return Cut(1, Portion((size.portion.tiles + 1) // 2, True, size.portion.rows))
-    return None
+    tiles, rows = size.portion.tiles, size.portion.rows
+    strip = min(rows or height, height)
+    if tiles == 1 and strip <= LEAST_ROWS:
+        return None
+    if strip > LEAST_ROWS:
+        rows = max(LEAST_ROWS, (strip + 1) // 2)
+    return Cut(1, Portion((tiles + 1) // 2, True, rows))
 
 
 def _words(needed: int, memory: int, shape: tuple[int, int], tiles: int, options: Options) -> str:

@@ -147,6 +147,27 @@ def test_running_out_of_memory_halves_what_is_solved_at_a_time_and_goes_on():
     assert sizes == [Portion(8), Portion(4, True), Portion(2, True), Portion(1, True)]
 
 
+def test_running_out_of_memory_halves_the_strips_of_a_reader(monkeypatch):
+    height = 300
+    y, prior, asked = images(1, size=height)[..., :40], reading_prior(), []
+    whole = solve(y, Identity((1, height, 40)), prior, noise=NOISE, recipe=FAST, warn=False)
+    read = type(prior).read
+
+    def exhausted(self, posterior, rows=None):
+        asked.append(rows)
+        if (rows or height) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return read(self, posterior, rows)
+
+    monkeypatch.setattr(type(prior), "read", exhausted)
+    found = solve(y, Identity((1, height, 40)), prior, noise=NOISE, recipe=FAST, warn=False)
+    assert asked[:3] == [None, 150, 75]
+    torch.testing.assert_close(found.image, whole.image, rtol=0, atol=1e-5)
+    monkeypatch.setattr(type(prior), "read", lambda *_: exhausted(prior, None, height))
+    with pytest.raises(torch.OutOfMemoryError):
+        solve(y, Identity((1, height, 40)), prior, noise=NOISE, recipe=FAST, warn=False)
+
+
 def test_a_reader_takes_strips_where_the_whole_image_is_too_much():
     prior, quick = reading_prior(), FAST.changed(views=1)
     assert cut(prior, quick, (SIZE, SIZE), Options(memory="2GB")) == Cut(8, Portion(8))
