@@ -91,12 +91,19 @@ def hold_back(batch: Measurement, seed: int = 0, part: int = 0) -> Trial:
     Different parts of k-space, 0 to 5, do not overlap.
     """
     if batch.operator.codomain in ("kspace", "spectrum"):
-        sampled = (batch.y != 0).flatten(0, -3).any(0)
+        sampled = (batch.y != 0).flatten(0, -3).any(0) & _seen(batch)
         grid = torch.fft.ifftshift(sampled) if batch.operator.codomain == "kspace" else sampled
         back = _kept_back(grid, seed, part)
         if bool(back.any()) and float(sampled.float().mean()) < FULL:
             return _fewer_samples(batch, back)
     return _more_noise(batch, seed)
+
+
+def _seen(batch: Measurement) -> Tensor:
+    """Places ``(H, W)`` of k-space that depend on the image: at others a measurement may hold noise all the same."""
+    operator, kind = batch.operator, torch.promote_types(batch.operator.in_dtype, torch.float32)
+    probe = torch.randn(operator.in_shape, dtype=kind, generator=torch.Generator().manual_seed(0)).to(batch.y.device)
+    return (operator(probe) != 0).flatten(0, -3).any(0)
 
 
 def _more_noise(batch: Measurement, seed: int) -> Trial:
