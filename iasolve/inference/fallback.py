@@ -44,6 +44,11 @@ LARGEST_RESIDUAL = 1.5
 """Mean square of a residual over the noise's, beyond which it cannot be noise; less may be a mistaken noise level."""
 
 
+SLACK = 1e-3
+"""Share of what was not measured at all by which an answer may err more than the Gaussian's on what was: on 81 exact
+frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
+
+
 class Verdict(NamedTuple):
     """``(B,)`` each: whether the trained prior ``fits``, whether it is ``ahead``, whether ``x >= 0`` holds."""
 
@@ -125,6 +130,14 @@ class Gaussian:
         """The power in the user's units, ``(B, C, H, W)``."""
         return self.power * self.problem.gain.square().reshape(-1, 1, 1, 1)
 
+    @property
+    def unseen(self) -> Tensor:
+        """Expected energy at the frequencies of which nothing was measured, in the user's units, ``(B,)``."""
+        likelihood = self.problem.likelihood
+        if not isinstance(likelihood, DiagonalLikelihood):
+            return torch.zeros_like(self.problem.gain)
+        return (self.expected * torch.isinf(likelihood.folded.variance)).flatten(1).sum(1)
+
     def image(self, nonnegative: bool) -> Tensor:
         """The Wiener estimate, or over ``x >= 0`` the mode, in the user's units.
 
@@ -194,6 +207,8 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
         rival = Gaussian(trial.seen, prior, options, problem)
         images = [image, rival.image(False), *([rival.image(True)] if bound else [])]
         found = [trial.error(one, rival.expected, rival.linear) for one in images]
+        if trial.back is None:
+            found[0] = found[0] - SLACK * rival.unseen
         return trial, torch.stack([*found, *([] if bound else [torch.full_like(found[0], torch.inf)])])
 
     trial, (ours, free, held) = errors(0)

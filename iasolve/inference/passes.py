@@ -268,12 +268,35 @@ def read_views(prior: Prior, posterior: WienerPosterior, ways: list[tuple[int, .
     return Estimate(torch.stack(views).mean(0) if len(views) > 1 else views[0], readings[0].variance)
 
 
+def _bounded(problem: Problem, found: Estimate) -> Tensor:
+    """The estimate over ``x >= 0``.
+
+    The exact mode, with the error's spectrum, is not better than to cut off what is below, within 0.03 dB, and worse on
+    noise. But the cut moves all frequencies: where a few of them were measured well, it would contradict them.
+    """
+    image, likelihood = found.image.clamp_min(0), problem.likelihood
+    if not isinstance(likelihood, DiagonalLikelihood):
+        return image
+    value, variance = likelihood.folded
+    known = torch.isfinite(variance)
+    off = torch.where(known, (fft2(image) - value).abs().square() / variance.clamp_min(_TINY), 0.0)
+    share = off.flatten(1).sum(1) / known.expand(off.shape).flatten(1).sum(1).clamp_min(1)
+    contradicts = share > LARGEST_RESIDUAL
+    if not bool(contradicts.any()):
+        return image
+    exact = closest_image(likelihood, found.image, found.variance.expand_as(found.image), True).image
+    return torch.where(contradicts.reshape(-1, 1, 1, 1), exact, image)
+
+
+LARGEST_RESIDUAL, _TINY = 1.5, 1e-20
+"""Mean square of a residual over the noise's beyond which an image contradicts its measurement."""
+
+
 def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool, watch: Watch) -> Estimate:
     """What the reader makes of a measurement, in as many views and passes as the recipe has."""
     ways = mirrors(prior)
     first = read_views(prior, problem.posterior, ways[: recipe.views])
-    # the exact mode over x >= 0, with the error's spectrum, is not better than this: within 0.03 dB, and below on noise
-    image = first.image.clamp_min(0) if nonnegative else first.image
+    image = _bounded(problem, first) if nonnegative else first.image
     watch.tell("guess")
     if not recipe.passes.count:
         if recipe.closing.error != "none" and callable(problem.weights):
