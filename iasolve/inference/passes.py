@@ -278,7 +278,7 @@ def _bounded(problem: Problem, found: Estimate) -> Tensor:
     if not isinstance(likelihood, DiagonalLikelihood):
         return image
     value, variance = likelihood.folded
-    known = torch.isfinite(variance)
+    known = torch.isfinite(variance) & (variance > 0)
     off = torch.where(known, (fft2(image) - value).abs().square() / variance.clamp_min(_TINY), 0.0)
     share = off.flatten(1).sum(1) / known.expand(off.shape).flatten(1).sum(1).clamp_min(1)
     contradicts = share > LARGEST_RESIDUAL
@@ -296,7 +296,9 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
     """What the reader makes of a measurement, in as many views and passes as the recipe has."""
     ways = mirrors(prior)
     first = read_views(prior, problem.posterior, ways[: recipe.views])
-    image = _bounded(problem, first) if nonnegative else first.image
+    image = first.image
+    if nonnegative:
+        image = image.clamp_min(0) if recipe.closing.error == "none" else _bounded(problem, first)
     watch.tell("guess")
     if not recipe.passes.count:
         if recipe.closing.error != "none" and callable(problem.weights):
