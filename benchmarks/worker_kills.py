@@ -27,7 +27,7 @@ import psutil
 from common import RESULTS, commit, table
 from iasolve.samples import load_samples
 
-PER_KILL = 3
+PER_KILL = 2
 """Results between two kills."""
 
 
@@ -42,7 +42,7 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in process.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
 
 
-def kill_at_random(process: subprocess.Popen[str], out: Path, kills: int, seed: int) -> int:
+def kill_at_random(process: subprocess.Popen[bytes], out: Path, kills: int, seed: int) -> int:
     """Kill workers while the process works; how many were."""
     rng, done, main = random.Random(seed), 0, psutil.Process(process.pid)
     while done < kills and process.poll() is None:
@@ -74,18 +74,18 @@ def run(kills: int, seed: int) -> dict[str, Any]:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command(folder, "one"), env=environment, check=True, capture_output=True)
         begun = time.perf_counter()
-        with subprocess.Popen(
-            command(folder, "many", "--workers", str(max(2, os.cpu_count() or 1))),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            killed = kill_at_random(process, folder / "many", kills, seed)
-            out, errors = process.communicate()
+        with (folder / "report").open("wb") as out, (folder / "errors").open("wb") as errors:
+            with subprocess.Popen(
+                command(folder, "many", "--workers", str(max(2, os.cpu_count() or 1))),
+                env=environment,
+                stdout=out,
+                stderr=errors,
+            ) as process:
+                killed = kill_at_random(process, folder / "many", kills, seed)
         if process.returncode != 0:
-            raise SystemExit(f"the command ended with code {process.returncode}: {errors[-2000:]}")
-        names = [one["input"]["name"] for one in json.loads(out)["files"]]
+            said = (folder / "errors").read_text(encoding="utf-8")
+            raise SystemExit(f"the command ended with code {process.returncode}: {said[-2000:]}")
+        names = [one["input"]["name"] for one in json.loads((folder / "report").read_bytes())["files"]]
         expected = sorted(path.name for path in (folder / "in").iterdir())
         different = [n for n in expected if (folder / "one" / n).read_bytes() != (folder / "many" / n).read_bytes()]
         return {
