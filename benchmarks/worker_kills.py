@@ -3,7 +3,8 @@
     python benchmarks/worker_kills.py [--kills 20] [--quick]
 
 Each time that some more results are written, one of the workers gets SIGKILL, at a random moment of the next half
-second. In the end every file must be there once, and equal to the bit to what one process makes of it. Writes
+second. In the end every file must be there once, and equal to the bit to what one process makes of it. Leave the code
+alone meanwhile: a worker that comes back with another is refused. Writes
 benchmarks/results/worker_kills.md.
 """
 
@@ -74,14 +75,17 @@ def run(kills: int, seed: int) -> dict[str, Any]:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command(folder, "one"), env=environment, check=True, capture_output=True)
         begun = time.perf_counter()
-        with (folder / "report").open("wb") as out, (folder / "errors").open("wb") as errors:
-            with subprocess.Popen(
+        with (
+            (folder / "report").open("wb") as out,
+            (folder / "errors").open("wb") as errors,
+            subprocess.Popen(
                 command(folder, "many", "--workers", str(max(2, os.cpu_count() or 1))),
                 env=environment,
                 stdout=out,
                 stderr=errors,
-            ) as process:
-                killed = kill_at_random(process, folder / "many", kills, seed)
+            ) as process,
+        ):
+            killed = kill_at_random(process, folder / "many", kills, seed)
         if process.returncode != 0:
             said = (folder / "errors").read_text(encoding="utf-8")
             raise SystemExit(f"the command ended with code {process.returncode}: {said[-2000:]}")
