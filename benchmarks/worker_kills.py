@@ -3,7 +3,8 @@
     python benchmarks/worker_kills.py [--kills 20] [--quick]
 
 Each time that some more results are written, one of the workers gets SIGKILL, at a random moment of the next half
-second. In the end every file must be there once, and equal to the bit to what one process makes of it. Writes
+second. In the end every file must be there once, and equal to the bit to what one process makes of it. Leave the code
+alone meanwhile: a worker that comes back with another is refused. Writes
 benchmarks/results/worker_kills.md.
 """
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from iasolve.training.shards import Shards
     from iasolve.training.source import CroppedImages, Mixture, ShardedImages, WholeImages, open_source
     from iasolve.training.status import Status
+    from iasolve.training.streams import Streams
     from iasolve.training.validation import validate_reader
 
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "shards": ("Shards",),
     "source": ("CroppedImages", "Mixture", "ShardedImages", "WholeImages", "open_source"),
     "status": ("Status",),
+    "streams": ("Streams",),
     "validation": ("validate_reader",),
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "ShardedImages",
     "Shards",
     "Status",
+    "Streams",
     "Trainer",
     "TrainingConfig",
     "WholeImages",

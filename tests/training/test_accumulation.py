@@ -14,12 +14,19 @@ from safetensors.torch import load_file
 from test_reader_training import READER
 from test_training import blobs, config, config_data, log
 
-from iasolve.training import Augmentation, Degradation, DegradationMix, Mixture, Trainer, TrainingConfig, open_source
+from iasolve.training import (
+    Augmentation,
+    Degradation,
+    DegradationMix,
+    Mixture,
+    Streams,
+    Trainer,
+    TrainingConfig,
+    open_source,
+)
 from iasolve.training.config import DataConfig
 from iasolve.training.crops import Crops
 from iasolve.training.phase import PhaseField
-from iasolve.training.streams import Streams
-from iasolve.training.update import Batch
 
 CPU = torch.device("cpu")
 STEPS = {"images": 96, "validate_every": 48, "decay": 0.5, "degraded": 0.5, "warmup": 2}
@@ -210,7 +217,7 @@ def test_clipping_and_refusals_see_the_whole_step(folder):
     trainer.measure_statistics()
     good = list(trainer._batches())
     before = [p.clone() for p in trainer.network.parameters()]
-    trainer.update([good[0], Batch(good[1].images * float("nan"), *good[1][1:])], kl_weight=1.0, rate=1e-3)
+    trainer.update([good[0], good[1]._replace(images=good[1].images * float("nan"))], kl_weight=1.0, rate=1e-3)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
     assert (int(trainer.update.skipped), int(trainer.update.steps)) == (1, 1)
     trainer.update.means()

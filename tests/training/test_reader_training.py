@@ -15,9 +15,17 @@ from iasolve.networks import Reader, ReaderConfig
 from iasolve.priors import list_priors
 from iasolve.priors.reader import load_reader, reader_beside
 from iasolve.spectrum import fft2
-from iasolve.training import CHECKED, ReaderObjective, Trainer, TrainingConfig, calibrate, train, validate_reader
+from iasolve.training import (
+    CHECKED,
+    ReaderObjective,
+    Streams,
+    Trainer,
+    TrainingConfig,
+    calibrate,
+    train,
+    validate_reader,
+)
 from iasolve.training.parts import part_of
-from iasolve.training.streams import Streams
 
 READER = {
     "widths": [8, 12],

@@ -18,12 +18,12 @@ from iasolve.training import (
     Mixture,
     ShardedImages,
     Shards,
+    Streams,
     Trainer,
     load_images,
     open_source,
     train,
 )
-from iasolve.training.streams import Streams
 
 IDLE = Augmentation(exact=1.0, shift=0.0, gamma=(1.0, 1.0), bias_field=0.0, gain=0.0, flip=(False, False))
 
