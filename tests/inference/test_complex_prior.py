@@ -225,6 +225,7 @@ def test_channels_have_their_own_noise_level(decoder):
     folded = DegradationMix([Degradation(1.0, (0.1, 0.2))])(x[:2], np.random.default_rng(0))
     losses = objective(x, folded)
     assert losses.ring_mse.shape == (3, 6)
+    objective.follow({name: value.detach() for name, value in losses._asdict().items()})
     torch.testing.assert_close(network.sigma_x.square(), losses.ring_mse.detach())
     losses = objective.eval()(x, None)
     rings, sigma2 = network.spectrum.bins_per_ring, network.sigma_x.square()

@@ -366,4 +366,4 @@ def test_noise_where_nothing_was_measured_does_not_speak_against_the_prior(opera
     assert everywhere.fits.all()
     if operator.codomain == "kspace":
         masked = solve(y * operator.mask, operator, prior, noise=GaussianNoise(sigma), recipe="fast", warn=False)
-        torch.testing.assert_close(everywhere.image, masked.image, rtol=1e-3, atol=1e-3 * float(head.max()))
+        torch.testing.assert_close(everywhere.image, masked.image, rtol=1e-3, atol=5e-3 * float(head.max()))
