@@ -23,6 +23,7 @@ __all__ = [
     "RingGrid",
     "Spectrum",
     "fft2",
+    "filtered",
     "frequencies",
     "half",
     "ifft2",
@@ -61,6 +62,16 @@ def irfft2(h: Tensor, width: int) -> Tensor:
 def half(h: Tensor) -> Tensor:
     """The frequencies of :func:`rfft2`, of values on the unshifted full grid; a view."""
     return h[..., : h.shape[-1] // 2 + 1]
+
+
+def filtered(x: Tensor, by: Tensor) -> Tensor:
+    """Images ``(..., H, W)``, each frequency multiplied by ``by``, on the unshifted full grid.
+
+    Of real images, over half of the spectrum: ``by(-k)`` is the conjugate of ``by(k)`` then.
+    """
+    if x.is_complex():
+        return ifft2(by * fft2(x))
+    return irfft2(rfft2(x).mul_(half(by)), x.shape[-1])
 
 
 def reflect(h: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients, mean_gain
 from iasolve.operators.base import LinearOperator, as_declared
-from iasolve.spectrum import fft2, frequencies, ifft2
+from iasolve.spectrum import filtered, frequencies
 
 __all__ = ["TotalVariationSense", "total_variation_sense", "typical_weight"]
 
@@ -136,14 +136,8 @@ def total_variation_sense(
         def matrix(v: Tensor) -> Tensor:
             return scale * as_declared(normal(v), operator.in_dtype) + spread * _merged(_differences(v, nonnegative))
 
-        def precondition(r: Tensor) -> Tensor:
-            if r.is_complex():
-                return ifft2(inverse * fft2(r))
-            half = torch.fft.rfft2(r)
-            return torch.fft.irfft2(half.mul_(inverse[..., : half.shape[-1]]), s=r.shape[-2:])
-
         right = scale * back + spread * _merged(target)
-        return conjugate_gradients(matrix, right, precondition, x, _INNER, 0.0).solution
+        return conjugate_gradients(matrix, right, lambda r: filtered(r, inverse), x, _INNER, 0.0).solution
 
     # scaled to explain the data: a start of the right size also sets the penalty
     x = back / gain if start is None else start.to(back)

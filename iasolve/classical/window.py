@@ -19,7 +19,7 @@ from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients
 from iasolve.operators.window import Window
-from iasolve.spectrum import fft2, ifft2, largest_radius
+from iasolve.spectrum import filtered, largest_radius
 
 __all__ = ["WindowedSolution", "solve_window"]
 
@@ -59,10 +59,6 @@ def solve_window(
     """
     transfer = window.transfer.to(x0.dtype if x0.is_complex() else x0.dtype.to_complex())
     hidden = (~window.seen).to(y.real.dtype)
-
-    def filtered(x: Tensor, by: Tensor) -> Tensor:
-        out = ifft2(by * fft2(x))
-        return out if x0.is_complex() else out.real
 
     whole = transfer.abs().square() * variance + noise
     inverse, smooth = 1 / whole, _capped(whole, window.seen)

@@ -31,6 +31,7 @@ from iasolve.inference.interface import Options, SolveOptions, Status
 from iasolve.inference.memory import cut
 from iasolve.inference.reconstruct import Reconstruction
 from iasolve.inference.single_coil import LARGEST_IMAGINARY
+from iasolve.inference.solve import without_steps
 from iasolve.noise_level import EstimatedNoise, filled_fraction
 from iasolve.operators import GaussianNoise, LinearOperator, NoiseModel, RicianNoise
 from iasolve.priors import Prior
@@ -121,9 +122,8 @@ class Solver:
     def __init__(self, task: Task, settings: Settings) -> None:
         self.device = choose_device(settings.device)
         prior = open_prior(settings.prior)
-        if settings.recipe.takes_steps and not prior.descends and not settings.own_recipe:
-            # a reader alone takes none, and nobody asked for them
-            settings = replace(settings, recipe=settings.recipe.changed(steps={"count": 0}))
+        if not settings.own_recipe:
+            settings = replace(settings, recipe=without_steps(settings.recipe, prior))
         self.task, self.settings = task, settings
         size = prior.spectrum.size
         settings.recipe.check_scales(prior.spectrum.scales)

@@ -29,6 +29,7 @@ from iasolve.inference.likelihood import DiagonalLikelihood
 from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.inference.operator_likelihood import OperatorLikelihood
+from iasolve.inference.passes import LARGEST_RESIDUAL
 from iasolve.inference.problem import Problem, pose
 from iasolve.inference.result import Result
 from iasolve.inference.trial import Trial, hold_back
@@ -39,10 +40,6 @@ from iasolve.recipe import Recipe
 from iasolve.spectrum import largest_radius
 
 __all__ = ["Answer", "Gaussian", "Verdict", "better", "fitted_power", "unexplained", "verdict"]
-
-LARGEST_RESIDUAL = 1.5
-"""Mean square of a residual over the noise's, beyond which it cannot be noise; less may be a mistaken noise level."""
-
 
 SLACK = 1e-3
 """Share of what was not measured at all by which an answer may err more than the Gaussian's on what was: on 81 exact

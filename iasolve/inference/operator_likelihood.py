@@ -28,7 +28,7 @@ from iasolve.inference.likelihood import Draw, Solution, Solves, Value, white_no
 from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.operators.probes import RingResponse, ring_probes, surplus_of_rings
 from iasolve.operators.window import Window
-from iasolve.spectrum import RingGrid, fft2, ifft2
+from iasolve.spectrum import RingGrid, fft2, filtered, ifft2
 
 __all__ = ["TOLERANCE", "OperatorLikelihood", "Probed", "probed_profile"]
 
@@ -125,12 +125,6 @@ class OperatorLikelihood:
         inverse = 1 / variance.clamp_min(1e-12)
         ratio = self._ratio()
         preconditioner = 1 / (ratio * self._gain + inverse)
-
-        def filtered(x: Tensor, by: Tensor) -> Tensor:
-            if self.is_complex:
-                return ifft2(by * fft2(x))
-            half = torch.fft.rfft2(x)
-            return torch.fft.irfft2(half.mul_(by[..., : half.shape[-1]]), s=x.shape[-2:])
 
         found = conjugate_gradients(
             lambda x: ratio * as_declared(self.gram(x), self.operator.in_dtype) + filtered(x, inverse),

@@ -279,7 +279,7 @@ def _bounded(problem: Problem, found: Estimate) -> Tensor:
         return image
     value, variance = likelihood.folded
     known = torch.isfinite(variance) & (variance > 0)
-    off = torch.where(known, (fft2(image) - value).abs().square() / variance.clamp_min(_TINY), 0.0)
+    off = torch.where(known, (fft2(image) - value).abs().square() / variance.clamp_min(1e-20), 0.0)
     share = off.flatten(1).sum(1) / known.expand(off.shape).flatten(1).sum(1).clamp_min(1)
     contradicts = share > LARGEST_RESIDUAL
     if not bool(contradicts.any()):
@@ -288,8 +288,8 @@ def _bounded(problem: Problem, found: Estimate) -> Tensor:
     return torch.where(contradicts.reshape(-1, 1, 1, 1), exact, image)
 
 
-LARGEST_RESIDUAL, _TINY = 1.5, 1e-20
-"""Mean square of a residual over the noise's beyond which an image contradicts its measurement."""
+LARGEST_RESIDUAL = 1.5
+"""Mean square of a residual over the noise's, beyond which it cannot be noise; less may be a mistaken noise level."""
 
 
 def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool, watch: Watch) -> Estimate:

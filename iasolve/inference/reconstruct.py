@@ -19,7 +19,7 @@ from iasolve.inference.memory import cut
 from iasolve.inference.multicoil import SliceFacts, pose_coils
 from iasolve.inference.result import Array, Result, as_numpy, join
 from iasolve.inference.single_coil import LARGEST_IMAGINARY, single_coil, single_facts
-from iasolve.inference.solve import solve, with_samples
+from iasolve.inference.solve import solve, with_samples, without_steps
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.conventions import check_kspace_order
@@ -147,8 +147,7 @@ def reconstruct(
     if prior.channels != 1:
         raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
     if recipe is None:
-        recipe = load_recipe("compressed-sensing")
-        recipe = recipe if prior.descends else recipe.changed(steps={"count": 0})
+        recipe = without_steps(load_recipe("compressed-sensing"), prior)
     mask, coils, phase = options.pop("mask", None), options.pop("coils", None), options.pop("phase", "auto")
     maps = options.pop("maps", None)
     solving = cast(SolveOptions, options)

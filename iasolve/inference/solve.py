@@ -37,7 +37,7 @@ from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
 from iasolve.recipe import Recipe, RecipeError, load_recipe
 
-__all__ = ["solve", "with_samples"]
+__all__ = ["solve", "with_samples", "without_steps"]
 
 
 @overload
@@ -191,7 +191,7 @@ def _resolve(
     found.check_scales(prior.spectrum.scales)
     if not prior.descends:
         if recipe is None and found.takes_steps:
-            found = found.changed(steps={"count": 0})
+            found = without_steps(found, prior)
             chosen += f", without its steps: {prior.name!r} is a reader alone"
         _refuse_descent(found, prior)
     return found, chosen
@@ -200,6 +200,11 @@ def _resolve(
 def with_samples(recipe: Recipe, options: Options) -> Recipe:
     """The recipe, with as many samples as the options ask for."""
     return recipe if options.samples is None else recipe.changed(samples=options.samples)
+
+
+def without_steps(recipe: Recipe, prior: Prior) -> Recipe:
+    """A recipe that was not asked for, for a prior that may be a reader alone: that takes no steps."""
+    return recipe if prior.descends or not recipe.takes_steps else recipe.changed(steps={"count": 0})
 
 
 def _refuse_descent(recipe: Recipe, prior: Prior) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def folder(heads, tmp_path, monkeypatch):
     return tmp_path
 
 
+@contextmanager
+def meanwhile(work):
+    """Run ``work(over)`` in a thread for as long as the body takes; then the event ``over`` is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def options(tiny, pause=0.02):
     with open("op.py", "w", encoding="utf-8") as file:
         file.write(OPERATOR.format(pause=pause))
@@ -73,7 +87,7 @@ def test_a_folder_whose_workers_are_killed_is_whole(address, folder, tiny):
     assert cli("solve", "in", "one", *run).code == 0
     killed = []
 
-    def kill():
+    def kill(over):
         with distributed.Client(address, set_as_default=False) as client:
             while len(killed) < 3 and not over.wait(random.Random(len(killed)).uniform(0.5, 2)):
                 pids = list(client.run(os.getpid, on_error="ignore").values())
@@ -81,13 +95,8 @@ def test_a_folder_whose_workers_are_killed_is_whole(address, folder, tiny):
                     killed.append(random.choice(pids))
                     os.kill(killed[-1], signal.SIGKILL)
 
-    over, thread = threading.Event(), threading.Thread(target=kill)
-    thread.start()
-    try:
+    with meanwhile(kill):
         done = cli("solve", "in", "many", *run, "--scheduler", address, "--json")
-    finally:
-        over.set()
-        thread.join()
     assert done.code == 0, done
     assert killed
     assert [one["input"]["name"] for one in done.report["files"]] == [f"{n}.npy" for n in range(6)]
@@ -184,19 +193,14 @@ def test_a_lost_scheduler_ends_the_command_and_resume_does_the_rest(folder, tiny
     ) as process:
         lost = process.stdout.readline().strip()
 
-        def end():
+        def end(over):
             while not over.wait(0.05):
                 if list((folder / "many").glob("*.json")):
                     break
             os.killpg(process.pid, signal.SIGKILL)
 
-        over, thread = threading.Event(), threading.Thread(target=end)
-        thread.start()
-        try:
+        with meanwhile(end):
             done = cli("solve", "in", "many", *run, "--scheduler", lost, "--json")
-        finally:
-            over.set()
-            thread.join()
     assert done.code == 5, done
     assert f"{lost} does not answer any more" in done.err
     assert "the same command with --resume does the rest" in done.err
