@@ -135,7 +135,7 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
             f"the operator's images have {operator.in_shape[0]} channel(s), "
             f"the prior {prior.name!r} has {prior.channels}"
         )
-    if operator.codomain == "kspace" and bool((y[..., y.shape[-2] // 2, y.shape[-1] // 2] != 0).any()):
+    if operator.codomain == "kspace" and _measures_middle(operator):
         check_kspace_order(y)
     if operator.is_complex != prior.spectrum.is_complex:
         kinds = (
@@ -152,6 +152,13 @@ def check(y: Tensor, operator: LinearOperator, prior: Prior) -> None:
     if not bool(torch.isfinite(y).all()):
         bad = int((~torch.isfinite(y)).sum())
         raise ValueError(f"the measurement holds {bad} NaN or infinite value(s): replace or mask them first")
+
+
+def _measures_middle(operator: LinearOperator) -> bool:
+    """Whether k-space has a value at its middle: of what measures the corners alone, the order cannot be told."""
+    kind = torch.promote_types(operator.in_dtype, torch.float32)
+    seen = operator(torch.ones(operator.in_shape, dtype=kind, device=operator.device))
+    return bool((seen[..., seen.shape[-2] // 2, seen.shape[-1] // 2] != 0).any())
 
 
 def whitened(

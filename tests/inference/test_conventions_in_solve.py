@@ -6,7 +6,7 @@ import torch
 from tiny import images, tiny_network, tiny_prior
 
 from iasolve import reconstruct, solve
-from iasolve.operators import FourierTransform, GaussianNoise, Identity, KSpaceMask
+from iasolve.operators import FourierTransform, GaussianNoise, Identity, KSpaceMask, line_mask
 from iasolve.priors import HVAEPrior
 
 SHAPE = (1, 32, 32)
@@ -24,6 +24,10 @@ def test_k_space_from_the_corner_is_told():
     solve(k, operator, tiny_prior(), **options)
     with pytest.raises(ValueError, match=r"index \(0, 0\).*fftshift"):
         solve(torch.fft.ifftshift(k, dim=(-2, -1)), operator, tiny_prior(), **options)
+    # of lines, the middle is 0 where they were moved
+    lines = KSpaceMask(line_mask((64, 64), 4, 0.1, seed=0), (1, 64, 64))
+    with pytest.raises(ValueError, match=r"index \(0, 0\).*fftshift"):
+        solve(torch.fft.ifftshift(lines(images(1, size=64) + 3), dim=(-2, -1)), lines, tiny_prior(), **options)
     # an operator that measures the corner alone has nothing in the middle
     mask = torch.ones(64, 64)
     mask[24:40, 24:40] = 0
