@@ -126,9 +126,9 @@ def _killed(
         "unsealed": any(not path.with_name(path.stem).exists() for path in out.glob("*.json")),
     }
     done = undisturbed.files == _images(out) and all((out / f"{name}.json").is_file() for name in undisturbed.files)
-    if again or not done:
-        process = _program(out, places, [*options, *again])
-        process.join()
+    # where a single result is there already, it is refused, and what the killed process left hidden is removed
+    process = _program(out, places, [*options, *again])
+    process.join()
     tally["not resumed"] = (not done and process.exitcode != 0) or _images(out) != undisturbed.files
     tally["leftovers"] = any(path.name.startswith(".") for path in out.iterdir())
     return {key: int(value) for key, value in tally.items()}

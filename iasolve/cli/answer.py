@@ -239,6 +239,8 @@ def write(
             "not_kept": like.lost_in(suffix_of(outputs.image)),
             "sha256": hashes_of_outputs(outputs),
         }
+        if answer.pieces is not None:
+            answer.pieces.close(report["sha256"])
         write_json(outputs.sidecar, report)
     if answer.pieces is not None:
         answer.pieces.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -17,7 +18,7 @@ from iasolve.cli.outputs import Outputs
 from iasolve.cli.reporter import plain
 from iasolve.files import Stack, atomic_write, sha256_of, write_json, write_together
 
-__all__ = ["Piece", "Pieces", "kept_beside", "key_of"]
+__all__ = ["Piece", "Pieces", "kept_beside", "key_of", "sweep_pieces"]
 
 Array = NDArray[Any]
 
@@ -122,12 +123,40 @@ class Pieces:
 
         return Stack((rows[-1].stop, *first.shape[1:]), first.dtype, make)
 
+    def close(self, hashes: Mapping[str, str]) -> None:
+        """Note the hashes of the result that is about to be written: where it stands, the pieces are superfluous.
+
+        Raises
+        ------
+        WriteError
+        """
+        write_json(self.folder / _CLOSED, hashes)
+
     def remove(self) -> None:
         """Remove what the result has made superfluous."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
 
 _PREFIX = ".iasolve-pieces."
+_CLOSED = "result"
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != _CLOSED:  # what makes the rest superfluous goes last
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_pieces(outputs: Outputs) -> None:
+    """Remove the pieces of a result that is complete: a process that was killed after writing it left them."""
+    with contextlib.suppress(OSError):
+        for folder in _folders(outputs):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                closed = json.loads((folder / _CLOSED).read_text(encoding="utf-8"))
+                if json.loads(outputs.sidecar.read_text(encoding="utf-8"))["sha256"] == closed:
+                    _remove(folder)
 
 
 def _folders(outputs: Outputs) -> list[Path]:

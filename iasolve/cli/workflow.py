@@ -17,7 +17,7 @@ from iasolve.cli.folders import Behind, ahead, each_file, is_folder, list_folder
 from iasolve.cli.interruption import uninterrupted
 from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 from iasolve.cli.outputs import Outputs, in_folder, real_path
-from iasolve.cli.pieces import kept_beside
+from iasolve.cli.pieces import kept_beside, sweep_pieces
 from iasolve.cli.provenance import reason_to_redo
 from iasolve.cli.report_page import Page, Written, check_page
 from iasolve.cli.reporter import Reporter, spread
@@ -108,8 +108,9 @@ def _solve_file(
 ) -> None:
     if writing.resume:
         raise UsageError("--resume is for a folder of inputs; a single result is replaced with --overwrite")
+    sweep_leftovers(target.parent for target in outputs.all)  # also where the result turns out to be there already
+    sweep_pieces(outputs)
     outputs.guard([split_key(path)[0]], writing.overwrite)
-    sweep_leftovers(target.parent for target in outputs.all)
     source = task.read(path)
     outputs.require_carry(source.like)
     written = False
@@ -313,6 +314,7 @@ def _undone(names: Mapping[Path, Outputs], solvers: Solvers, reporter: Reporter)
     for path, outputs in names.items():
         solver = solvers.of_result(outputs)
         why = "" if solver is None else reason_to_redo(path, outputs, solver.identity)
+        sweep_pieces(outputs)
         if why is not None:
             todo.append(path)
         if why:

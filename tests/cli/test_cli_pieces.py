@@ -11,6 +11,7 @@ import torch
 from cli_fixtures import SIZE, cli, heads, program, tiny
 
 import iasolve
+from iasolve.cli import pieces as pieces_module
 from iasolve.cli import solver as solver_module
 from iasolve.cli.facts import joined_facts
 from iasolve.files import read_image, write_image
@@ -282,3 +283,43 @@ def test_a_killed_run_is_gone_on_with(volume, counted, tiny, tmp_path):
     assert hidden(tmp_path) == []
     assert cli(*run[:2], plain, *run[3:]).code == 0
     np.testing.assert_array_equal(np.load(out), np.load(plain))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_pieces_left_beside_a_complete_result_go_with_the_next_command(
+    folder, volume, counted, tiny, tmp_path, monkeypatch
+):
+    """A kill between the last name that is given and the removal, made exact: nothing is removed."""
+    results = tmp_path / "results"
+    places = (tmp_path / "in", results) if folder else (volume, results / "volume.npy")
+    places[0].mkdir() if folder else results.mkdir()
+    if folder:
+        volume.rename(places[0] / "volume.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr(pieces_module.Pieces, "remove", lambda self: None)
+        assert cli("denoise", *places, *quick(tiny)).code == 0
+    (left,) = results.glob(".iasolve-pieces.*")
+    assert (left / "result").is_file()
+    before = (results / "volume.npy").read_bytes()
+    counted.clear()
+    again = cli("denoise", *places, *quick(tiny, *(["--resume"] if folder else [])))
+    assert again.code == (0 if folder else 2)
+    assert folder or "exists already" in again.err
+    assert counted == []
+    assert hidden(results) == []
+    assert (results / "volume.npy").read_bytes() == before
+
+
+def test_pieces_of_another_result_stay_beside_a_complete_one(volume, counted, tiny, tmp_path):
+    """Of an interrupted --overwrite: the old result stands, and what is finished of the new one is not lost."""
+    out = tmp_path / "out.npy"
+    assert cli("denoise", volume, out, *quick(tiny)).code == 0
+    counted.fails = 4
+    assert cli("denoise", volume, out, *quick(tiny, "--seed", 3, "--overwrite")).code == 130
+    counted.fails = None
+    assert cli("denoise", volume, out, *quick(tiny)).code == 2  # exists already
+    assert len(hidden(tmp_path)) == 1
+    counted.clear()
+    assert cli("denoise", volume, out, *quick(tiny, "--seed", 3, "--overwrite")).code == 0
+    assert counted == [4]
+    assert hidden(tmp_path) == []
