@@ -19,7 +19,7 @@ them in one place only, by the grid of an image format's blocks, say, reads move
 A prior with a *reader* (:class:`iasolve.networks.Reader`) guesses with that, the image as it is. A reading is the mean
 of a posterior: measurement and network are joined in it frequency by frequency, and there is nothing to close but the
 bound ``x >= 0``. Its passes are plug-and-play with the reader as the denoiser (Venkatakrishnan et al. 2013; Zhang et
-al. 2021).
+al. 2021), and what a reading concluded counts less against the measurement than the level says: its error is no white noise.
 """
 
 from __future__ import annotations
@@ -67,6 +67,15 @@ LARGEST = 2
 
 FIRST = 0.2
 """Level of the first pass, in units of the image's root mean square (chosen on validation, for both)."""
+
+TRUST = 0.23
+"""Weight of a reader's conclusion against the measurement, as in DPIR (Zhang et al. 2021). With 1, four passes on
+photographs with camera shake lost a decibel in place of gaining one, and sixteen on 4x lines gained 0.1 to 0.4 dB less
+(validation)."""
+
+FIRST_SHARE = 0.3
+"""Weight of the first reading's views beside what the passes conclude, of a recipe with several views. Of blurs, where
+either may be the better one, this is as good as the better one (validation)."""
 
 MOMENTUM = 0.5
 """How far a pass's start lies beyond the last outcome, in units of the last change."""
@@ -216,12 +225,21 @@ them: 0, the image where it lies, is the last one's."""
 
 
 def half_quadratic(
-    problem: Problem, image: Tensor, schedule: list[float], read: Read, nonnegative: bool, watch: Watch
+    problem: Problem,
+    image: Tensor,
+    schedule: list[float],
+    read: Read,
+    nonnegative: bool,
+    watch: Watch,
+    trust: float = 1.0,
 ) -> Tensor:
-    """Further readings of ``image`` ``(B, C, H, W)`` at the ``schedule``'s levels: what the last one concludes."""
+    """Further readings of ``image`` ``(B, C, H, W)`` at the ``schedule``'s levels: what the last one concludes.
+
+    ``trust``: weight of what a reading concluded, in units of one over its level squared.
+    """
     last, joined = image, Solution(image)
     for number, level in enumerate(schedule):
-        white = torch.full_like(problem.variance, level**2)
+        white = torch.full_like(problem.variance, level**2 / trust)
         anchor = image + MOMENTUM * (image - last)
         joined = closest_image(problem.likelihood, anchor, white, nonnegative, 8, Solution(joined.image))
         last, image = image, read(joined.image, level, len(schedule) - 1 - number)
@@ -306,15 +324,14 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
             image = problem.likelihood.mean(first.image, first.variance.expand_as(first.image))
             image = image.clamp_min(0) if nonnegative else image
         return Estimate(image, first.variance)
-    variance = first.variance
 
     def read(joined: Tensor, level: float, number: int) -> Tensor:
-        nonlocal variance
-        found = read_views(prior, problem.posterior_of(joined, level), [ways[number % len(ways)]])
-        variance = found.variance
-        return found.image
+        return read_views(prior, problem.posterior_of(joined, level), [ways[number % len(ways)]]).image
 
     schedule = levels(recipe.passes.count, recipe.passes.end)
-    estimate = half_quadratic(problem, image, schedule, read, nonnegative, watch)
-    more = problem.unexplained(problem.likelihood, estimate, variance)
-    return Estimate(closest_image(problem.likelihood, estimate, more, nonnegative).image, first.variance)
+    estimate = half_quadratic(problem, image, schedule, read, nonnegative, watch, TRUST)
+    if recipe.views > 1:
+        estimate = FIRST_SHARE * image + (1 - FIRST_SHARE) * estimate
+    # as far as the last level says: what is known exactly stays so
+    white = torch.full_like(problem.variance, recipe.passes.end**2)
+    return Estimate(closest_image(problem.likelihood, estimate, white, nonnegative).image, first.variance)
