@@ -164,9 +164,14 @@ def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options
     return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves)
 
 
+FEW = 4
+"""Passes that tell whether a prior fits."""
+
+
 def quick(recipe: Recipe) -> Recipe:
-    """A recipe without views, steps and samples."""
-    return recipe.changed(views=1, samples=0, steps={"count": 0})
+    """A recipe without views, steps and samples, and with few passes."""
+    passes = {"count": min(FEW, recipe.passes.count), "end": recipe.passes.end}
+    return recipe.changed(views=1, samples=0, steps={"count": 0}, passes=passes)
 
 
 def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) -> tuple[Problem, Tensor]:
