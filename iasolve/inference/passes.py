@@ -19,7 +19,7 @@ them in one place only, by the grid of an image format's blocks, say, reads move
 A prior with a *reader* (:class:`iasolve.networks.Reader`) guesses with that, the image as it is. A reading is the mean
 of a posterior: measurement and network are joined in it frequency by frequency, and there is nothing to close but the
 bound ``x >= 0``. Its passes are plug-and-play with the reader as the denoiser (Venkatakrishnan et al. 2013; Zhang et
-al. 2021), and what a reading concluded counts less against the measurement than the level says: its error is no white noise.
+al. 2021). What a reading concluded counts less against the measurement than its level says: its error is not white.
 """
 
 from __future__ import annotations

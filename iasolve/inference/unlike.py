@@ -13,10 +13,14 @@ from iasolve.inference.measurement import Measurement
 from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result
 from iasolve.priors import Prior
-from iasolve.priors.likeness import image_elbo, ring_distance
+from iasolve.priors.likeness import edge_share, image_elbo, ring_distance
 from iasolve.priors.portions import each_portion
 
 __all__ = ["Negative", "below_zero", "likeness_of", "warn_signed", "warn_unlike"]
+
+
+FLATTER = 0.03
+"""How far the share of edges in the gradient lies beyond the validation images' before it is said."""
 
 
 class Negative(NamedTuple):
@@ -90,6 +94,8 @@ def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
             f"the validation images {float(usual):.1f}"
         )
     numbers = f" ({'; '.join(findings)})" if findings else ""
+    flattest = validation.get("edge_share_largest")
+    share = float(edge_share(result.image.reshape(-1, *result.image.shape[-3:])).max()) if flattest is not None else 0.0
     unfit = int((~fits).sum())
     if unfit:
         which = "the image is" if fits.numel() == 1 else f"{unfit} of {fits.numel()} images are"
@@ -104,6 +110,14 @@ def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
             f"the image is unlike those that prior {prior.name!r} was trained on{numbers}. "
             "The result may be worse than a classical method's"
             + ("; steps adapt a guess to such an image: steps.count = 3, or --steps 3" if idle else ""),
+            UnlikePriorWarning,
+            stacklevel=3,
+        )
+    elif flattest is not None and share > float(flattest) + FLATTER:
+        warnings.warn(
+            f"the image consists of flat regions, other than those that prior {prior.name!r} was trained on: "
+            f"{share:.0%} of its gradient lies in a tenth of its pixels, of validation images {float(flattest):.0%} at "
+            "most. Total variation (iasolve.classical) may come closer",
             UnlikePriorWarning,
             stacklevel=3,
         )

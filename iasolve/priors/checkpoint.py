@@ -78,6 +78,7 @@ class _Validation(_Read):
     elbo: Annotated[float, Field(strict=True)] | None = None
     elbo_lowest: Annotated[float, Field(strict=True)] | None = None
     coarse_rings: _CoarseRings | None = None
+    edge_share_largest: Positive | None = None
 
 
 class _Card(_Read):

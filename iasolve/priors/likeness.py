@@ -15,7 +15,7 @@ from iasolve.priors.bound import distortion, follow
 from iasolve.priors.prior import Prior
 from iasolve.spectrum import Spectrum
 
-__all__ = ["coarse_rings", "image_elbo", "ring_distance", "ring_statistics"]
+__all__ = ["coarse_rings", "edge_share", "image_elbo", "ring_distance", "ring_statistics"]
 
 
 @torch.no_grad()
@@ -77,3 +77,40 @@ def ring_distance(prior: Prior, images: Tensor) -> Tensor:
     values = _ring_log_power(prior.spectrum, images)
     mean, std = (torch.tensor(known[k], device=values.device, dtype=values.dtype) for k in ("mean", "std"))
     return ((values - mean) / std).abs().amax(-1)
+
+
+def edge_share(images: Tensor) -> Tensor:
+    """Share of an object's gradient that lies in the steepest tenth of its pixels, ``(B,)``: 1 where regions are flat.
+
+    Of images of flat regions, such as masks, phantoms and discs, total variation makes more than a prior over
+    photographs or scans does. The object is what differs from the image's border by a twentieth of the range: however
+    much air there is around it, the share is the same.
+
+    Parameters
+    ----------
+    images : Tensor
+        ``(B, C, H, W)``, real or complex, in any unit.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)``; 0 where there is no object, as in a constant image, or an image of a single row or column.
+    """
+    grey = images.abs() if images.is_complex() else images
+    grey = grey.mean(1)
+    border = torch.cat([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], dim=1).median(1).values
+    height = (grey - border[:, None, None]).abs()
+    object_ = height > 0.05 * height.amax((1, 2), keepdim=True)
+    corner, below, right = (
+        (slice(None, -1), slice(None, -1)),
+        (slice(1, None), slice(None, -1)),
+        (slice(None, -1), slice(1, None)),
+    )
+    steep = ((grey[:, *below] - grey[:, *corner]).square() + (grey[:, *right] - grey[:, *corner]).square()).sqrt()
+    inside = object_[:, *corner] | object_[:, *below] | object_[:, *right]
+    ordered = torch.where(inside, steep, 0.0).flatten(1).sort(dim=1, descending=True).values.cumsum(1)
+    count = inside.flatten(1).sum(1)
+    if not ordered.shape[1]:
+        return grey.new_zeros(len(grey))
+    tenth = ordered.gather(1, (count // 10 - 1).clamp_min(0)[:, None])[:, 0]
+    return torch.where(ordered[:, -1] > 0, tenth / ordered[:, -1].clamp_min(torch.finfo(grey.dtype).tiny), 0.0)

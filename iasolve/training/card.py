@@ -6,10 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from iasolve.networks import HVAE
 from iasolve.priors.activity import latent_activity
-from iasolve.priors.likeness import ring_statistics
+from iasolve.priors.likeness import edge_share, ring_statistics
 from iasolve.priors.trained import HVAEPrior
 from iasolve.training.augmentation import normalise
 from iasolve.training.config import OptimisationConfig, TrainingConfig
@@ -49,6 +50,7 @@ def card_of(
         "validation": {
             **{k: round(v, 6) for k, v in validation.items()},
             "coarse_rings": ring_statistics(spectrum, images),
+            "edge_share_largest": _largest_edge_share(images),
         },
         "latents": latent_activity(HVAEPrior(network, config.name, {}), images),
         "sigma_x": [[round(float(v), 6) for v in row] for row in network.sigma_x],
@@ -72,8 +74,16 @@ def reader_card(
         "kind": "reader",
         **_images(config, source),
         "training": _training(optimisation, source, progress, commit),
-        "validation": {k: round(v, 6) for k, v in validation.items()},
+        "validation": {
+            **{k: round(v, 6) for k, v in validation.items()},
+            "edge_share_largest": _largest_edge_share(normalise(source.validation)),
+        },
     }
+
+
+def _largest_edge_share(images: Tensor) -> float | None:
+    """Of the validation images; fewer than ten say nothing of the largest."""
+    return round(float(edge_share(images).max()), 4) if len(images) >= 10 else None
 
 
 def _images(config: TrainingConfig, source: ImageSource) -> dict[str, Any]:

@@ -367,3 +367,24 @@ def test_noise_where_nothing_was_measured_does_not_speak_against_the_prior(opera
     if operator.codomain == "kspace":
         masked = solve(y * operator.mask, operator, prior, noise=GaussianNoise(sigma), recipe="fast", warn=False)
         torch.testing.assert_close(everywhere.image, masked.image, rtol=1e-3, atol=5e-3 * float(head.max()))
+
+
+def test_images_of_flat_regions_are_said_to_be_so():
+    """Cells with flat insides, where total variation is far ahead; a head is none of them."""
+    rows, columns = np.mgrid[:128, :128]
+    cells = np.zeros((128, 128), np.float32)
+    for value, row, column in ((1.0, 40, 40), (0.6, 80, 50), (0.8, 60, 90), (0.4, 95, 95)):
+        cells[(rows - row) ** 2 + (columns - column) ** 2 < 18**2] = value
+    prior = iasolve.load_prior("photo-grey-128")
+    generator = torch.Generator().manual_seed(0)
+    for image, flat in ((torch.from_numpy(cells)[None], True), (head(), False)):
+        noise = GaussianNoise(0.05 * float(image.std()))
+        y = noise.sample(image, generator)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UnlikePriorWarning)
+            solve(y, Identity((1, 128, 128)), prior, noise=noise, recipe="fast")
+        assert any("flat regions" in str(one.message) for one in caught) == flat
+
+
+def head():
+    return torch.from_numpy(load_samples().images[:1]).float()

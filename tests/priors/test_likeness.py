@@ -1,5 +1,6 @@
 """How like its training data a prior finds an image."""
 
+import numpy as np
 import pytest
 import torch
 from tiny import images, tiny_prior
@@ -7,7 +8,7 @@ from tiny import images, tiny_prior
 import iasolve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors import HVAEPrior
-from iasolve.priors.likeness import image_elbo, ring_distance, ring_statistics
+from iasolve.priors.likeness import edge_share, image_elbo, ring_distance, ring_statistics
 from iasolve.training import normalise
 
 
@@ -58,3 +59,44 @@ def test_the_bound_of_an_image_does_not_depend_on_its_neighbours():
 
 def test_too_few_images_give_no_statistics():
     assert ring_statistics(tiny_prior().spectrum, images(9)) is None
+
+
+def disc(size=128, radius=50):
+    rows, columns = np.mgrid[:size, :size] - size / 2
+    return torch.from_numpy((rows**2 + columns**2 < radius**2).astype(np.float64))[None, None]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: 40 * x - 7,
+        lambda x: 1 - x,
+        lambda x: torch.nn.functional.pad(x, (60, 60, 60, 60)),
+        lambda x: x * torch.exp(torch.tensor(0.7j)),
+        lambda x: x.repeat(1, 3, 1, 1),
+    ],
+)
+def test_the_share_of_edges_knows_neither_unit_nor_sign_nor_air(change):
+    ramp = torch.linspace(0, 1, 128, dtype=torch.float64).expand(1, 1, 128, 128)
+    flat, sloping = disc(), (0.5 + ramp) * disc()
+    for image in (flat, sloping):
+        torch.testing.assert_close(edge_share(change(image)), edge_share(image), atol=0.02, rtol=0)
+    assert float(edge_share(flat)) > 0.99
+    assert float(edge_share(sloping)) < 0.95
+
+
+def test_the_share_of_edges_counts_the_steepest_tenth_of_the_object():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 1, 40, 40, generator=generator, dtype=torch.float64) + 1
+    x[..., :3, :] = x[..., -3:, :] = x[..., :3] = x[..., -3:] = 0
+    for found, image in zip(edge_share(x), x[:, 0].numpy(), strict=True):
+        gradient = np.hypot(np.diff(image, axis=0)[:, :-1], np.diff(image, axis=1)[:-1])
+        inside = image > 0
+        near = inside[:-1, :-1] | inside[1:, :-1] | inside[:-1, 1:]
+        steep = np.sort(gradient[near])[::-1]
+        assert float(found) == pytest.approx(steep[: len(steep) // 10].sum() / steep.sum(), abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 9), (2, 1, 9, 1), (2, 1, 8, 8)])
+def test_there_are_no_edges_where_there_is_no_object(shape):
+    assert edge_share(torch.full(shape, 3.0)).tolist() == [0, 0]
