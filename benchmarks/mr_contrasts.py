@@ -29,7 +29,9 @@ from torch import Tensor
 import common
 import iasolve
 from common import RECIPES, TASKS, Task
+from iasolve import Recipe, load_recipe
 from iasolve.classical import total_variation
+from iasolve.inference.solve import without_steps
 from iasolve.operators import GaussianNoise, gaussian_kernel
 from iasolve.training.data import find
 
@@ -80,14 +82,15 @@ def compare(task: Task, images: Tensor, weight: float, prior: Any, recipes: tupl
     if task.kind == "blur":
         kernel = gaussian_kernel(task.value)
         methods["BM3D"] = lambda: bm3d_deblur(torch.cat([g.y for g in groups]), task.sigma, kernel)
-    for recipe in recipes:
+    for name in recipes:
+        recipe = without_steps(load_recipe(name), prior)
 
-        def ours(recipe: str = recipe) -> Tensor:
+        def ours(recipe: Recipe = recipe) -> Tensor:
             noise = GaussianNoise(task.sigma)
             results = [iasolve.solve(g.y, g.operator, prior, noise=noise, recipe=recipe, seed=seed) for g in groups]
             return torch.cat([r.image for r in results])
 
-        methods[f"iasolve {recipe}"] = ours
+        methods[f"iasolve {name}"] = ours
     scores = Scores()
     scores.run(methods, images)
     return scores
