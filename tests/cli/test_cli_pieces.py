@@ -1,14 +1,15 @@
 """Long inputs in pieces: the same result to the bit, kept on the disk, gone on with, and within a budget."""
 
 import json
-import subprocess
+import signal
 import time
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from cli_fixtures import SIZE, cli, heads, program, tiny
+from apart import program_apart
+from cli_fixtures import SIZE, cli, heads, tiny
 
 import iasolve
 from iasolve.cli import pieces as pieces_module
@@ -267,14 +268,14 @@ def test_a_killed_run_is_gone_on_with(volume, counted, tiny, tmp_path):
     """By SIGKILL, in a process of its own: nothing can be put in order at the end."""
     out, plain = tmp_path / "out.npy", tmp_path / "plain.npy"
     run = ("denoise", volume, out, "--sigma", 20, "--prior", tiny, "--steps", 60, "--batch-size", 2)
-    process = subprocess.Popen([*program(), *map(str, run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = program_apart(*run)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".iasolve-pieces.*/*.json")):
-        assert process.poll() is None
+        assert process.running
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.kill()
-    process.wait()
+    process.send(signal.SIGKILL)
+    process.ended()
     assert not out.exists()
     left = len(list(tmp_path.glob(".iasolve-pieces.*/*.json")))
     assert cli(*run).code == 0

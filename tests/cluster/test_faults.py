@@ -154,7 +154,7 @@ def _hungry(megabytes):
     return len(kept)
 
 
-def test_a_task_that_takes_all_memory_is_given_up():
+def test_a_task_that_takes_all_memory_is_given_up(forked):
     """The nanny of Dask ends a worker beyond its limit; the next one is no better off."""
     import dask
 
