@@ -88,18 +88,6 @@ class RicianNoise:
         noise = torch.randn((2, *clean.shape), dtype=clean.dtype, device=clean.device, generator=generator)
         return torch.hypot(clean + self.sigma * noise[0], self.sigma * noise[1])
 
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``-log(y / sigma^2) + (y^2 + clean^2) / (2 sigma^2) - log I_0(y clean / sigma^2)``, summed over all values.
-
-        Raises
-        ------
-        ValueError
-            For complex, negative or NaN values.
-        """
-        y, clean = _magnitude(y, "measured values") / self.sigma, _magnitude(clean, "clean values") / self.sigma
-        bessel = torch.special.i0e(y * clean).log()
-        return (0.5 * (y - clean).square() - bessel - (y / self.sigma).log()).sum()
-
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """The measurement less the noise's mean, the operator as it is, white noise of ``sigma``.
 
