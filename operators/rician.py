@@ -42,7 +42,7 @@ class RicianNoise:
     """Noise of magnitudes: ``y = |clean + n|``, ``n`` complex Gaussian; ``clean`` real, not negative.
 
     Where there is signal, ``y`` is about ``clean + sigma^2 / (2 clean)`` with noise of ``sigma``; in air it has mean
-    ``1.253 sigma`` and noise of ``0.655 sigma``. Likelihood, samples and moments are exact (Rice 1944; Koay and Basser
+    ``1.253 sigma`` and noise of ``0.655 sigma``. Samples and moments are exact (Rice 1944; Koay and Basser
     2006). Whitening takes the mean of the noise off each pixel, at the signal that the second moment of its
     neighbourhood tells, and leaves white Gaussian noise of ``sigma``: an upper bound in air.
 

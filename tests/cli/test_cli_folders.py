@@ -230,7 +230,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(heads, tiny, tmp
     source.mkdir()
     for number in range(6):
         np.save(source / f"{number}.npy", heads[0] + number)
-    arguments = ["denoise", source, out, "--sigma", 5, "--prior", tiny, "--steps", 25]
+    arguments = ["denoise", source, out, "--sigma", 5, "--prior", tiny, "--steps", 8]
     process = subprocess.Popen(
         [*program(), *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -233,21 +234,18 @@ def test_a_budget_is_kept_or_refused_with_words(given, code, says, volume, tiny,
     assert says in done.err
 
 
-def test_progress_counts_tiles(volume, tiny):
-    from iasolve.cli.answer import Work
-    from iasolve.cli.options import Running, Solving
-    from iasolve.cli.settings import resolve
-    from iasolve.cli.sources import image_source
-    from iasolve.cli.task import Task
+def test_progress_counts_tiles(volume, tiny, monkeypatch):
+    seen = []
 
-    task = Task("denoise", "denoise", (".npy",), image_source, lambda source, shape, dtype: Identity(shape, dtype))
-    settings = resolve(Solving(sigma="20", prior=str(tiny), recipe="fast", overlap=8), Running(batch_size=2), "fast")
+    @contextmanager
+    def progress(self, what, total):
+        assert total == 9
+        yield lambda done, name: seen.append(done)
+
+    monkeypatch.setattr("iasolve.cli.reporter.Reporter.progress", progress)
     wide = volume.with_name("wide.npy")
     np.save(wide, np.tile(np.load(volume)[:3], (1, 2, 1)))  # tiles of 32 in 64 pixels that overlap by 8: three
-    seen = []
-    work = Work(solver_module.Solver(task, settings), image_source(wide))
-    assert work.total == 9
-    work.finish(seen.append)
+    assert cli("denoise", wide, volume.with_name("out.npy"), *quick(tiny, "--overlap", 8)).code == 0
     assert seen == sorted(seen)
     assert {0, 3, 6, 9} <= set(seen)
 
@@ -267,7 +265,7 @@ def test_what_is_said_of_several_pieces_is_said_once():
 def test_a_killed_run_is_gone_on_with(volume, counted, tiny, tmp_path):
     """By SIGKILL, in a process of its own: nothing can be put in order at the end."""
     out, plain = tmp_path / "out.npy", tmp_path / "plain.npy"
-    run = ("denoise", volume, out, "--sigma", 20, "--prior", tiny, "--steps", 60, "--batch-size", 2)
+    run = ("denoise", volume, out, "--sigma", 20, "--prior", tiny, "--steps", 20, "--batch-size", 2)
     process = program_apart(*run)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".iasolve-pieces.*/*.json")):
