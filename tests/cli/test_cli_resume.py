@@ -185,6 +185,7 @@ def test_leftovers_of_dead_processes_are_swept_and_those_of_the_living_kept(fold
     assert sorted(hidden) == sorted([living.name, ".mine.tmp"])
 
 
+@pytest.mark.slow
 def test_sigterm_is_an_interruption_too(folder, heads, tiny, tmp_path):
     """The other one, Ctrl-C, is in test_cli_folders."""
     out = tmp_path / "out"

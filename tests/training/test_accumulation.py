@@ -164,6 +164,7 @@ def test_two_processes_are_one(folder, whole, tmp_path):
     assert_same_run((load_file(tmp_path / "checkpoint.safetensors"), log(tmp_path)), whole)
 
 
+@pytest.mark.slow
 def test_two_machines_are_one(folder, whole, tmp_path):
     """Each ``torchrun`` starts one process, and they meet at an address; each reads its part in two batches."""
     script, out = tmp_path / "together.py", tmp_path / "run"

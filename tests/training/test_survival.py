@@ -107,6 +107,7 @@ def killed_run(folder, out, point, at):
     train(config(folder, **SHORT), out, resume=(out / "checkpoint.safetensors").is_file())
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_is_the_same_run(whole, folder):
     """One run, killed seven times: within a window, between row and checkpoint, while writing it, after it."""
     out = folder / "killed"
@@ -135,6 +136,7 @@ def run_of_two(folder, out, ends):
     train(settings, out, resume=(out / "checkpoint.safetensors").is_file(), callback=stop)
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_stopped_go_on_as_the_same_run(folder, tmp_path):
     """Each process goes on with its own images, not only the first."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
