@@ -303,7 +303,7 @@ def training_config(folder, decoder="separable", **network):
                 },
             ],
             "optimisation": {
-                "images": 80,
+                "images": 120,
                 "batch": 8,
                 "warmup": 5,
                 "kl_warmup": 80,
