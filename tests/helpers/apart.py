@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from iasolve.cli import main
 
-_FORKS = multiprocessing.get_context("forkserver")
+_METHODS = multiprocessing.get_all_start_methods()
+_FORKS = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
 _IMPORTED = ["iasolve.cli.answer", "iasolve.cli.workflow", "iasolve.cli.inspection", "iasolve.training", "scipy.stats"]
 
 
 def preload(*modules):
     """Let processes begin with these imported, too; what counts is said before the first of them starts."""
-    _FORKS.set_forkserver_preload([*_IMPORTED, *modules])
+    if "forkserver" in _METHODS:
+        _FORKS.set_forkserver_preload([*_IMPORTED, *modules])
 
 
 class Ended(NamedTuple):
