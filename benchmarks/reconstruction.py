@@ -22,7 +22,9 @@ import matplotlib as mpl
 import torch
 import typer
 from block_matching import bm3d_deblur, bm3d_denoise
+from denoisers import nonlocal_means, wavelet_denoise
 from peers import LEARNED, learned_estimates
+from ridge import RidgeFromBins
 from torch import Tensor
 
 import common
@@ -77,17 +79,15 @@ class Baselines:
         if task.kind == "denoise":
             scored = {h: self._score_nlm(groups[0].y, validation, h) for h in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)}
             self.settings["non-local means"] = {"h": max(scored, key=lambda h: scored[h]), "grid": sorted(scored)}
-        self.ridge: classical.RidgeFromBins | None = None
+        self.ridge: RidgeFromBins | None = None
         if task.kind == "low-pass":
             bins = torch.isfinite(folded.variance[0, 0])
             noise = float(folded.variance[0, 0][bins].max().sqrt())
-            self.ridge = classical.RidgeFromBins.choose(
-                train[:, 0], validation[:, 0], bins, noise, [10.0**-k for k in range(7)]
-            )
+            self.ridge = RidgeFromBins.choose(train[:, 0], validation[:, 0], bins, noise, [10.0**-k for k in range(7)])
             self.settings["ridge"] = {"ridge": self.ridge.ridge}
 
     def _score_nlm(self, y: Tensor, validation: Tensor, h: float) -> float:
-        out = classical.nonlocal_means(y[:16], self.task.sigma, h=h * self.task.sigma)
+        out = nonlocal_means(y[:16], self.task.sigma, h=h * self.task.sigma)
         return float(common.psnr(out, validation[:16]).mean())
 
     @staticmethod
@@ -109,8 +109,8 @@ class Baselines:
             methods[name] = lambda w=weight, n=name: self._tv(folded, w, n.endswith("0"))
         if self.task.kind == "denoise":
             h = self.settings["non-local means"]["h"] * self.task.sigma
-            methods["non-local means"] = lambda: classical.nonlocal_means(y, self.task.sigma, h=h)
-            methods["wavelet"] = lambda: classical.wavelet_denoise(y, self.task.sigma, shifts=3)
+            methods["non-local means"] = lambda: nonlocal_means(y, self.task.sigma, h=h)
+            methods["wavelet"] = lambda: wavelet_denoise(y, self.task.sigma, shifts=3)
             methods["BM3D"] = lambda: bm3d_denoise(y, self.task.sigma)
         if self.task.kind == "blur":
             methods["BM3D"] = lambda: bm3d_deblur(y, self.task.sigma, gaussian_kernel(self.task.value))

@@ -1,12 +1,11 @@
-"""Files per second of one process and of 1 and 2 workers, the cost of a task, the bytes that it moves, and the disk's.
+"""Files per second of one process and of 1 and 2 workers, the cost of a task, and the bytes that it moves.
 
-    python benchmarks/scaling.py [--quick] [--files 64] [--pictures 200] [--turns 3] [--recipe denoise]
+    python benchmarks/scaling.py [--quick] [--files 64] [--turns 3] [--recipe denoise]
 
 On an otherwise idle machine of at least two cores. One process with one thread and with all, and one and two workers
 with one thread each, take turns on the same images of 128 x 128; workers are started before the clock is. The law: a
 client hands tasks out and takes results in at ``1 / c`` a second whatever the workers, so that ``N`` workers solve
-``min(N / t, 1 / c)`` tasks a second, ``t`` being a worker's time for one. Then the command line on small PNG files, one
-process: waiting for the disk beside solving, as it does, and after each file. Writes benchmarks/results/scaling.md.
+``min(N / t, 1 / c)`` tasks a second, ``t`` being a worker's time for one. Writes benchmarks/results/scaling.md.
 """
 
 from __future__ import annotations
@@ -15,22 +14,16 @@ import argparse
 import os
 import pickle
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
-from PIL import Image
 
 import iasolve
 from common import RESULTS, commit, table
-from iasolve.cli import main as iasolve_command
-from iasolve.cli.folders import Behind
 from iasolve.cluster import Cluster, _Pin, _solve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.samples import load_samples
@@ -76,63 +69,25 @@ def workers(count: int) -> Iterator[Cluster]:
         yield cluster
 
 
-def at_once(_: Behind, bring: Callable[[], None]) -> None:
-    """In place of :class:`iasolve.cli.folders.Behind`: wait for the disk at once."""
-    bring()
-
-
-def pictures(images: list[np.ndarray], prior: str, turns: int) -> dict[str, float]:
-    """Files a second of ``iasolve denoise`` on a folder of PNG files, with the disk beside solving and after it."""
-    found: dict[str, list[float]] = {"disk after each file": [], "disk beside solving": []}
-    with tempfile.TemporaryDirectory(dir=".") as name:
-        folder = Path(name)
-        (folder / "in").mkdir()
-        for number, image in enumerate(images):
-            pixels = (image[0] * (220 / image.max())).clip(0, 255).round().astype(np.uint8)
-            Image.fromarray(pixels).save(folder / "in" / f"{number:04d}.png")
-        options = ["--sigma", str(SIGMA), "--recipe", "fast", "--prior", prior, "--quiet"]
-        for turn in range(turns + 1):
-            for way, seconds in found.items():
-                patch = mock.patch.object(Behind, "__call__", at_once) if way.startswith("disk after") else None
-                out = folder / f"{way}-{turn}"
-                begun = time.perf_counter()
-                try:
-                    if patch is None:
-                        iasolve_command(["denoise", str(folder / "in"), str(out), *options])
-                    else:
-                        with patch:
-                            iasolve_command(["denoise", str(folder / "in"), str(out), *options])
-                except SystemExit as end:
-                    if end.code:
-                        raise SystemExit(f"iasolve denoise ended with code {end.code}") from end
-                # the first turn loads, and compiles convolutions
-                if turn:
-                    seconds.append(len(images) / (time.perf_counter() - begun))
-    return {way: statistics.median(seconds) for way, seconds in found.items()}
-
-
 def main() -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few images, one turn: a look, not a result")
     parser.add_argument("--files", type=int, default=64)
-    parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--recipe", default="denoise")
     parser.add_argument("--prior", default="mri-t1-128")
     asked = parser.parse_args()
-    count, small, turns, recipe = (
-        (4, 4, 1, "fast") if asked.quick else (asked.files, asked.pictures, asked.turns, asked.recipe)
-    )
+    count, turns, recipe = (4, 1, "fast") if asked.quick else (asked.files, asked.turns, asked.recipe)
     prior, operator = iasolve.load_prior(asked.prior), Identity((1, 128, 128))
     heads, generator = load_samples().images, np.random.default_rng(0)
     images = [
         (heads[n % len(heads)] + generator.normal(0, SIGMA, heads[0].shape))[None].astype(np.float32)
-        for n in range(max(count, small))
+        for n in range(count)
     ]
     options = {"noise": GaussianNoise(SIGMA), "recipe": recipe, "warn": False, "memory": "1.5GB"}
     pin = _Pin(str(prior.path), prior.card.get("sha256"))
-    tasks = [(pin, "cpu", y, operator, options) for y in images[:count]]
+    tasks = [(pin, "cpu", y, operator, options) for y in images]
 
     def solve(y: Any) -> Any:
         return iasolve.solve(y, operator, prior, **options)
@@ -145,18 +100,16 @@ def main() -> None:
             rate(cluster, _solve, tasks[: 2 * cluster.size])
         for _ in range(turns):
             for name, measure in {
-                "one process, one thread": lambda: alone(solve, images[:count], 1),
-                f"one process, {cores} threads": lambda: alone(solve, images[:count], cores),
+                "one process, one thread": lambda: alone(solve, images, 1),
+                f"one process, {cores} threads": lambda: alone(solve, images, cores),
                 "1 worker": lambda: rate(one, _solve, tasks),
                 "2 workers": lambda: rate(two, _solve, tasks),
-                "2 workers, empty tasks": lambda: rate(two, nothing, [(y,) for y in images[:count]] * 4),
+                "2 workers, empty tasks": lambda: rate(two, nothing, [(y,) for y in images] * 4),
             }.items():
                 rates.setdefault(name, []).append(measure())
     each = {name: statistics.median(values) for name, values in rates.items()}
     limit = each.pop("2 workers, empty tasks")
-    beside = pictures(images[:small], asked.prior, turns)
     sent, back = (len(pickle.dumps(one)) for one in (tasks[0], first))
-    gain = beside["disk beside solving"] / beside["disk after each file"]
     text = "\n".join(
         [
             "# Scaling",
@@ -173,11 +126,6 @@ def main() -> None:
             "second. A task of a volume holds as many of its images as the memory of a worker takes, so that the limit "
             "is one of tasks, not of images. Folders of single small images go faster through several commands, each "
             "with a part of the files.",
-            "",
-            f"`iasolve denoise` on {small} PNG files of 128 x 128, recipe fast, one process:",
-            "",
-            table(["", "files a second"], [[way, f"{value:.2f}"] for way, value in beside.items()]),
-            f"Beside over after: {gain:.2f}.",
         ]
     )
     print(text)

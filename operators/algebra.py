@@ -112,15 +112,6 @@ class Composition(Derived):
     ------
     ValueError
         When ``A`` does not take what ``B`` puts out: other shapes, or real values expected where complex ones come.
-
-    Examples
-    --------
-    >>> from iasolve.operators import CircularBlur, FourierTransform, SampleKSpace, gaussian_kernel, line_mask
-    >>> shape = (1, 32, 32)
-    >>> blur = CircularBlur(gaussian_kernel(1.5), shape)
-    >>> A = SampleKSpace(line_mask((32, 32), 4, 0.1), shape) @ FourierTransform(shape) @ blur
-    >>> A.transfer().shape
-    torch.Size([1, 32, 32])
     """
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:

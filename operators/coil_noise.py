@@ -85,13 +85,6 @@ class CoilNoise:
         mixed: Tensor = self._mixing(self.whitening, y)(y)
         return mixed
 
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``sum |L^-1 (y - clean)|^2 + log det(pi covariance)`` over all positions."""
-        squared = self.whiten(y - clean).abs().square().sum()
-        coils = len(self.covariance)
-        log_determinant = 2 * float(self.factor.diagonal().real.log().sum()) + coils * math.log(math.pi)
-        return squared + y.numel() // coils * log_determinant
-
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """``L^-1 y`` and ``L^-1 A``; unit white noise.
 

@@ -24,7 +24,7 @@ class NoiseModel(Protocol):
 
     Examples
     --------
-    Noise of your own is any object with these three methods. This one counts what it was asked:
+    Noise of your own is any object with these two methods. This one counts what it was asked:
 
     >>> class Counting(GaussianNoise):
     ...     asked = 0
@@ -40,9 +40,6 @@ class NoiseModel(Protocol):
 
     def sample(self, clean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A measurement of ``clean``, of the same shape and kind."""
-
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``-log p(y | clean)`` in nats, summed over all values; a scalar."""
 
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """The same problem with white Gaussian noise: ``W y``, ``W A``, and the noise of ``W y``."""
@@ -86,22 +83,6 @@ class GaussianNoise:
         noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device, generator=generator)
         return clean + self.sigma * noise
 
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``-log p(y | clean)`` in nats, summed over all values.
-
-        Raises
-        ------
-        ValueError
-            For ``sigma = 0``, where no density exists.
-        """
-        if self.sigma == 0:
-            raise ValueError("noise-free data have no likelihood: give a positive sigma")
-        y = as_floating(y)
-        squared = (y - clean).abs().square().sum() / self.sigma**2
-        if y.is_complex():
-            return squared + y.numel() * math.log(math.pi * self.sigma**2)
-        return 0.5 * squared + 0.5 * y.numel() * math.log(2 * math.pi * self.sigma**2)
-
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """The problem as it is."""
         return Whitened(y, operator, self)
@@ -143,15 +124,6 @@ class WeightedGaussianNoise:
         noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device, generator=generator)
         return clean + self._level(clean) * noise
 
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``sum |y - clean|^2 / sigma^2 + log(pi sigma^2)``; for real values half of each, with ``2 pi``."""
-        y = as_floating(y)
-        sigma = self._level(y).expand(y.shape)
-        squared = ((y - clean).abs() / sigma).square().sum()
-        if y.is_complex():
-            return squared + (math.pi * sigma.square()).log().sum()
-        return 0.5 * squared + 0.5 * (2 * math.pi * sigma.square()).log().sum()
-
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """Every value divided by its level; unit white noise. Masked k-space stays diagonal.
 
@@ -181,7 +153,7 @@ class WeightedGaussianNoise:
 class PoissonNoise:
     """Counting noise: ``gain * y ~ Poisson(gain * clean)``; ``y`` has mean ``clean`` and variance ``clean / gain``.
 
-    Likelihood and samples are exact. Whitening takes the *weighted Gaussian form* of Mighell (1999, Astrophys. J.
+    Samples are exact. Whitening takes the *weighted Gaussian form* of Mighell (1999, Astrophys. J.
     518:380): with counts ``n = gain * y``, the values ``(n + min(n, 1)) / gain`` have noise of variance
     ``(n + 1) / gain^2``. The weighted mean of values of equal intensity is then unbiased at any count, whereas
     the plain choice (variance ``n``) loses about one count and breaks down at zero.
@@ -219,18 +191,6 @@ class PoissonNoise:
         return (
             torch.poisson(self.gain * _intensity(as_floating(clean), "clean values"), generator=generator) / self.gain
         )
-
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``sum lambda - n log lambda + log n!`` with ``lambda = gain * clean``, ``n = gain * y`` (of the counts).
-
-        Raises
-        ------
-        ValueError
-            For complex, negative or NaN values.
-        """
-        expected = self.gain * _intensity(clean, "clean values")
-        counts = self.gain * _intensity(as_floating(y), "measured values")
-        return (expected - torch.xlogy(counts, expected) + torch.lgamma(counts + 1)).sum()
 
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """The weighted Gaussian form; unit white noise.

@@ -42,7 +42,7 @@ class RicianNoise:
     """Noise of magnitudes: ``y = |clean + n|``, ``n`` complex Gaussian; ``clean`` real, not negative.
 
     Where there is signal, ``y`` is about ``clean + sigma^2 / (2 clean)`` with noise of ``sigma``; in air it has mean
-    ``1.253 sigma`` and noise of ``0.655 sigma``. Likelihood, samples and moments are exact (Rice 1944; Koay and Basser
+    ``1.253 sigma`` and noise of ``0.655 sigma``. Samples and moments are exact (Rice 1944; Koay and Basser
     2006). Whitening takes the mean of the noise off each pixel, at the signal that the second moment of its
     neighbourhood tells, and leaves white Gaussian noise of ``sigma``: an upper bound in air.
 
@@ -87,18 +87,6 @@ class RicianNoise:
         clean = _magnitude(clean, "clean values")
         noise = torch.randn((2, *clean.shape), dtype=clean.dtype, device=clean.device, generator=generator)
         return torch.hypot(clean + self.sigma * noise[0], self.sigma * noise[1])
-
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``-log(y / sigma^2) + (y^2 + clean^2) / (2 sigma^2) - log I_0(y clean / sigma^2)``, summed over all values.
-
-        Raises
-        ------
-        ValueError
-            For complex, negative or NaN values.
-        """
-        y, clean = _magnitude(y, "measured values") / self.sigma, _magnitude(clean, "clean values") / self.sigma
-        bessel = torch.special.i0e(y * clean).log()
-        return (0.5 * (y - clean).square() - bessel - (y / self.sigma).log()).sum()
 
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """The measurement less the noise's mean, the operator as it is, white noise of ``sigma``.

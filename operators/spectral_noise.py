@@ -80,24 +80,6 @@ class SpectralNoise:
         noise = ifft2(self._levels(clean) * fft2(white))
         return clean + (noise if clean.is_complex() else noise.real)
 
-    def negative_log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        """``-log p(y | clean)`` in nats, summed over all values ``(..., H, W)``.
-
-        Raises
-        ------
-        ValueError
-            Where a ring has level 0: no density exists.
-        """
-        y = as_floating(y)
-        levels = self._levels(y)
-        if not bool((levels > 0).all()):
-            raise ValueError("a ring of frequencies without noise has no likelihood: give all rings a positive level")
-        squared = (fft2(y - clean).abs() / levels).square().sum()
-        each = y[..., 0, 0].numel()
-        if y.is_complex():
-            return squared + each * (math.pi * levels.square()).log().sum()
-        return 0.5 * squared + 0.5 * each * (2 * math.pi * levels.square()).log().sum()
-
     def whitened(self, y: Tensor, operator: LinearOperator) -> Whitened:
         """Every frequency divided by its level and multiplied by :attr:`sigma`: white noise of that level.
 

@@ -191,19 +191,8 @@ class Work:
         return found
 
 
-def write(
-    work: Work, answer: Answer, outputs: Outputs, later: Callable[[Callable[[], None]], object] | None = None
-) -> dict[str, Any]:
+def write(work: Work, answer: Answer, outputs: Outputs) -> dict[str, Any]:
     """Write everything that belongs to a result; the sidecar last, as the sign that the rest is complete.
-
-    Parameters
-    ----------
-    work : Work
-    answer : Answer
-    outputs : Outputs
-    later : callable, optional
-        Who waits for the disk, see :func:`iasolve.files.write_together`; not of a result whose pieces are on the disk,
-        which are removed once it is there.
 
     Returns
     -------
@@ -220,7 +209,7 @@ def write(
         f"iasolve {iasolve.__version__} {solver.task.command}, prior {solver.prior.name}, recipe "
         f"{answer.report['recipe']['name']}, seed {solver.settings.seed}; not for clinical use"
     )
-    with write_together(later if answer.pieces is None else None):
+    with write_together():
         write_image(outputs.image, answer.image, like, dtype=np.complex64 if complex_result else None, note=note)
         if outputs.std is not None:
             assert answer.std is not None

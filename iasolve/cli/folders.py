@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,6 @@ from iasolve.cli.reporter import Reporter, spread
 from iasolve.files import list_inputs, split_key, sweep_leftovers
 
 __all__ = [
-    "Behind",
     "ahead",
     "each_file",
     "is_folder",
@@ -78,41 +76,6 @@ def make_folders(folders: Iterable[Path]) -> None:
         sweep_leftovers([folder])
 
 
-class Behind:
-    """Brings one result to the disk while the next file is being solved; to be used in ``with``.
-
-    Waiting for a busy or distant disk may take as long as solving a small image; for an idle local one it takes next to
-    nothing. Only the waiting is done in another thread: what is written has been encoded before, and the disk's own
-    order of events stays what it is.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="iasolve-disk")
-        self._last: Future[None] | None = None
-
-    def __enter__(self) -> Behind:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-    def __call__(self, commit: Callable[[], None]) -> None:
-        """Begin to bring a result to the disk; the one before is there by then (:meth:`settle`)."""
-        assert self._last is None, "one at a time"
-        self._last = self._pool.submit(commit)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a result is on its way."""
-        return self._last is not None
-
-    def settle(self) -> None:
-        """Wait for the result that is on its way; what went wrong with it is raised."""
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
-
-
 def each_file(
     sources: Sequence[Path],
     work: Callable[[Path], Callable[[], dict[str, Any]]],
@@ -121,8 +84,6 @@ def each_file(
     *,
     skipped: int = 0,
     rest: str = "the same command with --resume does the rest",
-    behind: Behind | None = None,
-    done: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Work through a folder; a file that fails is reported at the end and does not stop the rest.
 
@@ -138,10 +99,6 @@ def each_file(
         Files done by an earlier run.
     rest : str
         How to go on after an interruption.
-    behind : Behind, optional
-        To which writing may leave the waiting for the disk.
-    done : callable
-        Called with each file whose result is on the disk.
 
     Raises
     ------
@@ -150,61 +107,37 @@ def each_file(
     """
     reports: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
-    written: list[tuple[Path, dict[str, Any]]] = []
     interrupted, lost = False, ""
-
-    def fail(path: Path, error: Exception) -> None:
-        code, message = describe(error)
-        failures.append({"name": path.name, "exit_code": code, "error": message})
-        if reporter.debug:
-            traceback.print_exception(error, file=sys.stderr)
-
-    def settle() -> None:
-        """Report what is written, once it is on the disk."""
-        with uninterrupted():
-            while written:
-                path, report = written.pop()
+    try:
+        with reporter.progress(what, len(sources)) as advance:
+            for number, path in enumerate(sources):
+                advance(number, path.name)
                 try:
-                    if behind is not None:
-                        behind.settle()
-                    done(path)
+                    write = work(path)
+                    with uninterrupted():
+                        report = write()
+                        reports.append(report)
+                except LostWorkers as error:
+                    lost = str(error)
+                    break
                 except Exception as error:
-                    fail(path, error)
+                    code, message = describe(error)
+                    failures.append({"name": path.name, "exit_code": code, "error": message})
+                    if reporter.debug:
+                        traceback.print_exc(file=sys.stderr)
                     continue
-                reports.append(report)
                 for text in report["warnings"]:
                     reporter.warn(f"{path.name}: {text}")
                 reporter.say(f"{path.name}: {_brief(report)}")
-
-    try:
-        with reporter.progress(what, len(sources)) as advance:
-            try:
-                for number, path in enumerate(sources):
-                    advance(number, path.name)
-                    try:
-                        write = work(path)
-                        settle()
-                        with uninterrupted():
-                            written.append((path, write()))
-                            if behind is None or not behind.busy:
-                                settle()
-                    except LostWorkers as error:
-                        lost = str(error)
-                        break
-                    except Exception as error:
-                        settle()
-                        fail(path, error)
-            finally:
-                settle()
     except KeyboardInterrupt:
         interrupted = True
-    count = len(reports)
+    done = len(reports)
     earlier = f", {skipped} done before" if skipped else ""
-    reporter.say(f"{count} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else ""))
+    reporter.say(f"{done} of {len(sources)} files done{earlier}" + (f", {len(failures)} failed" if failures else ""))
     reporter.result({"files": reports, "failed": failures, "skipped": skipped, "interrupted": interrupted})
     list_failures(failures, len(sources), reporter)
     if interrupted or lost:
-        reporter.error(f"{lost or 'interrupted'}: {count} of {len(sources)} files done{earlier}, and intact; {rest}")
+        reporter.error(f"{lost or 'interrupted'}: {done} of {len(sources)} files done{earlier}, and intact; {rest}")
         raise typer.Exit(DEVICE if lost else INTERRUPTED)
     if failures:
         raise typer.Exit(SOME_FAILED)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from iasolve.cli.errors import INTERRUPTED, UsageError
-from iasolve.cli.folders import Behind, ahead, each_file, is_folder, list_folder, make_folders, refuse_existing
+from iasolve.cli.folders import ahead, each_file, is_folder, list_folder, make_folders, refuse_existing
 from iasolve.cli.interruption import uninterrupted
 from iasolve.cli.options import Printing, Running, Solving, Spreading, Writing
 from iasolve.cli.outputs import Outputs, in_folder, real_path
@@ -280,27 +280,21 @@ def _solve_folder(
     def finish(path: Path, work: Work) -> Callable[[], dict[str, Any]]:
         answer = work.finish()
 
-        return lambda: write(work, answer, names[path], behind)
+        def written() -> dict[str, Any]:
+            report = write(work, answer, names[path])
+            if page is not None:
+                page.add(Written(names[path], path))
+            return report
 
-    def done(path: Path) -> None:
-        if page is not None:
-            page.add(Written(names[path], path))
+        return written
 
     what, skipped = f"{task.command} {folder}", len(sources) - len(todo)
     try:
-        with open_workers() as workers, Behind() as behind:
+        with open_workers() as workers:
             begun: Callable[[Path], Work] = partial(begin, workers=None)
             if workers is not None:
                 begun = ahead(todo, lambda path: begin(path, workers), lambda: workers.room > 0)
-            each_file(
-                todo,
-                lambda path: finish(path, begun(path)),
-                reporter,
-                what,
-                skipped=skipped,
-                behind=behind,
-                done=done,
-            )
+            each_file(todo, lambda path: finish(path, begun(path)), reporter, what, skipped=skipped)
     finally:
         if page is not None:
             lacking = len(sources) - page.count

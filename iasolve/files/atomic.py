@@ -12,11 +12,10 @@ import platform
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,27 +28,18 @@ __all__ = ["atomic_write", "sha256_of", "sweep_leftovers", "write_json", "write_
 
 @dataclass(frozen=True)
 class _Staged:
-    """A file that is complete under a hidden name; on the disk, once its handle is closed."""
+    """A file that is complete on the disk under a hidden name."""
 
     temporary: Path
     target: Path
     named: PathInput
-    handle: BinaryIO
 
 
-@dataclass
-class _Group:
-    """Files that belong together, and whether others bring them to the disk and to their names later."""
-
-    later: bool
-    files: list[_Staged] = field(default_factory=list)
-
-
-_together: ContextVar[_Group | None] = ContextVar("_together", default=None)
+_together: ContextVar[list[_Staged] | None] = ContextVar("_together", default=None)
 
 
 @contextmanager
-def write_together(later: Callable[[Callable[[], None]], object] | None = None) -> Iterator[None]:
+def write_together() -> Iterator[None]:
     """Let the files that are written in the body appear together, once all of them are complete.
 
     No name can be given to several files in one step, so the last one written is the seal: where it stands, all stand
@@ -57,59 +47,32 @@ def write_together(later: Callable[[Callable[[], None]], object] | None = None) 
     their names in the order in which they were written. So a crash leaves the old files, or the new ones, or some of
     one kind without their seal, but never files of both kinds. Within another such body, the files are part of it.
 
-    Parameters
-    ----------
-    later : callable, optional
-        Takes a function that waits for the disk and gives the names, to be called once, maybe in another thread. By
-        default this is done at the end of the body.
-
     Raises
     ------
     WriteError
-        As :func:`atomic_write`, from the body or at its end; with ``later``, from the function that it takes.
+        As :func:`atomic_write`, from the body or at its end.
     """
     if _together.get() is not None:
         yield
         return
-    group = _Group(later is not None)
-    token = _together.set(group)
+    staged: list[_Staged] = []
+    token = _together.set(staged)
     try:
         yield
         _together.reset(token)
-        if later is None:
-            _commit(group.files)
-    except BaseException:
-        if _together.get() is group:
-            _together.reset(token)
-        _forget(group.files)
-        raise
-    if later is not None:
-        later(partial(_commit_or_forget, group.files))
-
-
-def _forget(staged: Sequence[_Staged]) -> None:
-    for file in staged:
-        with contextlib.suppress(OSError):
-            file.handle.close()
-        with contextlib.suppress(OSError):
-            file.temporary.unlink()
-
-
-def _commit_or_forget(staged: Sequence[_Staged]) -> None:
-    try:
         _commit(staged)
     except BaseException:
-        _forget(staged)
+        if _together.get() is staged:
+            _together.reset(token)
+        for file in staged:
+            with contextlib.suppress(OSError):
+                file.temporary.unlink()
         raise
 
 
 def _commit(staged: Sequence[_Staged]) -> None:
     file = None
     try:
-        for file in staged:
-            if not file.handle.closed:
-                os.fsync(file.handle.fileno())
-                file.handle.close()
         for file in reversed(staged[1:]):
             if file.target.exists():
                 file.target.unlink()
@@ -159,16 +122,15 @@ def atomic_write(path: PathInput) -> Iterator[BinaryIO]:
     try:
         yield handle
         handle.flush()
-        group = _together.get()
-        if group is None or not group.later:
-            os.fsync(handle.fileno())
-            handle.close()
+        os.fsync(handle.fileno())
+        handle.close()
         if target.exists():
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        if group is None:
+        staged = _together.get()
+        if staged is None:
             os.replace(temporary, target)
         else:
-            group.files.append(_Staged(temporary, target, path, handle))
+            staged.append(_Staged(temporary, target, path))
             return
     except BaseException as error:
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
@@ -220,8 +182,7 @@ def sha256_of(path: PathInput) -> str:
         If it cannot be read.
     """
     real = Path(os.path.realpath(path))
-    group = _together.get()
-    staged = {file.target: file.temporary for file in group.files} if group is not None else {}
+    staged = {file.target: file.temporary for file in _together.get() or ()}
     with staged.get(real, real).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

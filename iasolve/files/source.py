@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .stack import Stack, runs
 
 __all__ = [
     "Unchanged",
+    "choose",
     "decoding",
     "require_finite",
     "require_kspace",
@@ -70,6 +71,52 @@ def decoding(path: Path, expected: str) -> Iterator[None]:
             expected,
             "Check that it opens elsewhere, and copy or export it again",
         ) from error
+
+
+def choose(
+    path: Path,
+    key: str | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    prefer: Sequence[str] = (),
+    fits: Callable[[tuple[int, ...]], bool] = lambda shape: True,
+) -> str:
+    """Name of the array that is meant among those of a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    key : str or None
+        The name that was given.
+    shapes : mapping of str to tuple of int
+        The arrays of numbers in it; for what is said of them, ``()`` where that is not known.
+    prefer : sequence of str
+        Names to look for, in this order, without a key.
+    fits : callable
+        Whether an array of this shape may be meant without a key.
+
+    Raises
+    ------
+    UnfitData
+        Without an array of that name, or without a key for several.
+    """
+    listing = ", ".join(f"{name} {'x'.join(map(str, shape))}".rstrip() for name, shape in shapes.items()) or "none"
+    if key is not None:
+        if key in shapes:
+            return key
+        raise UnfitData(
+            path, f"no array of numbers named {key!r}", f"one of those it holds ({listing})", "Name one of these"
+        )
+    fitting = [name for name, shape in shapes.items() if fits(shape)]
+    named = [name for name in prefer if name in fitting]
+    if named or len(fitting) == 1:
+        return (named or fitting)[0]
+    raise UnfitData(
+        path,
+        f"{len(fitting)} arrays that may be meant, of those it holds ({listing})",
+        "exactly one, or its name",
+        f"Name the array, as in {path.name}:{next(iter(fitting or shapes), 'image')}",
+    )
 
 
 def require_plausible(nbytes: int, path: Path) -> None:

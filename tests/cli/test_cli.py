@@ -52,7 +52,7 @@ def centred_fft2(x):
 def test_help_and_version_answer_at_once_and_without_torch():
     for option, expected in (("--help", "reconstruct"), ("--version", f"iasolve {__version__}")):
         seconds = []
-        for _ in range(3):
+        while len(seconds) < 3 and not (seconds and seconds[-1] < 0.5):
             # processor time: the wall clock would test how busy the machine is
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             done = subprocess.run([*program(), option], capture_output=True, text=True, timeout=60)

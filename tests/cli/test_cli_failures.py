@@ -251,14 +251,10 @@ def test_ctrl_c_between_a_result_and_its_report_waits_for_both(image, tiny, tmp_
 
 
 def test_debug_shows_where_an_error_comes_from(image, tmp_path):
-    done = subprocess.run(
-        [*program(), "denoise", image, tmp_path / "o.npy", "--prior", "no-such", "--debug"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 4
-    assert "Traceback" in done.stderr
-    assert "PriorError" in done.stderr
+    done = cli("denoise", image, tmp_path / "o.npy", "--prior", "no-such", "--debug")
+    assert done.code == 4
+    assert "Traceback" in done.err
+    assert "PriorError" in done.err
 
 
 def test_a_full_disk_leaves_nothing_behind(image, tiny, tmp_path, monkeypatch):
@@ -287,7 +283,6 @@ def test_the_program_hands_exit_codes_to_the_shell(image, tmp_path):
     def code(*arguments):
         return subprocess.run([*program(), *map(str, arguments)], capture_output=True).returncode
 
-    assert code("recipe", "list") == 0
     assert code("recipe", "show", "no-such") == 2
     assert code("evaluate", image, tmp_path / "missing.npy") == 3
 

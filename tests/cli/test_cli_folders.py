@@ -1,6 +1,7 @@
 """Folders on the command line: names, failures, resuming, interrupting."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -110,6 +111,23 @@ def test_a_file_that_fails_is_reported_at_the_end_and_does_not_stop_the_rest(fol
     assert [(f["name"], f["exit_code"]) for f in done.report["failed"]] == [("aa.png", 3), ("bb.npy", 3)]
 
 
+def test_a_disk_that_is_full_for_one_file_is_that_files_fault(folder, tiny, tmp_path, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if sum(name.endswith(".tmp") for name in calls) == 3:  # the image of b.png: a.npy had an image and a report
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = cli("denoise", folder, tmp_path / "out", *quick(tiny), "--json")
+    assert done.code == 7, done
+    ((failed, code),) = [(one["name"], one["exit_code"]) for one in done.report["failed"]]
+    assert (failed, code) == ("b.png", 5)
+    assert names(tmp_path / "out") == ["a.npy", "a.npy.json", "c.npy", "c.npy.json"], "nothing half written is left"
+
+
 def test_resume_does_what_is_missing_or_incomplete_and_nothing_else(folder, tiny, tmp_path):
     out = tmp_path / "out"
     assert cli("denoise", folder, out, *quick(tiny)).code == 0
@@ -212,7 +230,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(heads, tiny, tmp
     source.mkdir()
     for number in range(6):
         np.save(source / f"{number}.npy", heads[0] + number)
-    arguments = ["denoise", source, out, "--sigma", 5, "--prior", tiny, "--steps", 25]
+    arguments = ["denoise", source, out, "--sigma", 5, "--prior", tiny, "--steps", 8]
     process = subprocess.Popen(
         [*program(), *map(str, arguments)],
         stdout=subprocess.PIPE,

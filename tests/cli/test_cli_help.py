@@ -68,12 +68,12 @@ def completed(line, shell):
     return subprocess.run(program(), env=asked, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_commands_options_recipes_and_priors_are_completed(shell):
-    assert "denoise" in completed("iasolve den", shell)
-    assert "--sigma" in completed("iasolve denoise --si", shell)
-    for name in list_recipes():
-        assert name in completed("iasolve denoise a b --recipe ", shell)
+def test_commands_options_recipes_and_priors_are_completed():
+    assert "denoise" in completed("iasolve den", "zsh")
+    assert "denoise" in completed("iasolve den", "bash")
+    assert "--sigma" in completed("iasolve denoise --si", "bash")
+    recipes = completed("iasolve denoise a b --recipe ", "bash")
+    assert all(name in recipes for name in list_recipes())
     assert set(completed("iasolve denoise a b --prior ", "bash").split()) == {"auto", *list_priors()}
 
 

@@ -1,14 +1,16 @@
 """Long inputs in pieces: the same result to the bit, kept on the disk, gone on with, and within a budget."""
 
 import json
-import subprocess
+import signal
 import time
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from cli_fixtures import SIZE, cli, heads, program, tiny
+from apart import program_apart
+from cli_fixtures import SIZE, cli, heads, tiny
 
 import iasolve
 from iasolve.cli import pieces as pieces_module
@@ -232,21 +234,18 @@ def test_a_budget_is_kept_or_refused_with_words(given, code, says, volume, tiny,
     assert says in done.err
 
 
-def test_progress_counts_tiles(volume, tiny):
-    from iasolve.cli.answer import Work
-    from iasolve.cli.options import Running, Solving
-    from iasolve.cli.settings import resolve
-    from iasolve.cli.sources import image_source
-    from iasolve.cli.task import Task
+def test_progress_counts_tiles(volume, tiny, monkeypatch):
+    seen = []
 
-    task = Task("denoise", "denoise", (".npy",), image_source, lambda source, shape, dtype: Identity(shape, dtype))
-    settings = resolve(Solving(sigma="20", prior=str(tiny), recipe="fast", overlap=8), Running(batch_size=2), "fast")
+    @contextmanager
+    def progress(self, what, total):
+        assert total == 9
+        yield lambda done, name: seen.append(done)
+
+    monkeypatch.setattr("iasolve.cli.reporter.Reporter.progress", progress)
     wide = volume.with_name("wide.npy")
     np.save(wide, np.tile(np.load(volume)[:3], (1, 2, 1)))  # tiles of 32 in 64 pixels that overlap by 8: three
-    seen = []
-    work = Work(solver_module.Solver(task, settings), image_source(wide))
-    assert work.total == 9
-    work.finish(seen.append)
+    assert cli("denoise", wide, volume.with_name("out.npy"), *quick(tiny, "--overlap", 8)).code == 0
     assert seen == sorted(seen)
     assert {0, 3, 6, 9} <= set(seen)
 
@@ -266,15 +265,15 @@ def test_what_is_said_of_several_pieces_is_said_once():
 def test_a_killed_run_is_gone_on_with(volume, counted, tiny, tmp_path):
     """By SIGKILL, in a process of its own: nothing can be put in order at the end."""
     out, plain = tmp_path / "out.npy", tmp_path / "plain.npy"
-    run = ("denoise", volume, out, "--sigma", 20, "--prior", tiny, "--steps", 60, "--batch-size", 2)
-    process = subprocess.Popen([*program(), *map(str, run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = ("denoise", volume, out, "--sigma", 20, "--prior", tiny, "--steps", 20, "--batch-size", 2)
+    process = program_apart(*run)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".iasolve-pieces.*/*.json")):
-        assert process.poll() is None
+        assert process.running
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.kill()
-    process.wait()
+    process.send(signal.SIGKILL)
+    process.ended()
     assert not out.exists()
     left = len(list(tmp_path.glob(".iasolve-pieces.*/*.json")))
     assert cli(*run).code == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cli_fixtures import cli, heads
+from tiny import bundled
 
 import iasolve
 from iasolve.inference import choose_prior
@@ -26,7 +27,7 @@ def blind(prior, name):
 
 @pytest.fixture(scope="module")
 def priors():
-    good = iasolve.load_prior("mri-t1-128")
+    good = bundled("mri-t1-128")
     return {"good": ReaderPrior(good.reader, "good", good.card), "poor": blind(good, "poor")}
 
 

@@ -2,12 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 
 import numpy as np
 import pytest
+from apart import program_apart
 from cli_fixtures import SIZE, cli, heads, program, tiny
 
 from iasolve import files
@@ -87,9 +87,9 @@ def test_a_corrected_operator_and_what_it_imports_count(folder, tiny, tmp_path):
     run = ("solve", folder, "out", *options, *quick(tiny), "--resume", "--json")
 
     def files_done():
-        done = subprocess.run([*program(), *map(str, run)], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done
-        return len(json.loads(done.stdout)["files"]), done.stderr
+        done = program_apart(*run, cwd=tmp_path).ended()
+        assert done.code == 0, done
+        return len(json.loads(done.out)["files"]), done.err
 
     assert files_done()[0] == 2
     before = np.load(tmp_path / "out" / "0.npy")
@@ -185,25 +185,20 @@ def test_leftovers_of_dead_processes_are_swept_and_those_of_the_living_kept(fold
     assert sorted(hidden) == sorted([living.name, ".mine.tmp"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_is_an_interruption_too(number, folder, heads, tiny, tmp_path):
+@pytest.mark.slow
+def test_sigterm_is_an_interruption_too(folder, heads, tiny, tmp_path):
+    """The other one, Ctrl-C, is in test_cli_folders."""
     out = tmp_path / "out"
     for item in range(2, 8):
         np.save(folder / f"{item}.npy", heads[0] + item)
     arguments = ["denoise", folder, out, "--sigma", 5, "--prior", tiny, "--steps", 25]
-    process = subprocess.Popen(
-        [*program(), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen([*program(), *map(str, arguments)], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "0.npy.json").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid, number)
+    process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "--resume" in err

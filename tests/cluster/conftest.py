@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from apart import preload
 from cli_fixtures import heads, tiny
 
 from iasolve import cluster as cluster_module
@@ -10,10 +11,22 @@ __all__ = ["heads", "tiny"]  # fixtures
 
 
 @pytest.fixture(scope="session")
-def local():
-    """Two workers, with as many threads as the tests have."""
+def forked():
+    """Workers that are forked with torch imported: a killed one is replaced in less than seconds."""
     dask = pytest.importorskip("dask")
-    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    utils = pytest.importorskip("distributed.utils", reason="needs the extra 'cluster'")
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        utils.get_mp_context()  # which names what it wants imported, once
+        preload("distributed")
+        yield
+
+
+@pytest.fixture(scope="session")
+def local(forked):
+    """Two workers, with as many threads as the tests have."""
+    import dask
+    import distributed
+
     threads = {"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": torch.get_num_threads()}
     with (
         dask.config.set(threads | cluster_module._SETTINGS),

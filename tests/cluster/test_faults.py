@@ -81,6 +81,7 @@ def assert_equal_folders(one, other, *left_out):
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_folder_whose_workers_are_killed_is_whole(address, folder, tiny):
     """Three kills at random moments: nothing is lost, nothing done twice, everything equal to the bit."""
     run = options(tiny, pause=0.1)
@@ -154,7 +155,8 @@ def _hungry(megabytes):
     return len(kept)
 
 
-def test_a_task_that_takes_all_memory_is_given_up():
+@pytest.mark.slow
+def test_a_task_that_takes_all_memory_is_given_up(forked):
     """The nanny of Dask ends a worker beyond its limit; the next one is no better off."""
     import dask
 
@@ -179,6 +181,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_ends_the_command_and_resume_does_the_rest(folder, tiny):
     (folder / "scheduler.py").write_text(SCHEDULER)
     run = options(tiny, pause=0.3)

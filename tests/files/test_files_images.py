@@ -353,7 +353,7 @@ def test_npz_keys(tmp_path):
             archive.writestr(f"{key}.npy", member.getvalue())
     with pytest.raises(UnfitData, match=r"one, file.*a\.npz:one"):
         files.read_image(tmp_path / "a.npz")
-    with pytest.raises(UnfitData, match="no array named 'two'"):
+    with pytest.raises(UnfitData, match="no array of numbers named 'two'"):
         files.read_image(tmp_path / "a.npz", key="two")
     image = files.read_image(f"{tmp_path}/a.npz:file")
     assert (image.key, image.pixels.shape, image.path) == ("file", (1, 1, 6, 7), tmp_path / "a.npz")

@@ -33,7 +33,7 @@ def test_matlab_keeps_its_axes_but_has_no_vectors(tmp_path):
     scipy.io.savemat(tmp_path / "y.mat", {"y": VALUES, "angles": np.arange(4.0)})
     np.testing.assert_array_equal(read_measurement(tmp_path / "y.mat:y").values, VALUES)
     np.testing.assert_array_equal(read_measurement(tmp_path / "y.mat:angles").values, np.arange(4))
-    with pytest.raises(UnfitData, match=r"2 arrays of numbers with rows or columns.*y\.mat:y"):
+    with pytest.raises(UnfitData, match=r"2 arrays that may be meant.*y\.mat:y"):
         read_measurement(tmp_path / "y.mat")
     for oned_as in ("row", "column"):
         scipy.io.savemat(tmp_path / "v.mat", {"y": np.arange(4.0), "te": 0.03}, oned_as=oned_as)
@@ -61,9 +61,9 @@ def test_pictures_have_pages_and_colours_in_front(tmp_path):
 def test_what_cannot_be_read_is_refused(tmp_path):
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"] = file["b"] = np.ones(3)
-    with pytest.raises(UnfitData, match=r"2 datasets \(a, b\).*two.h5:a"):
+    with pytest.raises(UnfitData, match=r"2 arrays that may be meant.*\(a .*, b .*two.h5:a"):
         read_measurement(tmp_path / "two.h5")
-    with pytest.raises(UnfitData, match=r"no dataset named 'c' \(a, b\)"):
+    with pytest.raises(UnfitData, match=r"no dataset named 'c'.*\(a .*, b "):
         read_measurement(tmp_path / "two.h5:c")
     (tmp_path / "text.h5").write_text("no such format")
     with pytest.raises(UnreadableFile, match="HDF5"):

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from apart import Apart
 from file_fixtures import save_plain
 
 from iasolve import files
@@ -108,29 +109,28 @@ def test_a_failed_write_leaves_everything_as_it_was(tmp_path, monkeypatch, failu
         assert caught.value.__cause__ is full
 
 
+def write_noise_where_files_stay_small(target):
+    import resource
+
+    noise = np.random.default_rng(0).integers(0, 256, (1, 1, 300, 300), dtype=np.uint8)
+    # what is printed goes to a file, too, but is not as long
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+    try:
+        files.write_json(target, noise) if target.suffix == ".json" else files.write_image(target, noise)
+    except WriteError as error:
+        print("refused:", error)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif", ".png", ".json"])
 def test_a_disk_that_really_takes_no_more(tmp_path, suffix):
     """The system itself refuses to let files grow, in a process of its own since the limit stays."""
     target = tmp_path / f"out{suffix}"
     target.write_bytes(b"old")
-    code = f"""
-import resource, numpy as np
-from iasolve import files
-resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
-noise = np.random.default_rng(0).integers(0, 256, (1, 1, 300, 300), dtype=np.uint8)
-try:
-    if {suffix!r} == ".json":
-        files.write_json({str(target)!r}, noise)
-    else:
-        files.write_image({str(target)!r}, noise)
-except files.WriteError as error:
-    print("refused:", error)
-"""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
-    assert done.stdout.startswith(f"refused: {target}"), done.stdout + done.stderr
-    assert "writing failed" in done.stdout
+    done = Apart(write_noise_where_files_stay_small, target).ended()
+    assert done.code == 0, done
+    assert done.out.startswith(f"refused: {target}"), done
+    assert "writing failed" in done.out
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert target.read_bytes() == b"old"
 

@@ -101,9 +101,9 @@ def test_which_variable(tmp_path, version):
     with pytest.raises(UnfitData, match=r"2 arrays.*one 4x5, .*te.*a\.mat:one"):
         files.read_image(path)
     assert files.read_image(f"{path}:two").pixels.shape == (1, 1, 4, 3)
-    with pytest.raises(UnfitData, match=r"no variable 'three'.*one 4x5"):
+    with pytest.raises(UnfitData, match=r"no array of numbers named 'three'.*one 4x5"):
         files.read_image(path, "three")
-    with pytest.raises(UnfitData, match="no variable 'name' of numbers"):
+    with pytest.raises(UnfitData, match="no array of numbers named 'name'"):
         files.read_image(path, "name")
     with pytest.raises(UnfitData, match="0 arrays"):
         files.read_image(save(tmp_path / "a.mat", version, te=np.float64(1), name="text"))

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from iasolve.networks import HVAE, NetworkConfig, Reader, ReaderConfig
-from iasolve.priors import HVAEPrior
+from iasolve.priors import HVAEPrior, load_prior
 from iasolve.spectrum import fft2, ifft2, radius
 
 SIZE = 32
@@ -48,6 +48,12 @@ def tiny_network(seed=0, **changes):
     network.ring_std.copy_(ring)
     network.sigma_x.copy_(0.3 * ring)
     return network
+
+
+@lru_cache
+def bundled(name):
+    """A prior that comes with iasolve, to read from, never to change."""
+    return load_prior(name)
 
 
 @lru_cache

@@ -1,6 +1,7 @@
 """Priors over complex images and over several channels: bookkeeping, training, solving."""
 
 import json
+from dataclasses import replace
 from functools import partialmethod
 
 import numpy as np
@@ -345,13 +346,14 @@ def test_a_complex_prior_is_trained_saved_and_used(tmp_path, decoder, domain):
 
 def test_an_interrupted_vanilla_run_resumes_bit_for_bit(tmp_path):
     config = training_config(tmp_path, "vanilla")
+    config = replace(config, optimisation=replace(config.optimisation, images=32, validate_every=16))
     whole = train(config, tmp_path / "whole")
 
     class StopHereError(Exception):
         pass
 
     def interrupt(row):
-        if row["images"] == 80:
+        if row["images"] == 16:
             raise StopHereError
 
     with pytest.raises(StopHereError):

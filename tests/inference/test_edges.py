@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
+from tiny import bundled
 
 import iasolve
 from iasolve.inference.measurement import Measurement
@@ -50,7 +51,7 @@ def test_what_is_no_noisy_image_stays():
 @pytest.mark.parametrize("recipe", ["fast", "denoise"])
 def test_the_outermost_rows_are_no_worse_than_their_neighbours(recipe, noise):
     picture = torch.from_numpy(data.camera()[128:384, 128:384].astype(np.float32))[None]
-    prior = iasolve.load_prior("photo-grey-128")
+    prior = bundled("photo-grey-128")
     seen = noise.sample(picture, torch.Generator().manual_seed(0))
     found = iasolve.solve(seen, Identity((1, 256, 256)), prior, noise=noise, recipe=recipe, samples=2)
     squared = (found.image - picture).square()[0]

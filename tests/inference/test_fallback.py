@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny import circulant, decaying_power, images, relative, tiny_network, tiny_prior, tiny_reader
+from tiny import bundled, circulant, decaying_power, images, relative, tiny_network, tiny_prior, tiny_reader
 
 import iasolve
 from iasolve import UnlikePriorWarning, solve
@@ -183,7 +183,7 @@ def test_errors_of_k_space_are_over_what_the_gaussian_expects(dtype):
 
 
 def test_a_batch_is_judged_image_by_image():
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     head = torch.from_numpy(load_samples().images[0]).float()
     head = head / head.std()
     generator = torch.Generator().manual_seed(0)
@@ -283,7 +283,7 @@ def test_fft_of_the_answer_is_the_shrunk_spectrum():
 
 def test_off_the_exact_path_errors_count_where_a_blur_hides_them():
     """In units of the measurement, an image without the detail that the blur removes would look as good."""
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     head = torch.from_numpy(load_samples().images[0]).float()[None, 20:108, 20:108]
     head = head / head.max()
     operator = Convolution(gaussian_kernel(2.0), (1, 88, 88))
@@ -295,7 +295,7 @@ def test_off_the_exact_path_errors_count_where_a_blur_hides_them():
 
 @pytest.mark.parametrize(("acceleration", "centre"), [(4, 0.08), (8, 0.04)])
 def test_few_lines_do_not_speak_against_the_priors_own_images(acceleration, centre):
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     heads = torch.from_numpy(load_samples().images).float()[:, None]
     heads = heads / heads.amax((1, 2, 3), keepdim=True)
     for seed in range(3):
@@ -308,7 +308,7 @@ def test_few_lines_do_not_speak_against_the_priors_own_images(acceleration, cent
 
 @pytest.mark.parametrize("kind", ["flat", "noise"])
 def test_few_lines_tell_images_that_a_prior_spoils(kind):
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     image = {
         "flat": torch.ones(128, 128),
         "noise": torch.rand(128, 128, generator=torch.Generator().manual_seed(3)),
@@ -326,7 +326,7 @@ def test_few_lines_tell_images_that_a_prior_spoils(kind):
 def test_a_reading_that_contradicts_its_measurement_takes_the_exact_mode():
     """A point on nothing: where what is below zero was merely cut off, the trial went against the prior."""
     prior, operator = (
-        iasolve.load_prior("mri-t1-128"),
+        bundled("mri-t1-128"),
         KSpaceMask(line_mask((128, 128), 4, 0.08, seed=1), (1, 128, 128)),
     )
     point = torch.zeros(1, 1, 128, 128)
@@ -339,7 +339,7 @@ def test_a_reading_that_contradicts_its_measurement_takes_the_exact_mode():
 
 def test_a_reader_alone_warns_of_images_whose_coarse_power_is_another():
     """A picture that fills its frame: one reading is quick, and the bound is not asked for it."""
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     head = torch.from_numpy(load_samples().images[0]).float()[None]
     rows, columns = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
     picture = (100 + 40 * torch.sin(rows / 9) * torch.cos(columns / 14))[None]
@@ -361,7 +361,7 @@ def test_noise_where_nothing_was_measured_does_not_speak_against_the_prior(opera
     head = torch.from_numpy(load_samples().images[:2, None]).float()
     sigma = 0.02 * float(head.std())
     y = GaussianNoise(sigma).sample(operator(head), torch.Generator().manual_seed(0))
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     everywhere = solve(y, operator, prior, noise=GaussianNoise(sigma), recipe="fast", warn=False)
     assert everywhere.fits.all()
     if operator.codomain == "kspace":

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny import SIZE, images, relative, tiny_prior
+from tiny import SIZE, bundled, images, relative, tiny_prior
 
 import iasolve
 from iasolve.classical import total_variation
@@ -371,7 +371,7 @@ def test_a_support_that_does_not_fit_is_refused(image):
 def test_the_bundled_prior_holds_on_the_bundled_slice(fit):
     """Tiles of a larger head are unlike its data: a guess may be poor there, but must not break down."""
     sample = load_kspace()
-    result = iasolve.reconstruct(sample.kspace, iasolve.load_prior("mri-t1-128"), fit=fit, recipe="fast", warn=False)
+    result = iasolve.reconstruct(sample.kspace, bundled("mri-t1-128"), fit=fit, recipe="fast", warn=False)
     combined = torch.as_tensor(centred_ifft2(torch.as_tensor(sample.kspace))).abs().square().sum(0).sqrt()
     image = torch.as_tensor(result.image)
     assert float(image.max()) < 3 * float(combined.max())

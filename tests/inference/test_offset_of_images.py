@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny import images, tiny_network, tiny_prior
+from tiny import bundled, images, tiny_network, tiny_prior
 
-import iasolve
 from iasolve import solve
 from iasolve.operators import (
     CircularBlur,
@@ -45,7 +44,7 @@ def operators():
 def test_an_offset_changes_nothing(name, factor_and_offset):
     """z-scored images, images in [-1, 1], Hounsfield units."""
     factor, offset = factor_and_offset
-    prior, operator, x = iasolve.load_prior("mri-t1-128"), operators()[name], head()
+    prior, operator, x = bundled("mri-t1-128"), operators()[name], head()
     noise = 0.05 * GaussianNoise(1.0).sample(operator(torch.zeros(SHAPE)), torch.Generator().manual_seed(0))
     noise = noise * operator.mask if name == "lines" else noise
     plain = solve(operator(x) + noise, operator, prior, noise=GaussianNoise(0.05), recipe="fast")
@@ -61,7 +60,7 @@ def test_an_offset_changes_nothing(name, factor_and_offset):
 
 
 def test_samples_are_put_back_too():
-    prior, x = iasolve.load_prior("mri-t1-128"), 2 * head() - 1
+    prior, x = bundled("mri-t1-128"), 2 * head() - 1
     y = GaussianNoise(0.1).sample(x, torch.Generator().manual_seed(0))
     found = solve(np.stack([y, y + 1]), Identity(SHAPE), prior, recipe="fast", samples=4, noise=GaussianNoise(0.1))
     assert found.offset == pytest.approx([-1, 0], abs=0.05)
@@ -70,7 +69,7 @@ def test_samples_are_put_back_too():
 
 
 def test_levels_of_many_frequencies_do_not_hide_it():
-    prior, x = iasolve.load_prior("mri-t1-128"), 2 * head() - 1
+    prior, x = bundled("mri-t1-128"), 2 * head() - 1
     noise = SpectralNoise(torch.linspace(0.1, 0.005, 16))
     y = noise.sample(x, torch.Generator().manual_seed(0))
     assert float(solve(y, Identity(SHAPE), prior, noise=noise, recipe="fast").offset) == pytest.approx(-1, abs=0.05)

@@ -4,9 +4,8 @@ import pytest
 import torch
 from flat_recipes import recipe_of
 from test_vanilla import Setting, measure, operator, vanilla_prior
-from tiny import images, relative, tiny_prior
+from tiny import bundled, images, relative, tiny_prior
 
-import iasolve
 from iasolve import Recipe, solve
 from iasolve.inference.refine import Variables
 from iasolve.networks import Gaussian
@@ -141,7 +140,7 @@ def test_latents_beyond_the_guess_stop_follow_their_prior():
 
 def test_five_steps_of_offsets_get_further_than_ten_of_latents():
     """Random fields under a trained prior; measured on real images in ``benchmarks/results/tune_clean.md``."""
-    prior = iasolve.load_prior("cifar10")
+    prior = bundled("cifar10")
     x = images(2, size=32).repeat(1, 3, 1, 1).abs()
     y = GaussianNoise(0.05).sample(x, torch.Generator().manual_seed(0))
     ends = {}

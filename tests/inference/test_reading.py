@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import SIZE, decaying_power, images, reading_prior, relative, tiny_network, tiny_reader
+from tiny import SIZE, bundled, decaying_power, images, reading_prior, relative, tiny_network, tiny_reader
 
 from iasolve import PriorError, ReaderPrior, Recipe, RecipeError, load_prior, load_recipe, solve
 from iasolve.evidence import fold, wiener_posterior
@@ -128,12 +128,12 @@ def test_a_reading_of_any_operator_agrees_with_the_measurement(name):
     operator = OFF_THE_EXACT_PATH[name]
     noise = GaussianNoise(0.02 * float(operator(clean).std()))
     y = noise.sample(operator(clean), torch.Generator().manual_seed(0))
-    result = solve(y, operator, load_prior("mri-t1-128"), noise=noise, recipe="fast", warn=False)
+    result = solve(y, operator, bundled("mri-t1-128"), noise=noise, recipe="fast", warn=False)
     assert result.prior_used == "mri-t1-128"
     assert 0.5 < float(result.residual["whole"]) < 1.2
     # the decoded reading is what a recipe without closing asks for
     raw = Recipe.from_dict({**load_recipe("fast").to_dict(), "closing": {"error": "none"}})
-    reading = solve(y, operator, load_prior("mri-t1-128"), noise=noise, recipe=raw, warn=False)
+    reading = solve(y, operator, bundled("mri-t1-128"), noise=noise, recipe=raw, warn=False)
     if name == "projections":
         assert float(reading.residual["whole"]) > 1.5
         assert psnr(result.image, clean) > psnr(reading.image, clean) + 0.5
@@ -291,7 +291,7 @@ def test_a_readers_error_has_the_variance_that_it_says_at_each_pixel_and_frequen
 
 def test_a_blank_neighbour_takes_no_error_bar_away():
     """The Gaussian answers for a blank image, without samples too, and the other's error bar is what it is alone."""
-    prior, operator = load_prior("mri-t1-128"), Identity((1, 128, 128))
+    prior, operator = bundled("mri-t1-128"), Identity((1, 128, 128))
     x = torch.from_numpy(load_samples().images[:1]).reshape(1, 1, 128, 128).float()
     sigma = 0.3 * float(x.std())
     y = noisy(x, sigma)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny import circulant, decaying_power, images, relative, tiny_prior
+from tiny import bundled, circulant, decaying_power, images, relative, tiny_prior
 
-import iasolve
 from iasolve import solve
 from iasolve.inference import crop_power, image_power
 from iasolve.inference.interface import Options
@@ -27,7 +26,7 @@ def test_the_power_of_a_crop_is_that_of_its_covariance(shape):
 
 
 def test_the_energy_of_the_mean_grows_with_the_area():
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     whole = float(prior.power.sum()) / 128**2
     for shape in ((256, 256), (512, 300)):
         found = image_power(prior.power, shape, "auto")
@@ -38,7 +37,7 @@ def test_the_energy_of_the_mean_grows_with_the_area():
 @pytest.mark.parametrize("fit", ["auto", "canvas"])
 @pytest.mark.parametrize("size", [24, 48, 100])
 def test_the_gain_of_a_small_image_is_its_root_mean_square(size, fit, general):
-    prior = iasolve.load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     x = torch.from_numpy(load_samples().images[:1, None]).float() / 255
     x = torch.nn.functional.interpolate(x, (size, size), mode="area")
     y = GaussianNoise(0.02).sample(x, torch.Generator().manual_seed(0))

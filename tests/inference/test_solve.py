@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from flat_recipes import recipe_of
-from tiny import SIZE, images, mute_prior, relative, tiny_prior
+from tiny import SIZE, bundled, images, mute_prior, relative, tiny_prior
 
-from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_prior, load_recipe, solve
+from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_recipe, solve
 from iasolve.inference import Canvas, FieldOfView, Options, Whole, likely_sigma
 from iasolve.inference.passes import descend
 from iasolve.inference.problem import pose
@@ -744,7 +744,7 @@ def test_a_ring_that_is_hardly_measured_is_not_trusted_by_chance():
 @pytest.mark.parametrize("general", [False, True])
 def test_noise_stated_above_the_measurements_own_level_degrades_smoothly(general):
     """The gain stays what the strong frequencies say, and the error grows by little from step to step."""
-    prior = load_prior("mri-t1-128")
+    prior = bundled("mri-t1-128")
     x = torch.from_numpy(load_samples().images[:1, None]).float()
     x = x / x.square().mean().sqrt()
     y = x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import bundled
 
 from iasolve.inference import OperatorLikelihood
 from iasolve.operators import CircularBlur, Convolution, KSpaceMask, gaussian_kernel
@@ -103,9 +104,8 @@ def test_the_reader_is_told_of_a_blur_what_it_is_told_of_a_circular_one():
     """Evidence of a picture of a larger scene, frequency by frequency."""
     from iasolve.inference.interface import Options
     from iasolve.inference.problem import pose
-    from iasolve.priors import load_prior
 
-    prior, shape = load_prior("mri-t1-128"), (1, 128, 128)
+    prior, shape = bundled("mri-t1-128"), (1, 128, 128)
     x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     blur = gaussian_kernel(1.5)
     sigma = torch.tensor([0.01])

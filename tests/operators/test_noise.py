@@ -1,9 +1,7 @@
-"""Noise models: samples by their moments, likelihoods against closed forms, whitening against dense matrices."""
+"""Noise models: samples by their moments, whitening against dense matrices."""
 
-import numpy as np
 import pytest
 import torch
-from scipy import stats
 from tiny import dense, relative
 
 from iasolve.operators import GaussianNoise, Identity, KSpaceMask, LinearOperator, check_operator
@@ -49,23 +47,10 @@ def test_weighted_samples_have_their_levels(dtype):
         torch.testing.assert_close(n.real.square().mean(0).float(), sigma**2 / 2, rtol=0.04, atol=0)
 
 
-def test_weighted_likelihood_is_torchs():
-    sigma = 0.1 + torch.rand(4, 5, generator=generator(), dtype=torch.float64)
-    noise = WeightedGaussianNoise(sigma)
-    y, clean = random((2, 4, 5)), random((2, 4, 5), seed=1)
-    expected = -torch.distributions.Normal(clean, sigma).log_prob(y).sum()
-    torch.testing.assert_close(noise.negative_log_likelihood(y, clean), expected)
-    y, clean = random((2, 4, 5), torch.complex128), random((2, 4, 5), torch.complex128, seed=1)
-    parts = torch.distributions.Normal(torch.view_as_real(clean), sigma[..., None] / 2**0.5)
-    expected = -parts.log_prob(torch.view_as_real(y)).sum()
-    torch.testing.assert_close(noise.negative_log_likelihood(y, clean), expected)
-
-
 def test_equal_levels_are_white_noise():
-    y, clean = random((2, 4, 5)), random((2, 4, 5), seed=1)
+    clean = random((2, 4, 5), seed=1)
     for shape in ((), (4, 5)):
         weighted, white = WeightedGaussianNoise(torch.full(shape, 0.7, dtype=torch.float64)), GaussianNoise(0.7)
-        torch.testing.assert_close(weighted.negative_log_likelihood(y, clean), white.negative_log_likelihood(y, clean))
         torch.testing.assert_close(weighted.sample(clean, generator()), white.sample(clean, generator()))
 
 
@@ -81,11 +66,6 @@ def test_weighted_whitening(dtype):
     torch.testing.assert_close(dense(whitened.operator, dtype), dense(mask, dtype) / sigma.reshape(-1, 1))
     assert whitened.operator.transfer() is not None
     assert check_operator(whitened.operator).ok
-    # in whitened coordinates the likelihood differs by a constant only
-    x, z = random((1, 5, 6), dtype), random((1, 5, 6), dtype, seed=2)
-    before = [noise.negative_log_likelihood(y, mask(v)) for v in (x, z)]
-    after = [whitened.noise.negative_log_likelihood(whitened.y, whitened.operator(v)) for v in (x, z)]
-    torch.testing.assert_close(before[0] - before[1], after[0] - after[1])
 
 
 def test_impossible_levels_are_refused():
@@ -118,21 +98,9 @@ def test_coil_samples_have_their_covariance():
     assert "3 coils" in repr(noise)
 
 
-def test_coil_likelihood_is_scipys():
-    """Real and imaginary parts stacked are an ordinary multivariate normal vector."""
-    noise = CoilNoise(covariance())
-    a, b = noise.covariance.real.numpy(), noise.covariance.imag.numpy()
-    joint = stats.multivariate_normal(np.zeros(6), np.block([[a, -b], [b, a]]) / 2)
-    y, clean = random((2, 3, 4, 5), torch.complex128), random((2, 3, 4, 5), torch.complex128, seed=1)
-    off = (y - clean).movedim(1, -1).reshape(-1, 3).numpy()
-    expected = -joint.logpdf(np.concatenate([off.real, off.imag], axis=1)).sum()
-    assert float(noise.negative_log_likelihood(y, clean)) == pytest.approx(expected)
-
-
 def test_uncorrelated_coils_of_one_level_are_white_noise():
-    y, clean = random((2, 3, 4, 5), torch.complex128), random((2, 3, 4, 5), torch.complex128, seed=1)
+    clean = random((2, 3, 4, 5), torch.complex128, seed=1)
     coil, white = CoilNoise(0.49 * torch.eye(3)), GaussianNoise(0.7)
-    torch.testing.assert_close(coil.negative_log_likelihood(y, clean), white.negative_log_likelihood(y, clean))
     torch.testing.assert_close(coil.sample(clean, generator()), white.sample(clean, generator()))
     assert coil.sigma == pytest.approx(0.7)
 
@@ -241,17 +209,6 @@ def test_poisson_samples_have_mean_and_variance(gain):
     torch.testing.assert_close(counts, counts.round())
 
 
-def test_poisson_likelihood_is_torchs():
-    gain = 3.0
-    clean = 0.1 + 4 * torch.rand(4, 5, generator=generator(), dtype=torch.float64)
-    y = PoissonNoise(gain).sample(clean, generator())
-    expected = -torch.distributions.Poisson(gain * clean).log_prob(gain * y).sum()
-    torch.testing.assert_close(PoissonNoise(gain).negative_log_likelihood(y, clean), expected)
-    dark = torch.zeros(2, dtype=torch.float64)
-    assert float(PoissonNoise(gain).negative_log_likelihood(dark, dark)) == 0
-    assert float(PoissonNoise(gain).negative_log_likelihood(dark + 1, dark)) == float("inf")
-
-
 @pytest.mark.parametrize("counts", [0.3, 2.0, 10.0, 100.0])
 def test_the_weighted_gaussian_form_of_counts_is_unbiased(counts):
     """Least squares for one constant intensity, with weights from the data: low counts must not pull it down."""
@@ -286,7 +243,7 @@ def test_impossible_counts_are_refused():
     with pytest.raises(ValueError, match="clean values must not be negative"):
         noise.sample(-torch.ones(3))
     with pytest.raises(ValueError, match="complex64"):
-        noise.negative_log_likelihood(torch.ones(3) * 1j, torch.ones(3))
+        noise.sample(torch.ones(3) * 1j)
     with pytest.raises(ValueError, match="one by one"):
         noise.whitened(torch.ones(2, 1, 4, 4), operator)
     with pytest.raises(ValueError, match="measured values"):

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from apart import program_apart
 from cli_fixtures import SIZE, cli, heads, tiny
-from plugin_fixtures import install, run_with
+from plugin_fixtures import install
 
 from iasolve.operators import BlockAverage, LinearOperator, Radon, check_operator
 from iasolve.operators.registry import find_operator, list_operators
@@ -143,17 +144,17 @@ def test_an_unknown_prior_is_told_apart_from_all_that_there_are(install, tiny):
 
 
 def test_the_program_lists_shows_and_uses_what_packages_bring(install, tiny):
-    site = install("clinic", brings(tiny), {PRIORS: {"small-heads": "clinic:weights", "odd": "clinic:gone"}})
-    listed = run_with(site, "prior", "list", "--json")
-    assert listed.returncode == 0, listed
-    origins = {prior["name"]: prior["from"] for prior in json.loads(listed.stdout)["priors"]}
+    install("clinic", brings(tiny), {PRIORS: {"small-heads": "clinic:weights", "odd": "clinic:gone"}})
+    listed = program_apart("prior", "list", "--json").ended()
+    assert listed.code == 0, listed
+    origins = {prior["name"]: prior["from"] for prior in json.loads(listed.out)["priors"]}
     assert origins.pop("small-heads") == "clinic"
     assert set(origins.values()) == {"iasolve"}
     assert "odd" not in origins
-    warned = listed.stderr.splitlines()
+    warned = listed.err.splitlines()
     assert len(warned) == 1
     assert warned[0].startswith("Warning: the prior 'odd' of package 'clinic' is left out: ")
-    assert "clinic" in run_with(site, "prior", "list").stdout
+    assert "clinic" in program_apart("prior", "list").ended().out
     assert str(tiny) in cli("prior", "show", "small-heads").out
     assert cli("prior", "verify", "odd").code == 4
 
@@ -169,8 +170,8 @@ def test_a_card_that_says_too_little_does_not_break_the_list(install, tmp_path):
 
 def test_the_program_warns_of_a_clash_in_a_line(install, tiny):
     (bundled, *_) = list_priors()
-    site = install("squatter", brings(tiny), {PRIORS: {bundled: "squatter:path"}})
-    shown = run_with(site, "prior", "show", bundled, "--quiet")
-    assert shown.returncode == 0
-    (line,) = shown.stderr.splitlines()
+    install("squatter", brings(tiny), {PRIORS: {bundled: "squatter:path"}})
+    shown = program_apart("prior", "show", bundled, "--quiet").ended()
+    assert shown.code == 0
+    (line,) = shown.err.splitlines()
     assert line.startswith(f"Warning: package 'squatter' brings the prior {bundled!r}, a name that iasolve has itself")

@@ -42,13 +42,12 @@ def test_a_registered_objective_is_one_that_recipes_take(monkeypatch):
     assert relative(solved(objective="twice").image, solved().image) > 1e-6
 
 
-def test_names_of_iasolves_own_need_no_look_at_the_tables():
-    """They are checked without torch, which the tables' modules import."""
+def test_ready_recipes_need_no_look_at_the_tables():
+    """Their names are checked without torch, which the tables' modules import; that of a new entry may import it."""
     code = (
         "import sys, iasolve\n"
-        f"for name in {list(OBJECTIVES)}: iasolve.Recipe(steps={{'objective': name, 'optimizer': 'adam'}})\n"
-        f"for name in {list(OPTIMIZERS)}: iasolve.Recipe(steps={{'optimizer': name}})\n"
         "for name in iasolve.list_recipes(): iasolve.load_recipe(name)\n"
+        "iasolve.Recipe(steps={'objective': 'variational', 'optimizer': 'adam'})\n"
         "assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

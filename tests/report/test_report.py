@@ -1,8 +1,6 @@
 """Reports: what a page holds, how large it is, and that nothing in it is trusted."""
 
 import base64
-import doctest
-import importlib
 import io
 import json
 import math
@@ -51,11 +49,6 @@ class Elements(HTMLParser):
 
 def written(tmp_path, *entries, **options):
     return write_report(tmp_path / "page.html", entries, **options).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", ["entry", "figures", "notebook", "page"])
-def test_examples_in_docstrings_run(name):
-    assert doctest.testmod(importlib.import_module(f"iasolve.report.{name}")).failed == 0
 
 
 def test_a_page_needs_nothing_else_and_every_picture_has_a_text(tmp_path):

@@ -10,6 +10,7 @@ from functools import partialmethod
 import numpy as np
 import pytest
 import torch
+from apart import pair
 from safetensors.torch import load_file
 from test_reader_training import READER
 from test_training import blobs, config, config_data, log
@@ -147,44 +148,36 @@ def test_a_reader_too_whose_batches_may_be_windows(folder):
     assert_same_run(run(4, 4), run(16, 1))
 
 
-TOGETHER = """
-import os, sys
-from functools import partialmethod
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from test_accumulation import STEPS, double
-from test_training import config
-from iasolve.training import Trainer
-Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
-folder, out, accumulate = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-batch = 16 // accumulate // int(os.environ["WORLD_SIZE"])
-trainer = double(Trainer(config(folder, batch=batch, accumulate=accumulate, **STEPS), out))
-trainer.measure_statistics()
-trainer.run()
-"""
+def run_of_two(folder, out, accumulate):
+    """One of the processes that a run is divided among."""
+    torch.set_num_threads(1)
+    Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
+    batch = 16 // accumulate // int(os.environ["WORLD_SIZE"])
+    trainer = double(Trainer(config(folder, batch=batch, accumulate=accumulate, **STEPS), out))
+    trainer.measure_statistics()
+    trainer.run()
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_are_one(folder, whole, tmp_path, accumulate):
-    """As on two machines: each ``torchrun`` starts one process, and they meet at an address."""
-    script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
-    paths = os.pathsep.join(p for p in sys.path if p)
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+def test_two_processes_are_one(folder, whole, tmp_path):
+    done = pair(run_of_two, folder, tmp_path, 1)
+    assert [one.code for one in done] == [0, 0], done
+    assert_same_run((load_file(tmp_path / "checkpoint.safetensors"), log(tmp_path)), whole)
+
+
+@pytest.mark.slow
+def test_two_machines_are_one(folder, whole, tmp_path):
+    """Each ``torchrun`` starts one process, and they meet at an address; each reads its part in two batches."""
+    script, out = tmp_path / "together.py", tmp_path / "run"
+    script.write_text(
+        "import pathlib, sys\nfrom test_accumulation import run_of_two\n"
+        "run_of_two(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), 2)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     port = 29500 + os.getpid() % 1000
     nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "test"]
     command = [sys.executable, "-m", "torch.distributed.run", *nodes, "--rdzv-endpoint", f"localhost:{port}"]
-    out = tmp_path / "run"
-    machines = [
-        subprocess.Popen(
-            [*command, str(script), str(folder), str(out), str(accumulate)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    given = [*command, str(script), str(folder), str(out)]
+    machines = [subprocess.Popen(given, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [machine.communicate(timeout=600)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], errors
     assert_same_run((load_file(out / "checkpoint.safetensors"), log(out)), whole)

@@ -4,14 +4,13 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
+from apart import Apart, pair
 from safetensors.torch import load_file
 from test_training import blobs, config, log
 from watching import at_validation
@@ -78,60 +77,44 @@ def test_a_run_stopped_again_and_again_is_the_same_run(whole, folder):
     assert without_clock(log(out)) == whole[1]
 
 
-KILLED = """
-import os, signal, sys
-from functools import partialmethod
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from test_training import config
-import iasolve.files.atomic as atomic
-import iasolve.training.loop as loop
-from iasolve.training import Trainer, train
-Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
-folder, out, point, at = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-calls = 0
+def killed_run(folder, out, point, at):
+    """Go on with a run, and die at the ``at``-th time that it reaches a point."""
+    torch.set_num_threads(1)
+    Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
+    calls = 0
 
-def killed(function, before):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if before and calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        value = function(*args, **kwargs)
-        if not before and calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return value
-    return wrapped
+    def killed(function, before=False):
+        def wrapped(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if before and calls == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            value = function(*args, **kwargs)
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return value
 
-if point == "step":
-    Trainer._step = killed(Trainer._step, before=False)
-elif point == "row":
-    loop.append_row = killed(loop.append_row, before=False)
-elif point == "replace":
-    atomic.os.replace = killed(atomic.os.replace, before=True)
-elif point == "save":
-    loop.save_snapshot = killed(loop.save_snapshot, before=False)
-train(config(folder, images=96, validate_every=16, decay=0.5), out, resume=(out / "checkpoint.safetensors").is_file())
-"""
+        return wrapped
+
+    if point == "step":
+        Trainer._step = killed(Trainer._step)
+    elif point == "row":
+        loop.append_row = killed(loop.append_row)
+    elif point == "replace":
+        os.replace = killed(os.replace, before=True)
+    elif point == "save":
+        loop.save_snapshot = killed(loop.save_snapshot)
+    train(config(folder, **SHORT), out, resume=(out / "checkpoint.safetensors").is_file())
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_is_the_same_run(whole, folder):
     """One run, killed seven times: within a window, between row and checkpoint, while writing it, after it."""
     out = folder / "killed"
-    paths = os.pathsep.join(p for p in sys.path if p)
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     kills = [("step", 1), ("row", 1), ("replace", 2), ("row", 2), ("save", 1), ("step", 3), ("save", 2)]
     for point, at in kills:
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder), str(out), point, str(at)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        done = Apart(killed_run, folder, out, point, at).ended()
+        assert done.code == -signal.SIGKILL, done.err
     again = train(config(folder, **SHORT), out, resume=True)
     expected, weights = load_file(whole[0]), load_file(again)
     assert weights.keys() == expected.keys()
@@ -140,53 +123,26 @@ def test_a_run_killed_at_any_moment_is_the_same_run(whole, folder):
     assert not list(out.glob(".iasolve.*")), "what the killed processes were writing"
 
 
-TOGETHER = """
-import sys
-from pathlib import Path
-from functools import partialmethod
-import torch
-torch.set_num_threads(1)
-from test_training import config
-from iasolve.training import Trainer, train
+def run_of_two(folder, out, ends):
+    """One of two processes, which end before their time with code 7 after so many images; never, if that is 0."""
+    torch.set_num_threads(1)
+    Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
 
-Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
-folder, out, ends = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    def stop(status):
+        if ends and status.stage == "step" and status.images >= ends:
+            raise SystemExit(7)
 
-
-def stop(status):
-    if ends and status.stage == "step" and status.images >= ends:
-        raise SystemExit(7)
+    settings = config(folder, images=64, validate_every=32, decay=0.5)
+    train(settings, out, resume=(out / "checkpoint.safetensors").is_file(), callback=stop)
 
 
-settings = config(folder, images=64, validate_every=32, decay=0.5)
-train(settings, out, resume=(out / "checkpoint.safetensors").is_file(), callback=stop)
-"""
-
-
+@pytest.mark.slow
 def test_two_processes_that_are_stopped_go_on_as_the_same_run(folder, tmp_path):
-    """Under torchrun: each process goes on with its own images, not only the first."""
-    script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
-    paths = os.pathsep.join(p for p in sys.path if p)
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-
-    def run(out, ends):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-        return subprocess.run(
-            [*map(str, command), str(folder), str(out), str(ends)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-
+    """Each process goes on with its own images, not only the first."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    done = run(whole, 0)
-    assert done.returncode == 0, done.stderr
-    assert run(stopped, 48).returncode != 0, "both processes end in the middle of a window"
-    done = run(stopped, 0)
-    assert done.returncode == 0, done.stderr
+    for out, ends, code in ((whole, 0, 0), (stopped, 48, 7), (stopped, 0, 0)):  # 48 is in the middle of a window
+        done = pair(run_of_two, folder, out, ends)
+        assert [one.code for one in done] == [code, code], done
     (first,), (second,) = (
         [path for path in out.glob("*.safetensors") if path.stem != "checkpoint"] for out in (whole, stopped)
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..contents import Measured, Picture
 from ..errors import UnfitData, UnreadableFile
-from ..source import decoding, require_kspace, require_numeric, require_plausible, require_room
+from ..source import choose, decoding, require_kspace, require_numeric, require_plausible, require_room
 from ..stack import Stack, runs
 
 __all__ = ["decode_any", "decode_array", "decode_kspace", "decode_pages", "encode_array", "encode_kspace"]
@@ -54,7 +54,7 @@ def load_array(path: Path, key: str | None = None, prefer: tuple[str, ...] = ())
         Key missing, unknown or ambiguous; object or non-numeric dtype; empty array.
     """
     if path.suffix.lower() == ".npz":
-        key = _choose(path, key, prefer)
+        key = choose(path, key, dict.fromkeys(_npz_keys(path), ()), prefer)
     try:
         with decoding(path, f"a {path.suffix.lower()} file as NumPy writes it"):
             array = _load(path, key)
@@ -120,31 +120,6 @@ def _require_room(stream: IO[bytes], held: int, path: Path) -> None:
     shape, _, dtype = _header(stream, path, held)
     require_plausible(math.prod(shape) * dtype.itemsize, path)
     require_room(math.prod(shape), path)
-
-
-def _choose(path: Path, key: str | None, prefer: tuple[str, ...]) -> str:
-    keys = _npz_keys(path)
-    listing = ", ".join(keys) or "none"
-    if key is not None:
-        if key not in keys:
-            raise UnfitData(
-                path,
-                f"no array named {key!r}",
-                f"one of the arrays it holds ({listing})",
-                "Name one of these",
-            )
-        return key
-    if len(keys) == 1:
-        return keys[0]
-    for name in prefer:
-        if name in keys:
-            return name
-    raise UnfitData(
-        path,
-        f"{len(keys)} arrays ({listing})",
-        "exactly one array, or a key",
-        f"Name the array, as in {path.name}:{keys[0] if keys else 'image'}",
-    )
 
 
 def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..contents import Measured, Picture, Wanted
 from ..errors import UnfitData
-from ..source import require_kspace
+from ..source import choose, require_kspace
 from ..stack import Stack, runs
 from . import ismrmrd
 from .hdf5 import find, items, load, opened
@@ -156,15 +156,8 @@ def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
     if ismrmrd.is_ismrmrd(path, key):
         return ismrmrd.decode_ismrmrd(path, key, None).kspace
     with opened(path) as file:
-        arrays = [name for name, item in items(file, path) if isinstance(item, h5py.Dataset)]
-        name = key or next((name for name in names if name in arrays), arrays[0] if len(arrays) == 1 else None)
-        data = None if name is None else find(file, name, path)
-        if not isinstance(data, h5py.Dataset):
-            found = f"no dataset named {key!r}" if key else f"{len(arrays)} datasets"
-            listing = ", ".join(arrays) or "none"
-            advice = f"Name one, as in {path.name}:{arrays[0] if arrays else names[0]}"
-            raise UnfitData(path, f"{found} ({listing})", "one dataset, or its name", advice)
-        return load(data, path)
+        shapes = {name: item.shape or () for name, item in items(file, path) if isinstance(item, h5py.Dataset)}
+        return load(_dataset(file, key or choose(path, None, shapes, names), path, "Name one of these"), path)
 
 
 def takes_results(path: Path, grey: bool) -> bool:

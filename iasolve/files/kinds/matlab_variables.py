@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UnfitData, UnreadableFile
-from ..source import decoding, require_numeric
+from ..errors import UnreadableFile
+from ..source import choose, decoding, require_numeric
 from .hdf5 import find, items, load, opened
 
 __all__ = ["load_variable", "variable_shapes"]
@@ -49,33 +49,13 @@ def load_variable(
         Variable unknown, ambiguous, or no array of numbers.
     """
     shapes = variable_shapes(path)
-    key = _choose(path, key, shapes, prefer, vectors)
+    least = max if vectors else min
+    key = choose(path, key, shapes, prefer, lambda shape: len(shape) >= 2 and least(shape[:2]) > 1)
     with decoding(path, "a MAT file of version 5 or 7.3"):
         array = _load_hdf5(path, key) if _is_hdf5(path) else _load_5(path, key)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     require_numeric(array, path)
     return array, key
-
-
-def _choose(path: Path, key: str | None, shapes: Shapes, prefer: tuple[str, ...], vectors: bool) -> str:
-    listing = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()) or "none"
-    if key is not None:
-        if key in shapes:
-            return key
-        raise UnfitData(
-            path, f"no variable {key!r} of numbers", f"one of those it holds ({listing})", "Name one of these"
-        )
-    least = max if vectors else min
-    fit = [name for name, shape in shapes.items() if len(shape) >= 2 and least(shape[:2]) > 1]
-    names = [name for name in prefer if name in fit] or fit
-    if len(names) == 1 or (names and names[0] in prefer):
-        return names[0]
-    raise UnfitData(
-        path,
-        f"{len(fit)} arrays of numbers with rows {'or' if vectors else 'and'} columns, among the variables {listing}",
-        "exactly one, or its name",
-        f"Name the variable, as in {path.name}:{next(iter(fit or shapes), 'image')}",
-    )
 
 
 def variable_shapes(path: Path) -> Shapes:
