@@ -145,10 +145,11 @@ def _known(error: BaseException) -> tuple[int, str] | None:
     if "torch" in sys.modules:
         from iasolve.inference import NonFiniteError
         from iasolve.priors import PriorError
+        from iasolve.training.burst import DivergedError
 
         if isinstance(error, PriorError):
             return DAMAGED_PRIOR, str(error)
-        if isinstance(error, NonFiniteError):
+        if isinstance(error, NonFiniteError | DivergedError):
             return NON_FINITE, str(error)
     if type(error).__name__ in ("BudgetError", "ClusterError"):  # by name: neither torch nor Dask need be loaded
         return DEVICE, str(error)
