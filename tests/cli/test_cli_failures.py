@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -361,3 +362,21 @@ def test_training_refuses_what_it_cannot_do(config, tmp_path):
     clean_failure(cli("train", config, *out), 3, "tails.npz")
     config.write_text(CONFIG.replace("validation_every = 4", 'validation_every = 4\nimages = "pictures"'))
     clean_failure(cli("train", config, *out), 3, "pictures")
+
+
+def test_an_address_space_too_small_for_the_libraries(tmp_path):
+    """They end the program with abort(), or try for ever: it is refused before they are loaded."""
+    np.save(tmp_path / "a.npy", np.ones((16, 16)))
+    limit = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (500_000_000,) * 2); import iasolve.cli as c; "
+    )
+    for arguments, code, words in (
+        (["info", str(tmp_path / "a.npy")], 5, "the limit of the address space is 0.50 GB"),
+        (["--version"], 0, ""),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{limit}c.main({arguments!r})"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) <= 1
