@@ -380,3 +380,15 @@ def test_an_address_space_too_small_for_the_libraries(tmp_path):
         assert done.returncode == code, done
         assert words in done.stderr
         assert len(done.stderr.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("name", [b"\xff.npy", rb"a$\frac{$.npy", b"two\nlines.npy"])
+def test_names_of_files_that_are_no_text_or_no_mathematics(name, image, tiny, tmp_path):
+    """They stand in figures, pages and reports."""
+    source, out = (tmp_path / os.fsdecode(start + name) for start in (b"", b"out-"))
+    image.rename(source)
+    asked = ("--figure", tmp_path / "f.png", "--report", tmp_path / "page.html", "--json")
+    done = cli("denoise", source, out, "--prior", tiny, "--sigma", 5, *asked)
+    assert done.code == 0, done.err
+    assert done.report["input"]["name"] == source.name
+    assert all(path.is_file() for path in (out, tmp_path / "f.png", tmp_path / "page.html"))
