@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from iasolve import __version__
 from iasolve.cli.commands import add_commands
-from iasolve.cli.errors import INTERRUPTED, DeviceError, UsageError, describe
+from iasolve.cli.errors import BROKEN_PIPE, INTERRUPTED, DeviceError, UsageError, describe
 from iasolve.cli.interruption import termination_as_interrupt
 from iasolve.plugins import PluginWarning
 
@@ -123,6 +123,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Error: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as end:  # click's, where who reads the output has gone: quietly, but not as an unknown error
+        if isinstance(end.__context__, BrokenPipeError):
+            return BROKEN_PIPE
+        raise
     except Exception as error:
         if "--debug" in given:
             traceback.print_exception(error)

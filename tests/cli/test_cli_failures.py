@@ -293,6 +293,14 @@ def test_the_program_hands_exit_codes_to_the_shell(image, tmp_path):
     assert code("evaluate", image, tmp_path / "missing.npy") == 3
 
 
+def test_a_reader_of_the_output_that_has_gone_is_no_unknown_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*program(), "recipe", "show", "fast"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 # --- train ----------------------------------------------------------------------------------------------------------
 
 CONFIG = """
