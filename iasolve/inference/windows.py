@@ -16,7 +16,7 @@ from torch import Tensor
 from iasolve.inference.geometry import flanks, positions
 from iasolve.inference.interface import Watch
 from iasolve.inference.measurement import Measurement
-from iasolve.inference.result import Result
+from iasolve.inference.result import Result, ScaleReport
 
 __all__ = ["solve_windows"]
 
@@ -67,7 +67,7 @@ def solve_windows(
                     whole[name][place] += weight * values
             reports.append(replace(found, std=None, samples=None, image=found.image[..., :0, :0]))
             watch.tell("closing", number + 1, count)
-    return replace(_joined(reports), **whole)
+    return replace(_joined(reports), image=whole["image"], std=whole.get("std"), samples=whole.get("samples"))
 
 
 def _joined(parts: list[Result[Tensor]]) -> Result[Tensor]:
@@ -80,10 +80,14 @@ def _joined(parts: list[Result[Tensor]]) -> Result[Tensor]:
     def square(values: list[Tensor]) -> Tensor:
         return torch.stack(values).square().mean(0).sqrt()
 
-    scales = [
-        row
-        | {key: torch.stack([part.scales[n][key] for part in parts]).sum(0) for key in ("before", "after")}
-        | {"misfit": square([part.scales[n]["misfit"] for part in parts])}
+    scales: list[ScaleReport[Tensor]] = [
+        {
+            "scale": row["scale"],
+            "steps": row["steps"],
+            "before": torch.stack([part.scales[n]["before"] for part in parts]).sum(0),
+            "after": torch.stack([part.scales[n]["after"] for part in parts]).sum(0),
+            "misfit": square([part.scales[n]["misfit"] for part in parts]),
+        }
         for n, row in enumerate(first.scales)
     ]
     return replace(

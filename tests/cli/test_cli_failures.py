@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -299,6 +300,14 @@ def test_a_reader_of_the_output_that_has_gone_is_no_unknown_error():
     done = subprocess.run([*program(), "recipe", "show", "fast"], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_streams_that_were_closed_before_the_program_began():
+    command = " ".join(map(shlex.quote, [*program(), "recipe", "show"]))
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        for name, code in (("fast", 0), ("no-such", 2)):
+            done = subprocess.run(f"{command} {name} {closed}", shell=True, capture_output=True, check=False)
+            assert done.returncode == code, (closed, name, done)
 
 
 # --- train ----------------------------------------------------------------------------------------------------------
