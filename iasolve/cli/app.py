@@ -133,6 +133,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         number, message = describe(error)
         context = getattr(error, "ctx", None)
         hint = f"\nTry '{context.command_path} --help'." if context is not None else ""
-        print(f"Error: {message}{hint}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # whose file may be full; the code tells
+            print(f"Error: {message}{hint}", file=sys.stderr, flush=True)
         return number
     return int(code or 0)
