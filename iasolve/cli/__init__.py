@@ -27,12 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import os
     import sys
 
-    from iasolve.cli.app import run
-
     if arguments is None:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # closed by who started the program: files would be opened in its place
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the program runs
         # figures go to files; a backend that this matplotlib lacks would end the program once the work is done
         os.environ["MPLBACKEND"] = "agg"
         with contextlib.suppress(AttributeError):  # names of files may hold bytes that are no text
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+    from iasolve.cli.app import run
 
     raise SystemExit(run(arguments))

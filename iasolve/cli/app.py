@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typer.main import get_command
 
 from iasolve import __version__
 from iasolve.cli.commands import add_commands
-from iasolve.cli.errors import INTERRUPTED, UsageError, describe
+from iasolve.cli.errors import BROKEN_PIPE, INTERRUPTED, DeviceError, UsageError, describe
 from iasolve.cli.interruption import termination_as_interrupt
 from iasolve.plugins import PluginWarning
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     help="Denoise, deblur and reconstruct images with a hierarchical VAE prior, with error bars. Not for clinical use.",
     epilog=(
         "Exit codes: 0 done; 2 usage; 3 unreadable or unfit input; 4 prior missing or damaged; 5 device, memory or "
-        "disk; 6 non-finite result; 7 some files of a folder failed; 130 interrupted."
+        "disk; 6 non-finite result; 7 some files of a folder failed; 130 interrupted; 141 broken pipe."
     ),
     rich_markup_mode=None,  # rich's help costs 0.2 s
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -82,6 +83,23 @@ def _require_folder() -> None:
         raise UsageError(f"the current folder is not there any more ({error.strerror}): change to another") from None
 
 
+LEAST_SPACE = 1_200_000_000
+"""Bytes of address space that the libraries take (measured: 0.9 GB to look at a file, 1.1 GB to solve a small one)."""
+
+
+def _require_space() -> None:
+    """Refuse a limit of the address space within which libraries abort or turn in circles while they are loaded."""
+    with contextlib.suppress(ImportError, OSError):
+        import resource
+
+        allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if allowed != resource.RLIM_INFINITY and allowed < LEAST_SPACE:
+            raise DeviceError(
+                f"the limit of the address space is {allowed / 1e9:.2f} GB (ulimit -v {allowed // 1024}), expected at "
+                f"least {LEAST_SPACE / 1e9:.1f} GB, which the libraries take: raise it, and limit iasolve by --memory"
+            )
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code.
 
@@ -98,17 +116,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         _require_folder()
+        if not {"-h", "--help", "--version"} & set(given):
+            _require_space()
         with _plain_warnings(), termination_as_interrupt():
             code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
     except KeyboardInterrupt:
         print("Error: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as end:  # click's, where who reads the output has gone: quietly, but not as an unknown error
+        if isinstance(end.__context__, BrokenPipeError):
+            return BROKEN_PIPE
+        raise
     except Exception as error:
         if "--debug" in given:
             traceback.print_exception(error)
         number, message = describe(error)
         context = getattr(error, "ctx", None)
         hint = f"\nTry '{context.command_path} --help'." if context is not None else ""
-        print(f"Error: {message}{hint}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # whose file may be full; the code tells
+            print(f"Error: {message}{hint}", file=sys.stderr, flush=True)
         return number
     return int(code or 0)

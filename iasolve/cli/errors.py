@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "BROKEN_PIPE",
     "DAMAGED_PRIOR",
     "DEVICE",
     "DONE",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 DONE, UNEXPECTED, USAGE, UNFIT, DAMAGED_PRIOR, DEVICE, NON_FINITE, SOME_FAILED = range(8)
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells have them
 
 
 class CommandError(Exception):
@@ -145,10 +146,11 @@ def _known(error: BaseException) -> tuple[int, str] | None:
     if "torch" in sys.modules:
         from iasolve.inference import NonFiniteError
         from iasolve.priors import PriorError
+        from iasolve.training.burst import DivergedError
 
         if isinstance(error, PriorError):
             return DAMAGED_PRIOR, str(error)
-        if isinstance(error, NonFiniteError):
+        if isinstance(error, NonFiniteError | DivergedError):
             return NON_FINITE, str(error)
     if type(error).__name__ in ("BudgetError", "ClusterError"):  # by name: neither torch nor Dask need be loaded
         return DEVICE, str(error)

@@ -102,6 +102,8 @@ def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], labels: Sequence[st
         if labels:
             axes[r, 0].set_ylabel(labels[r], fontsize=8)
     if title:
-        figure.suptitle(title, fontsize=9)
+        # names of files: bytes that are no text, and dollars, which would be mathematics
+        shown = title.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+        figure.suptitle(shown, fontsize=9)
     with atomic_write(path) as handle:
         figure.savefig(handle, format="png", metadata={"Software": None})

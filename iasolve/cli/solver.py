@@ -168,7 +168,8 @@ class Solver:
             Where the memory does not suffice for a tile.
         """
         options = Options(**self._options)
-        count, size = len(self.images(source)), cut(self.prior, self.settings.recipe, source.shape, options).images
+        count, windows = len(self.images(source)), self.task.command == "denoise"
+        size = cut(self.prior, self.settings.recipe, source.shape, options, windows=windows).images
         tiles = tiles_of(self.prior.spectrum.size, source.shape, options.fit, options.overlap)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)], tiles
 

@@ -24,20 +24,21 @@ from typing import Any, NamedTuple, TypeVar
 
 from .errors import UnreadableFile
 from .links import links_are_trusted, trust_links
+from .memory import free_memory
 from .source import MAX_COMPRESSION
 
 __all__ = ["read_apart", "start_worker"]
 
 Result = TypeVar("Result")
 
-SECONDS, BYTES_PER_SECOND = 8, 5e6
+SECONDS, BYTES_PER_SECOND = 5, 5e6
 """Processor time that decoding a file may take: so long, and its size at this speed. Not time on the clock: where many
 programs share a machine, good files may take minutes."""
 
 SILENT_SECONDS = 120
 """Time on the clock that it may take besides, where the disk does not answer."""
 
-SPARE_MEMORY = 2**30
+SPARE_MEMORY = 3 * 2**28
 """What decoding may take besides the data, bytes."""
 
 
@@ -126,7 +127,10 @@ class _Worker:
         """See :func:`read_apart`; BrokenProcessPool where the process ends."""
         size = path.stat().st_size
         seconds = SECONDS + int(size / BYTES_PER_SECOND)
-        setting = _Setting(_folder(), seconds, SPARE_MEMORY + 2 * MAX_COMPRESSION * size, links_are_trusted())
+        data = 2 * MAX_COMPRESSION * size
+        free = free_memory()
+        memory = SPARE_MEMORY + (data if free is None else min(data, free))
+        setting = _Setting(_folder(), seconds, memory, links_are_trusted())
         with self._one_at_a_time:  # or the time of others would count
             try:
                 self._ready.result()  # which takes as long as it takes

@@ -22,8 +22,10 @@ __all__ = [
     "canvas_of",
     "choose_fit",
     "crop_power",
+    "flanks",
     "geometry_of",
     "image_power",
+    "positions",
     "tiles_of",
 ]
 
@@ -105,10 +107,10 @@ class Canvas(Whole):
             raise ValueError(f"the overlap must lie in 0 .. {size - 1} pixels, got {overlap}")
         super().__init__(shape)
         self.size = size
-        rows, columns = (_positions(n, size, overlap) for n in shape)
+        rows, columns = (positions(n, size, overlap) for n in shape)
         self.corners = [(r, c) for r in rows for c in columns]
         self.tiles = len(self.corners)
-        wy, wx = _windows(rows, shape[0], size), _windows(columns, shape[1], size)
+        wy, wx = flanks(rows, shape[0], size), flanks(columns, shape[1], size)
         self.windows = torch.stack([torch.outer(a, b) for a in wy for b in wx])
         total = self._paste(self.windows.square()[None, :, None])[0, 0]
         self.keep_variance = total.rsqrt()
@@ -234,10 +236,10 @@ def tiles_of(size: int, shape: tuple[int, int], fit: str, overlap: int | None) -
     if choose_fit(fit, shape, size) == "field-of-view":
         return 1
     canvas, lap = canvas_of(size, shape, overlap)
-    return math.prod(len(_positions(n, size, lap)) for n in canvas)
+    return math.prod(len(positions(n, size, lap)) for n in canvas)
 
 
-def _positions(length: int, size: int, overlap: int) -> list[int]:
+def positions(length: int, size: int, overlap: int) -> list[int]:
     """First pixels of tiles that cover ``length``, evenly spread, overlapping by at least ``overlap``."""
     if length == size:
         return [0]
@@ -245,7 +247,7 @@ def _positions(length: int, size: int, overlap: int) -> list[int]:
     return [round(i * (length - size) / (count - 1)) for i in range(count)]
 
 
-def _windows(positions: list[int], length: int, size: int) -> list[Tensor]:
+def flanks(positions: list[int], length: int, size: int) -> list[Tensor]:
     """One-dimensional windows with raised-cosine flanks, normalised to sum to 1 at every pixel."""
     raw = []
     for i, p in enumerate(positions):

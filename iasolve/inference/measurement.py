@@ -58,31 +58,41 @@ class Measurement(NamedTuple):
             for (y, sigma, off), level in zip(parts, levels, strict=False)
         ]
 
+    @property
+    def images(self) -> Tensor | None:
+        """The noisy images that ``y`` is, with their own noise; None where it is something else."""
+        operator = self.operator
+        if type(operator) is Identity:
+            return self.y
+        if not self.filtered:
+            return None
+        transfer = operator.transfer()
+        assert transfer is not None
+        y = ifft2(fft2(self.y) / transfer.to(self.y.real.dtype))
+        return y if operator.is_complex else y.real
+
+    def of_images(self, images: Tensor) -> Measurement:
+        """The measurement of other images ``(B, C, H, W)``, of any size, with the same noise."""
+        plain = Identity((self.operator.in_shape[0], *images.shape[-2:]), self.operator.in_dtype).to(images.device)
+        if not self.filtered or self.levels is None:
+            return self._replace(y=images, operator=plain)
+        # one model made them white
+        white = SpectralNoise(self.levels[0]).whitened(images, plain)
+        return self._replace(y=white.y, operator=white.operator)
+
     def widened(self) -> Measurement:
         """Of noisy images, the same with the pixels next to each edge mirrored beyond it; of others the same.
 
         A spectrum goes round from one edge to the other, a scene does not: without the margin the outermost row has
         twice the error of the others at strong noise. The image lies in the middle (:class:`Crop`).
         """
-        operator = self.operator
-        if not (self.filtered or type(operator) is Identity):
+        y = self.images
+        if y is None:
             return self
-        channels, height, width = operator.in_shape
+        height, width = self.operator.in_shape[1:]
         shape = [next_fast_len(n + 2 * MARGIN, real=True) for n in (height, width)]
-        places = [_mirrored(n, wide).to(self.y.device) for n, wide in zip((height, width), shape, strict=True)]
-        y = self.y
-        if self.filtered:
-            transfer = operator.transfer()
-            assert transfer is not None
-            y = ifft2(fft2(y) / transfer.to(y.real.dtype))
-            y = y if operator.is_complex else y.real
-        y = y[..., places[0], :][..., places[1]]
-        wide = Identity((channels, *shape), operator.in_dtype).to(y.device)
-        if not self.filtered or self.levels is None:
-            return self._replace(y=y, operator=wide)
-        # one model made them white
-        white = SpectralNoise(self.levels[0]).whitened(y, wide)
-        return self._replace(y=white.y, operator=white.operator)
+        places = [_mirrored(n, wide).to(y.device) for n, wide in zip((height, width), shape, strict=True)]
+        return self.of_images(y[..., places[0], :][..., places[1]])
 
     def shifted(self, prior: Prior, offset: float | str) -> Measurement:
         """Without the offset of its images: see :class:`Options`."""

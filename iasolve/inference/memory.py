@@ -8,6 +8,7 @@ for the network at hand: one tile is sent through it, and what a gradient would 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections.abc import Callable
@@ -41,6 +42,12 @@ BYTES_PER_PIXEL = 256
 READ_PER_PIXEL = 200
 """Of an image's channel, where the reader alone is at work: its network's maps come on top."""
 
+KEPT_PER_PIXEL = 40
+"""Of an image's channel, where the image is solved in windows: estimates of its noise, measurement, result, error."""
+
+WINDOWS = (1024, 512, 256)
+"""Sides of a window, in pixels: of those that the reader need not read in strips, the largest that fits."""
+
 LEAST_ROWS = 64
 """Of a strip that the reader is given: fewer take hardly less, with the rows around them that it sees."""
 
@@ -56,10 +63,14 @@ class BudgetError(MemoryError):
 
 
 class Cut(NamedTuple):
-    """How measurements of one image size are solved: images at a time, and the portions of tiles that networks take."""
+    """How measurements of one image size are solved: images at a time, and the portions of tiles that networks take.
+
+    ``window``: rows and columns of an image that are solved at a time; None: all.
+    """
 
     images: int
     portion: Portion
+    window: tuple[int, int] | None = None
 
 
 class Tile(NamedTuple):
@@ -73,22 +84,38 @@ class Tile(NamedTuple):
 _TILES: weakref.WeakKeyDictionary[Prior, Tile] = weakref.WeakKeyDictionary()
 
 
-def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options) -> Cut:
+def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options, *, windows: bool = False) -> Cut:
     """How images of ``shape`` are cut into what is solved at a time.
 
-    Results depend on the number of tiles that networks take at a time, to rounding, but on nothing else of the budget.
+    Results depend on the number of tiles that networks take at a time, to rounding, but on nothing else of the budget,
+    unless an image is so large that it is solved in windows (``windows``: whether it can be).
 
     Raises
     ------
     BudgetError
         Where one tile at a time is too much.
     """
-    tiles = tiles_of(prior.spectrum.size, shape, options.fit, options.overlap)
     cuda = prior.device.type == "cuda"
     if options.memory is not None:
         memory = parse_memory(options.memory)
     else:
         memory = torch.cuda.mem_get_info(prior.device)[0] if cuda else default_memory()
+    try:
+        return _cut(prior, recipe, shape, options, memory)
+    except BudgetError:
+        left = memory - KEPT_PER_PIXEL * prior.channels * math.prod(shape)
+        for side in WINDOWS if windows else ():
+            window = (min(shape[0], side), min(shape[1], side))
+            with contextlib.suppress(BudgetError):
+                found = _cut(prior, recipe, window, options, left)
+                if found.portion.rows is None or side == WINDOWS[-1]:
+                    return found._replace(images=1, window=window)
+        raise
+
+
+def _cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options, memory: int) -> Cut:
+    tiles = tiles_of(prior.spectrum.size, shape, options.fit, options.overlap)
+    cuda = prior.device.type == "cuda"
     wanted = options.batch_size or (TILES_CUDA if cuda else TILES)
     program = 0 if cuda else PROGRAM
     found, rows = Cut(max(1, wanted // tiles), Portion(wanted)), None

@@ -29,8 +29,10 @@ from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result, as_numpy, join
 from iasolve.inference.unlike import below_zero, likeness_of, warn_signed, warn_unlike
 from iasolve.inference.view import WHOLE, descends, joined, quick, read_view, reads, solve_view
+from iasolve.inference.windows import solve_windows
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
+from iasolve.operators import Identity
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
@@ -155,7 +157,7 @@ def solve(
     lead = values.shape[: values.ndim - len(operator.out_shape)]
     flat = values.reshape(-1, *operator.out_shape)
     height, width = operator.in_shape[1:]
-    size = cut(prior, resolved, (height, width), asked)
+    size = cut(prior, resolved, (height, width), asked, windows=type(operator) is Identity)
     signed = asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image"
     watch = Watch(callback, len(flat))
     parts, negative = [], []
@@ -165,12 +167,24 @@ def solve(
         watch.finish(len(batch.y))
         return found
 
+    def work_on_window(part: Measurement, number: int) -> Result[Tensor]:
+        # each with random numbers of its own, or samples would repeat from window to window
+        own = replace(asked, seed=asked.seed + number)
+        (found,) = as_memory_allows(
+            lambda one, bounded: _solve_batch(one, bounded, resolved, own, Watch()), part, prior, size
+        )
+        return replace(found, seed=asked.seed)
+
     # what is estimated is estimated of the images at work: a file solved in pieces gives the same
     known = noise is not None and not isinstance(noise, EstimatedNoise)
     for group in [flat] if known else flat.split(size.images):
         for piece in (one.shifted(prior, asked.offset) for one in whitened(group, operator, noise, prior, asked)):
             for batch in piece.batches(size.images):
-                parts += as_memory_allows(work, batch, prior, size)
+                if size.window is None:
+                    parts += as_memory_allows(work, batch, prior, size)
+                else:
+                    parts.append(solve_windows(batch, size.window, work_on_window, watch))
+                    watch.finish(len(batch.y))
             if signed:
                 negative.append(below_zero(piece))
     warn_signed(negative, prior)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from iasolve.operators.base import LinearOperator, as_declared, as_floating
+from iasolve.operators.fourier import Identity
 from iasolve.operators.noise import GaussianNoise
 from iasolve.operators.spectral_noise import SpectralNoise
 from iasolve.spectrum import fft2, frequencies, ifft2
@@ -82,16 +83,22 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     if constant < 1e-3 * float(transfer.abs().max()) or unit == 0:
         return 0.0
     back = as_declared(operator.adjoint(y / unit), operator.in_dtype).double()
-    # A^H A is undone where it amplifies, as whitening does; where it blurs, it only smooths the image further
-    gain = transfer.abs().double().to(back.device)
-    undone = 1 / gain.square().clamp_min(constant**2)
     window = _window((height, width)).to(back.device)
-    smooth = ifft2(window * undone * fft2(back)).real
-    through = gain * undone
     levels = noise.on_grid((height, width)) if isinstance(noise, SpectralNoise) else torch.tensor(noise.sigma)
     # a real image keeps half the variance of complex noise
     share = 0.5 if operator.out_dtype.is_complex else 1.0
-    left = float((share * (window * through * levels.to(back.device)).square().mean()).sqrt()) / unit
+    if type(operator) is Identity:  # the same for less memory: photographs are large
+        left = float((share * (window * levels.to(back.device)).square().mean()).sqrt()) / unit
+        half = window[:, : width // 2 + 1].clone()
+        del window
+        smooth = torch.stack([torch.fft.irfft2(torch.fft.rfft2(plane).mul_(half), plane.shape) for plane in back])
+    else:
+        # A^H A is undone where it amplifies, as whitening does; where it blurs, it only smooths the image further
+        gain = transfer.abs().double().to(back.device)
+        undone = 1 / gain.square().clamp_min(constant**2)
+        smooth = ifft2(window * undone * fft2(back)).real
+        through = gain * undone
+        left = float((share * (window * through * levels.to(back.device)).square().mean()).sqrt()) / unit
     values = smooth.flatten()
     lowest = float(values.kthvalue(max(1, math.ceil(_DARKEST * values.numel()))).values)
     floor = lowest + _NORMAL * left

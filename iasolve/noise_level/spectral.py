@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iasolve.operators.base import as_floating
 from iasolve.operators.rician import rician_mean, rician_variance
-from iasolve.spectrum import fft2, frequencies
+from iasolve.spectrum import frequencies
 
 __all__ = ["READABLE", "RINGS", "RingLevels", "ring_levels"]
 
@@ -152,8 +152,16 @@ def _whole_power(parts: Tensor) -> Tensor:
     height, width = parts.shape[-2:]
     window = torch.outer(*(torch.hann_window(n, periodic=False, dtype=torch.float64) for n in (height, width)))
     window = (window / window.square().mean().sqrt()).to(parts)
-    spectrum = fft2((parts - parts.mean((-2, -1), keepdim=True)) * window).abs().square().mean(0).cpu()
+    half = width // 2 + 1
+    power = torch.zeros((height, half), dtype=torch.float64)
+    for plane in parts:  # one by one, and of each real spectrum a half: photographs are large
+        spectrum = torch.fft.rfft2((plane - plane.mean()).mul_(window), norm="ortho")
+        power += (spectrum.abs().square_() / len(parts)).cpu()
     fy, fx = (frequencies(n).abs().double() / n for n in (height, width))
-    ring = (2 * RINGS * torch.maximum(fy[:, None], fx[None, :])).long().clamp_max(RINGS - 1).flatten()
-    count = torch.bincount(ring, minlength=RINGS).clamp_min(1)
-    return torch.bincount(ring, spectrum.flatten(), minlength=RINGS) / count
+    ring = (2 * RINGS * torch.maximum(fy[:, None], fx[None, :half])).long().clamp_max(RINGS - 1).flatten()
+    twice = torch.full((half,), 2.0, dtype=torch.float64)
+    twice[0] = 1
+    if width % 2 == 0:
+        twice[-1] = 1
+    count = torch.bincount(ring, twice.expand(height, half).flatten(), minlength=RINGS).clamp_min(1)
+    return torch.bincount(ring, power.mul_(twice).flatten(), minlength=RINGS) / count

@@ -37,10 +37,16 @@ def registered(key: str, value: object, ready: tuple[str, ...], table: str) -> N
         one_of(key, value, tuple(getattr(import_module(module), name)))
 
 
+MOST = 1_000_000
+"""Of views, passes, steps or samples: more is a slip, which would fill the memory or never end."""
+
+
 def whole(key: str, value: object, least: int) -> None:
-    """Refuse what is not a whole number of at least ``least``."""
+    """Refuse what is not a whole number of at least ``least`` and at most ``MOST``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise RecipeError(f"recipe key {key!r} must be a whole number of at least {least}, got {shown(value)}")
+    if value > MOST:
+        raise RecipeError(f"recipe key {key!r} must be at most {MOST}, got {shown(value)}")
 
 
 def positive(group: object, name: str, key: str) -> None:
@@ -88,7 +94,9 @@ def number(key: str, value: object, kind: type) -> int | float:
         raise RecipeError(f"recipe key {key!r} must be a finite number of at least 0, got {shown(value)}")
     if kind is int and not float(value).is_integer():
         raise RecipeError(f"recipe key {key!r} must be a whole number, got {value!r}")
-    return int(value) if kind is int else float(value)
+    if kind is int:
+        whole(key, int(value), 0)
+    return kind(value)
 
 
 def to_toml(data: Mapping[str, Any], table: str = "") -> str:

@@ -6,10 +6,15 @@ import math
 
 from iasolve.training.progress import Progress
 
-__all__ = ["HALVINGS", "judge", "rate_factor"]
+__all__ = ["HALVINGS", "DivergedError", "judge", "rate_factor"]
 
 HALVINGS = 5
 """How often the learning rate is halved at most: a lower one would freeze the run."""
+
+
+class DivergedError(ArithmeticError):
+    """Training has ended in numbers that are not finite; nothing was exported."""
+
 
 _BURST = 0.2
 """Nats per dimension that a score may lie below the best one; an ELBO wanders by a quarter of that."""
@@ -38,14 +43,17 @@ def judge(progress: Progress, training: float, validation: float) -> tuple[bool,
 
     Raises
     ------
-    ValueError
-        When scores are not finite even at the lowest rate, ``HALVINGS`` times.
+    DivergedError
+        When scores are not finite even at the lowest rate, ``HALVINGS`` times, or validation's are not in the first
+        window: there is nothing to go back to.
     """
     now = (training, validation)
     best = tuple(-math.inf if b is None else b for b in (progress.best_training, progress.best_validation))
     if all(value > before - _BURST for value, before in zip(now, best, strict=True)):
         progress.best_training, progress.best_validation = (max(n, b) for n, b in zip(now, best, strict=True))
         return True, ""
+    if best[0] == -math.inf and not math.isfinite(validation):
+        raise DivergedError(f"training diverges: the first window's scores are {_pair(now)}. {_ADVICE}")
     if best[0] == -math.inf:
         return True, f"the first window's scores are not finite ({_pair(now)}): a lower learning_rate may help"
     what = f"scores fell from {_pair(best)} to {_pair(now)} (training, validation; nats per dimension)"
@@ -53,12 +61,14 @@ def judge(progress: Progress, training: float, validation: float) -> tuple[bool,
         progress.best_training, progress.best_validation = now
         return True, f"burst: {what}; the rate is the lowest, 1/{2**HALVINGS}: going on from here"
     if progress.taken_back >= 2 * HALVINGS:
-        raise ValueError(
-            f"training diverges: {what}, and {progress.taken_back} windows were undone before. The checkpoint is the "
-            "last good window's. Start over with a lower optimisation.learning_rate"
+        raise DivergedError(
+            f"training diverges: {what}, and {progress.taken_back} windows were undone before. {_ADVICE}"
         )
     progress.taken_back += 1
     return False, f"burst: {what}; undone, going on at 1/{round(1 / rate_factor(progress))} of the learning rate"
+
+
+_ADVICE = "Start over with a lower optimisation.learning_rate"
 
 
 def _pair(scores: tuple[float, ...]) -> str:

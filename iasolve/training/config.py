@@ -36,7 +36,7 @@ class OptimisationConfig:
         Batches that each process reads for one step: a step is that of ``batch * accumulate * processes`` images, to
         rounding, in the memory that ``batch`` needs.
     degraded : float
-        Part of each batch that also gets a degraded version.
+        Part of each batch that also gets a degraded version; of a reader's all do.
     guess_fraction, guess_weight, amortization_weight : float
         See :class:`iasolve.training.objective.Objective`.
     learning_rate, weight_decay, clip : float
@@ -103,6 +103,11 @@ class ReaderTraining:
     crop: Count = 64
 
     def __post_init__(self) -> None:
+        if self.optimisation.degraded != 1:
+            raise ValueError(
+                f"reader.optimisation.degraded must be 1, got {self.optimisation.degraded}: a reader reads nothing but "
+                "degraded images. Leave it out; [optimisation] degraded is the hierarchy's alone"
+            )
         scales = scales_of(self.network.size)
         if self.crops > 1 or self.crop not in scales:
             raise ValueError(
@@ -174,7 +179,7 @@ def _reader(data: Mapping[str, Any], network: NetworkConfig, optimisation: Mappi
     changes = as_table(data.get("optimisation", {}), "reader.optimisation")
     rest = {key: value for key, value in data.items() if key not in ("optimisation", "crops", "crop")}
     return ReaderTraining(
-        ReaderConfig.from_dict(images | rest), OptimisationConfig(**{**optimisation, **changes}), **own
+        ReaderConfig.from_dict(images | rest), OptimisationConfig(**{**optimisation, "degraded": 1.0, **changes}), **own
     )
 
 

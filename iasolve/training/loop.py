@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from iasolve.files.atomic import sweep_leftovers
 from iasolve.training.augmentation import normalise
-from iasolve.training.burst import judge, rate_factor
+from iasolve.training.burst import DivergedError, judge, rate_factor
 from iasolve.training.commit import commit_of
 from iasolve.training.config import TrainingConfig
 from iasolve.training.degradations import DegradationMix
@@ -182,7 +182,19 @@ class Trainer:
         return self.folder
 
     def export(self) -> Path:
-        """Write the averaged weights with their card."""
+        """Write the averaged weights with their card.
+
+        Raises
+        ------
+        DivergedError
+            When they are not finite.
+        """
+        bad = [name for name, values in self.average.state_dict().items() if not bool(torch.isfinite(values).all())]
+        if bad:
+            raise DivergedError(
+                f"the weights hold NaN or infinite values ({len(bad)} tensors, such as {bad[0]}): nothing is exported. "
+                "Start over with a lower optimisation.learning_rate"
+            )
         return self.part.export(self.average, self.source, self.progress, self.commit, self.folder)
 
     def validate(self) -> dict[str, float]:
@@ -232,9 +244,10 @@ class Trainer:
 
     @torch.no_grad()
     def _undo_burst(self, training: float, validation: float) -> str:
-        """Go back to the last good window when this one ended in a burst; what to say of it."""
-        if self.world > 1:
-            return ""
+        """Go back to the last good window when this one ended in a burst; what to say of it.
+
+        All processes do so: they have the same state, and are given the same scores.
+        """
         keep, note = judge(self.progress, training, validation)
         if keep:
             self._kept = [t.clone() for t in self._state()]
@@ -255,11 +268,13 @@ class Trainer:
     def _record(self, seconds: float, images: int, callback: Callback) -> None:
         """End a window of so many images: validate, write row and checkpoint."""
         means = self.update.means()
+        validation = self.validate() if self.rank == 0 else {}
+        score = self.part.score(validation) if self.rank == 0 else 0.0
+        burst = self._undo_burst(self.processes.agree(self.part.score(means)), self.processes.agree(score))
         if self.rank != 0:
             return
-        validation = self.validate()
         rate, slow = self._speed.window(images, seconds)
-        notes = [self._undo_burst(self.part.score(means), self.part.score(validation)), slow]
+        notes = [burst, slow]
         row: Row = {
             "images": self.progress.images,
             "seconds": round(self.progress.seconds, 1),

@@ -43,10 +43,10 @@ class Processes:
         torch.distributed.all_reduce(values)
         return values / self.world
 
-    def agree(self, done: float) -> float:
-        """The first process's clock counts: processes that stop at different steps would wait for ever."""
+    def agree(self, value: float) -> float:
+        """The first process's value, its clock's or a score: others that went another way would wait for ever."""
         if self.world <= 1:
-            return done
-        shared: Tensor = torch.tensor([done], dtype=torch.float64, device=self.device)
+            return value
+        shared: Tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(shared, src=0)
         return float(shared)

@@ -180,6 +180,15 @@ def test_configurations_that_say_nonsense(change, heads, tmp_path):
     clean_failure(done, 3, "small.toml")
 
 
+def test_a_training_that_diverges(heads, tmp_path):
+    np.savez(tmp_path / "heads.npz", images=heads.astype(np.float32))
+    text = "\n".join(line for line in CONFIG.splitlines() if not line.startswith("learning_rate"))
+    (tmp_path / "small.toml").write_text(f"{text}\nlearning_rate = 1e30\n")
+    done = cli("train", tmp_path / "small.toml", "--out", tmp_path / "run")
+    clean_failure(done, 6, "training diverges", "there was no good one", "learning_rate")
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
 # --- evaluate, and what the headers of fastMRI's files say ------------------------------------------------------------
 
 HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>

@@ -4,9 +4,11 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +289,22 @@ def test_the_program_hands_exit_codes_to_the_shell(image, tmp_path):
     assert code("evaluate", image, tmp_path / "missing.npy") == 3
 
 
+def test_a_reader_of_the_output_that_has_gone_is_no_unknown_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*program(), "recipe", "show", "fast"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_streams_that_were_closed_before_the_program_began():
+    command = " ".join(map(shlex.quote, [*program(), "recipe", "show"]))
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        for name, code in (("fast", 0), ("no-such", 2)):
+            done = subprocess.run(f"{command} {name} {closed}", shell=True, capture_output=True, check=False)
+            assert done.returncode == code, (closed, name, done)
+
+
 # --- train ----------------------------------------------------------------------------------------------------------
 
 CONFIG = """
@@ -356,3 +374,33 @@ def test_training_refuses_what_it_cannot_do(config, tmp_path):
     clean_failure(cli("train", config, *out), 3, "tails.npz")
     config.write_text(CONFIG.replace("validation_every = 4", 'validation_every = 4\nimages = "pictures"'))
     clean_failure(cli("train", config, *out), 3, "pictures")
+
+
+def test_an_address_space_too_small_for_the_libraries(tmp_path):
+    """They end the program with abort(), or try for ever: it is refused before they are loaded."""
+    np.save(tmp_path / "a.npy", np.ones((16, 16)))
+    limit = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (500_000_000,) * 2); import iasolve.cli as c; "
+    )
+    for arguments, code, words in (
+        (["info", str(tmp_path / "a.npy")], 5, "the limit of the address space is 0.50 GB"),
+        (["--version"], 0, ""),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{limit}c.main({arguments!r})"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("name", [b"\xff.npy", rb"a$\frac{$.npy", b"two\nlines.npy"])
+def test_names_of_files_that_are_no_text_or_no_mathematics(name, image, tiny, tmp_path):
+    """They stand in figures, pages and reports."""
+    source, out = (tmp_path / os.fsdecode(start + name) for start in (b"", b"out-"))
+    image.rename(source)
+    asked = ("--figure", tmp_path / "f.png", "--report", tmp_path / "page.html", "--json")
+    done = cli("denoise", source, out, "--prior", tiny, "--sigma", 5, *asked)
+    assert done.code == 0, done.err
+    assert done.report["input"]["name"] == source.name
+    assert all(path.is_file() for path in (out, tmp_path / "f.png", tmp_path / "page.html"))

@@ -189,3 +189,14 @@ def test_the_error_head_alone_learns_from_the_spread():
     moved = {name for name, p in reader.named_parameters() if p.grad is not None and bool(p.grad.abs().any())}
     assert moved
     assert all(name.startswith("error.") for name in moved)
+
+
+def test_a_reader_reads_degraded_images_alone(folder):
+    """The hierarchy's share of degraded images is not the reader's, and its own cannot be another."""
+    data = config_data(degraded=0.5) | {"reader": READER}
+    settings = TrainingConfig.from_dict(data, folder)
+    assert settings.optimisation.degraded == 0.5
+    assert settings.reader.optimisation.degraded == 1
+    own = {"optimisation": READER.get("optimisation", {}) | {"degraded": 0.5}}
+    with pytest.raises(ValueError, match=r"reader\.optimisation\.degraded must be 1, got 0\.5"):
+        config(folder, **own)

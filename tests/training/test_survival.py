@@ -16,7 +16,7 @@ from test_training import blobs, config, log
 from watching import at_validation
 
 from iasolve.training import Status, Trainer, loop, train
-from iasolve.training.burst import HALVINGS, judge, rate_factor
+from iasolve.training.burst import HALVINGS, DivergedError, judge, rate_factor
 from iasolve.training.log import append_row, cut_log
 from iasolve.training.parts import HierarchyPart
 from iasolve.training.progress import Progress
@@ -263,9 +263,69 @@ def test_scores_that_are_never_finite_end_a_run():
     assert judge(p, 1.0, 1.0) == (True, "")
     for _ in range(2 * HALVINGS):
         assert not judge(p, math.nan, 1.0)[0]
-    with pytest.raises(ValueError, match=r"training diverges.*lower optimisation\.learning_rate"):
+    with pytest.raises(DivergedError, match=r"training diverges.*lower optimisation\.learning_rate"):
         judge(p, math.nan, 1.0)
     assert rate_factor(p) == 2.0**-HALVINGS
+
+
+def test_what_has_diverged_is_neither_kept_nor_exported(folder, tmp_path):
+    """A rate that ends in NaN within the first window; weights that are not finite where no window tells."""
+    with pytest.raises(DivergedError, match="the first window's scores are"):
+        train(config(folder, learning_rate=1e30, warmup=1, images=32, validate_every=16), tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+    trainer = Trainer(config(folder), tmp_path)
+    next(trainer.average.parameters()).data.view(-1)[0] = math.nan
+    with pytest.raises(DivergedError, match="hold NaN or infinite values"):
+        trainer.export()
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+BURST = """
+import os, sys
+from functools import partialmethod
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from test_training import config
+from iasolve.training import Trainer
+from iasolve.training.parts import HierarchyPart
+Trainer.measure_statistics = partialmethod(Trainer.measure_statistics, batches=8)
+HierarchyPart.score = lambda _, figures: figures.get("scripted", 1.0)
+HierarchyPart.export = lambda *_: Path()
+Trainer.validate = lambda self: {"scripted": -5.0 if self.progress.images == 64 else 1.0}
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+trainer = Trainer(config(folder, images=96, validate_every=32, warmup=1), out)
+trainer.measure_statistics()
+def seen(status):
+    if status.images == 80:
+        rate = trainer.update.optimizer.param_groups[0]["lr"].reshape(1)
+        state = trainer.network.state_dict() | {"rate": rate}
+        save_file({k: v.clone().contiguous() for k, v in state.items()}, out / f"{trainer.rank}.seen")
+trainer.run(callback=seen)
+"""
+
+
+def test_a_burst_is_undone_by_all_processes(folder, tmp_path):
+    """Images 32 to 64 are one, by the validation of the first process: the others go back with it."""
+    script, out = tmp_path / "burst.py", tmp_path / "run"
+    script.write_text(BURST)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    done = subprocess.run(
+        [*map(str, command), str(folder), str(out)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["taken_back"] for row in log(out)] == [0, 1, 1]
+    first, second = (load_file(out / f"{rank}.seen") for rank in range(2))
+    assert float(first["rate"]) == float(second["rate"]) == pytest.approx(1.5e-3)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_run_of_bursts_alone_still_moves(folder, monkeypatch):

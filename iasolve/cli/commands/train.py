@@ -101,6 +101,7 @@ def train(
         raise UsageError(f"{folder} holds a run already: --resume continues it, --overwrite starts over")
     from iasolve.cli.solver import choose_device
     from iasolve.priors import find_prior
+    from iasolve.training.burst import DivergedError
     from iasolve.training.loop import train as run
 
     chosen = choose_device(device)
@@ -134,6 +135,11 @@ def train(
                 )
             except (ValueError, FileNotFoundError) as error:
                 raise UnfitInput(f"{config}: {error}") from error
+            except DivergedError as error:
+                kept = (
+                    f"{checkpoint} is that of the last good window" if checkpoint.is_file() else "there was no good one"
+                )
+                raise DivergedError(f"{config}: {error}. Of checkpoints, {kept}") from error
     except KeyboardInterrupt:
         kept = "the last checkpoint is intact; the same command with --resume continues from it"
         reporter.error(
