@@ -131,7 +131,7 @@ def solved_layers(
     noise = GaussianNoise(sigma) if sigma > 0 else None
     y = planes.astype(np.float32).reshape(-1, channels, *size)
     if prior == AUTO:
-        loaded = choose_prior(y, operator(y.shape[1:]), noise=noise, recipe=recipe).prior
+        loaded = choose_prior(y, operator(y.shape[1:]), noise=noise).prior
     else:
         loaded = iasolve.load_prior(prior)
     if loaded.spectrum.is_complex:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cli_fixtures import SIZE, cli, heads, program, tiny
 from PIL import Image
 from typer.main import get_command
@@ -159,9 +160,9 @@ def desk(tmp_path):
     np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
     mask = line_mask((128, 128), 4, 0.08, seed=0)
     np.save(tmp_path / "mask.npy", np.broadcast_to(mask.numpy(), (128, 128)))
-    np.save(tmp_path / "kspace.npy", KSpaceMask(mask, (1, 128, 128))(clean[0]).numpy())
+    np.save(tmp_path / "kspace.npy", KSpaceMask(mask, (1, 128, 128))(torch.from_numpy(clean[:1])).numpy())
     angles = np.linspace(0, 180, 40, endpoint=False)
-    np.save(tmp_path / "sinogram.npy", Radon(angles, (1, 128, 128))(clean[0]).numpy())
+    np.save(tmp_path / "sinogram.npy", Radon(angles, (1, 128, 128))(torch.from_numpy(clean[:1])).numpy())
     return tmp_path
 
 
