@@ -130,10 +130,8 @@ def solved_layers(
     channels, size = planes.shape[-3], planes.shape[-2:]
     noise = GaussianNoise(sigma) if sigma > 0 else None
     y = planes.astype(np.float32).reshape(-1, channels, *size)
-    if prior == AUTO:
-        loaded = choose_prior(y, operator(y.shape[1:]), noise=noise).prior
-    else:
-        loaded = iasolve.load_prior(prior)
+    auto = prior == AUTO
+    loaded = choose_prior(y, operator(y.shape[1:]), noise=noise).prior if auto else iasolve.load_prior(prior)
     if loaded.spectrum.is_complex:
         raise ValueError(f"prior {prior!r} is over complex images, a layer holds real ones: choose another")
     if loaded.channels not in (1, channels):
