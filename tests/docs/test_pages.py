@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -157,6 +158,8 @@ def desk(tmp_path):
             Image.fromarray(pixels).save(tmp_path / folder / f"{k}.png")
     for name in ("noisy.png", "noisy.tif", "blurred.tif", "shaken.png"):
         Image.fromarray(noisy[0]).save(tmp_path / name)
+    for name, pixels in (("scan.nii.gz", noisy[0]), ("ct.nii.gz", noisy[0].astype(np.int16) - 1024)):
+        nib.save(nib.Nifti1Image(pixels[..., None], np.eye(4)), tmp_path / name)
     np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
     mask = line_mask((128, 128), 4, 0.08, seed=0)
     np.save(tmp_path / "mask.npy", np.broadcast_to(mask.numpy(), (128, 128)))
