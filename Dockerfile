@@ -2,7 +2,8 @@
 #   docker build -t iasolve .                          for the processor
 #   docker build -t iasolve --build-arg TORCH=cuda .   for NVIDIA GPUs; run it with --gpus all
 #   docker run --rm -v "$PWD:/data" iasolve denoise noisy.png clean.png
-FROM python:3.13-slim
+# the Python that the tests run with
+FROM python:3.11-slim
 
 # cpu: PyTorch's wheels without CUDA, from PyTorch's own index; cuda: those of the package index, several gigabytes
 ARG TORCH=cpu

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["deblur", "denoise", "solved_layers"]
 
+AUTO = "auto"
+"""In place of a prior's name: the image chooses."""
+
 Layers = list[tuple[Any, dict[str, Any], str]]
 """Layers as napari takes them: values, properties, kind."""
 
@@ -24,7 +27,7 @@ Layers = list[tuple[Any, dict[str, Any], str]]
 def _priors(_: object = None) -> tuple[str, ...]:
     from iasolve.priors import list_priors
 
-    return tuple(list_priors())
+    return (AUTO, *list_priors())
 
 
 _Prior = Annotated[str, {"choices": _priors, "tooltip": "What images are expected to look like"}]
@@ -33,7 +36,7 @@ _Samples = Annotated[int, {"min": 0, "max": 64, "label": "samples", "tooltip": "
 
 
 def denoise(
-    layer: "napari.layers.Image", prior: _Prior = "mri-t1-128", sigma: _Sigma = 0.0, samples: _Samples = 8
+    layer: "napari.layers.Image", prior: _Prior = AUTO, sigma: _Sigma = 0.0, samples: _Samples = 8
 ) -> "napari.qt.threading.FunctionWorker[list[napari.types.LayerDataTuple]]":
     """Remove noise from an image or a stack of images."""
     from iasolve.operators import Identity
@@ -44,7 +47,7 @@ def denoise(
 def deblur(
     layer: "napari.layers.Image",
     width: Annotated[float, {"min": 0.1, "max": 100.0, "tooltip": "Standard deviation of the blur in pixels"}] = 2.0,
-    prior: _Prior = "mri-t1-128",
+    prior: _Prior = AUTO,
     sigma: _Sigma = 0.0,
     samples: _Samples = 8,
 ) -> "napari.qt.threading.FunctionWorker[list[napari.types.LayerDataTuple]]":
@@ -98,7 +101,7 @@ def solved_layers(
     operator : callable
         From a shape ``(C, H, W)`` to the operator.
     recipe, prior : str
-        Names.
+        Names; of priors also ``"auto"``, with which the images choose.
     rgb : bool
         Whether the last axis is colours.
     sigma : float
@@ -118,27 +121,30 @@ def solved_layers(
         When the prior is over images of another kind.
     """
     import iasolve
+    from iasolve.inference import choose_prior
     from iasolve.operators import GaussianNoise
 
-    loaded = iasolve.load_prior(prior)
-    if loaded.spectrum.is_complex:
-        raise ValueError(f"prior {prior!r} is over complex images, a layer holds real ones: choose another")
     if values.ndim < 2 + rgb:
         raise ValueError(f"a layer of shape {values.shape}: expected images (..., H, W)")
     planes = np.moveaxis(values, -1, -3) if rgb else values[..., None, :, :]
-    channels = planes.shape[-3]
+    channels, size = planes.shape[-3], planes.shape[-2:]
+    noise = GaussianNoise(sigma) if sigma > 0 else None
+    y = planes.astype(np.float32).reshape(-1, channels, *size)
+    auto = prior == AUTO
+    loaded = choose_prior(y, operator(y.shape[1:]), noise=noise).prior if auto else iasolve.load_prior(prior)
+    if loaded.spectrum.is_complex:
+        raise ValueError(f"prior {prior!r} is over complex images, a layer holds real ones: choose another")
     if loaded.channels not in (1, channels):
         raise ValueError(f"prior {prior!r} is over images of {loaded.channels} channels, the layer has {channels}")
     # a prior over grey images solves the colours one by one
-    y = planes.astype(np.float32).reshape(-1, loaded.channels, *planes.shape[-2:])
-    noise = GaussianNoise(sigma) if sigma > 0 else None
+    y = y.reshape(-1, loaded.channels, *size)
     result = iasolve.solve(y, operator(y.shape[1:]), loaded, noise=noise, recipe=recipe, samples=samples)
 
     def shaped(images: NDArray[Any]) -> NDArray[Any]:
         whole = images.reshape(planes.shape)
         return np.moveaxis(whole, -3, -1) if rgb else whole[..., 0, :, :]
 
-    facts = {"iasolve": iasolve.__version__, "prior": prior, "recipe": recipe, "sigma": result.sigma.tolist()}
+    facts = {"iasolve": iasolve.__version__, "prior": loaded.name, "recipe": recipe, "sigma": result.sigma.tolist()}
     image = shaped(result.image)
     if rgb and values.dtype.kind in "ui":
         limits = np.iinfo(values.dtype)

@@ -99,7 +99,7 @@ class _Check:
         # a map between complex and real numbers is linear over the reals at most
         self.complex_linear = operator.in_dtype.is_complex and operator.out_dtype.is_complex
         self.errors: dict[str, float] = {}
-        self.failures: list[str] = []
+        self.failures: dict[str, float | None] = {}  # the largest error of each sentence, where it is one of errors
         self.notes: list[str] = []
         self.double = False
         self.tolerance = self._allowed(double=False)
@@ -114,9 +114,10 @@ class _Check:
                 for section in (self._adjoint, self._linearity, self._transfer):
                     self._guarded(section)
             norm = self._norm()
-        return OperatorReport(
-            not self.failures, self.errors, tuple(self.failures), norm, self.tolerance, tuple(self.notes)
+        failures = tuple(
+            said if error is None else f"{said} (error {error:.2g})" for said, error in self.failures.items()
         )
+        return OperatorReport(not failures, self.errors, failures, norm, self.tolerance, tuple(self.notes))
 
     # ------------------------------------------------------------------------------------------- the sections
 
@@ -257,14 +258,13 @@ class _Check:
         return len(self.failures) == before
 
     def _fail(self, sentence: str) -> None:
-        if sentence not in self.failures:
-            self.failures.append(sentence)
+        self.failures.setdefault(sentence, None)
 
     def _judge(self, name: str, error: float, sentence: str) -> None:
         name = f"{name}, in double precision" if self.double else name
         self.errors[name] = max(error, self.errors.get(name, 0.0))
         if not error <= self.tolerance:
-            self._fail(f"{sentence} (error {error:.2g})")
+            self.failures[sentence] = max(error, self.failures.get(sentence) or 0.0)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._pure("forward", self.A.forward, x)

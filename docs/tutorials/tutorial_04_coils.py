@@ -49,11 +49,13 @@ panels = [
     ("sampled entries", mask.astype(float)),
     ("zero-filled", zero_filled),
     ("iasolve", result.image[0]),
-    ("error bar", result.std[0]),
+    ("error bar, to half of the image", result.std[0]),
 ]
-figure, axes = plt.subplots(1, 4, figsize=(13, 4.3), layout="constrained")
-for axis, (title, values) in zip(axes, panels, strict=True):
-    axis.imshow(values, cmap="magma" if title == "error bar" else "gray", vmin=0, vmax=np.percentile(values, 99.8))
+bright = np.percentile(result.image, 99.8)
+ends = (1, np.percentile(zero_filled, 99.8), bright, bright / 2)
+figure, axes = plt.subplots(1, 4, figsize=(13, 4.8), layout="constrained")
+for axis, (title, values), end in zip(axes, panels, ends, strict=True):
+    axis.imshow(values, cmap="magma" if "error bar" in title else "gray", vmin=0, vmax=end)
     axis.set_title(title)
     axis.axis("off")
 plt.show()

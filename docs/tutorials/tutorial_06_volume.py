@@ -48,8 +48,7 @@ def run(command):
     line = command.split()
     line[0:1] = [sys.executable, "-m", line[0]]
     done = subprocess.run(line, capture_output=True, text=True, cwd=folder)
-    print(done.stdout + done.stderr)
-    return done.returncode
+    print(f"{done.stdout}{done.stderr}exit code {done.returncode}")
 
 
 run("iasolve denoise scan.nii.gz clean.nii.gz --std-out error.nii.gz")
@@ -66,7 +65,8 @@ print("affine kept:", np.allclose(nib.load(folder / "clean.nii.gz").affine, nib.
 # Beside the result stands a JSON file that says what was done: prior and hash, recipe, noise level, seed.
 
 report = json.loads((folder / "clean.nii.gz.json").read_text())
-print(sorted(report))
+print("prior:", report["prior"])
+print("recipe:", report["recipe"]["name"])
 print("noise level:", report["sigma"])
 
 # %%
@@ -101,13 +101,13 @@ plt.show()
 # **The output exists.** Nothing is overwritten unless you say ``--overwrite``. The exit code is 2, and a script can
 # see it:
 
-print("exit code", run("iasolve denoise scan.nii.gz clean.nii.gz"))
+run("iasolve denoise scan.nii.gz clean.nii.gz")
 
 # %%
 # **The file is damaged.** The message says what is wrong, and the exit code is 3.
 
 (folder / "broken.nii.gz").write_bytes((folder / "scan.nii.gz").read_bytes()[:1000])
-print("exit code", run("iasolve denoise broken.nii.gz clean2.nii.gz"))
+run("iasolve denoise broken.nii.gz clean2.nii.gz")
 
 # %%
 # **The slices look rotated.** iasolve turns slices by the affine, as a radiologist would see them. If the affine is

@@ -39,7 +39,7 @@ print(f"{len(pieces)} pieces for training")
 # The configuration says which network, which images, and what the encoder should learn to read: here images in noise
 # of 0.05 to 1 times their root mean square.
 
-(folder / "gravel.toml").write_text("""
+configuration = """
 name = "gravel"
 
 [network]
@@ -70,7 +70,8 @@ images = 1000000
 batch = 16
 kl_warmup = 2000
 validate_every = 2000
-""")
+"""
+written = (folder / "gravel.toml").write_text(configuration)
 
 # %%
 # Train

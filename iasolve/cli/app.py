@@ -26,8 +26,8 @@ app = typer.Typer(
     name="iasolve",
     help="Denoise, deblur and reconstruct images with a hierarchical VAE prior, with error bars. Not for clinical use.",
     epilog=(
-        "Exit codes: 0 done; 2 usage; 3 unreadable or unfit input; 4 prior missing or damaged; 5 device, memory or "
-        "disk; 6 non-finite result; 7 some files of a folder failed; 130 interrupted; 141 broken pipe."
+        "Exit codes: 0 done; 2 usage; 3 unreadable or unfit input; 4 prior missing or damaged; 5 device, memory, disk "
+        "or cluster; 6 non-finite result; 7 some files of a folder failed; 130 interrupted; 141 broken pipe."
     ),
     rich_markup_mode=None,  # rich's help costs 0.2 s
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -204,7 +204,7 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
 
 def _chosen(errors: Mapping[str, float]) -> list[str]:
     """Why a prior was chosen: how large the others' errors were."""
-    others = [f"{name} has {error:.3g} times its error" for name, error in errors.items() if error > 1]
+    others = [f"{name} has {error:.2f} times its error" for name, error in errors.items() if error > 1]
     return [f"  chosen    on a part kept back, {', '.join(others)}"] if others else []
 
 

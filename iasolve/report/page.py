@@ -39,8 +39,9 @@ def write_report(
 
     The page has a before/after slider for each image, its error bar as an overlay, the residual and its spectrum
     against what noise should leave, the scales, warnings, and settings to copy. Several images also get a table that
-    sorts, the largest residual first. Of more than 50 images the 50 with the largest residuals are shown, all are
-    listed. Entries are read one by one, and only reduced pictures of those that are shown are kept.
+    sorts, the largest residual first. Of more than 50 images 50 are shown, those with warnings and then those with the
+    largest residuals; all are listed. Entries are read one by one, and only reduced pictures of those that are shown
+    are kept.
 
     Parameters
     ----------
@@ -80,16 +81,19 @@ def write_report(
     for number, entry in enumerate(entries):
         row = _row(number, entry)
         rows.append(row)
-        if len(shown) < PICTURED or row.rank < shown[-1].row.rank:
-            shown = sorted([*shown, _Card.of(row, entry)], key=lambda card: card.row.rank)[:PICTURED]
+        # a prior that does not fit may leave a small residual: a warning goes before
+        if len(shown) < PICTURED or row.urgency < shown[-1].row.urgency:
+            shown = sorted([*shown, _Card.of(row, entry)], key=lambda card: card.row.urgency)[:PICTURED]
     if not rows and not notes:
         raise ValueError("a report needs at least one entry, or a note")
+    shown.sort(key=lambda card: card.row.rank)
     pictures, side = fitted([card.pictures for card in shown], BUDGET)
     content = {
         "title": title,
         "notes": list(notes),
         "refresh": refresh,
         "rows": [row.facts for row in sorted(rows, key=lambda row: row.rank)],
+        "pictured": {card.row.facts["id"] for card in shown},
         "cards": [card.text | drawn for card, drawn in zip(shown, pictures, strict=True)],
         "side": side,
         "left_out": len(rows) - len(shown),
@@ -106,6 +110,11 @@ class _Row(NamedTuple):
 
     facts: dict[str, Any]
     rank: tuple[float, int]
+
+    @property
+    def urgency(self) -> tuple[bool, float, int]:
+        """Where it stands among those that are shown."""
+        return (not self.facts["warnings"], *self.rank)
 
 
 def _row(number: int, entry: Entry) -> _Row:
@@ -185,7 +194,7 @@ def _template() -> Any:
     return environment.get_template("report.html")
 
 
-def _figure(value: Any, digits: int = 4) -> str:
+def _figure(value: Any, digits: int = 3) -> str:
     """A number for people; a dash for none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "\N{EN DASH}"

@@ -60,7 +60,7 @@ def test_one_image_with_its_error_bar(tmp_path, heads, tiny):
     left = np.load(noisy) - np.load(out)
     (whole,) = report["residual"]["whole"]
     assert whole == pytest.approx(np.sqrt((left**2).mean()) / 20, rel=1e-3)
-    assert f"<dt>residual / noise</dt><dd>{whole:.4g}</dd>" in text
+    assert f"<dt>residual / noise</dt><dd>{whole:.3g}</dd>" in text
     assert settings(page)["sha256"] == report["sha256"]
     refused = solve("denoise", noisy, tmp_path / "b.npy", "--report", page, prior=tiny)
     assert (refused.code, "--overwrite replaces it" in refused.err) == (2, True)

@@ -9,6 +9,8 @@ from cli_fixtures import heads, tiny
 
 from iasolve.napari_plugin import solved_layers
 from iasolve.operators import Identity
+from iasolve.priors import list_priors
+from iasolve.samples import load_samples
 
 __all__ = ["heads", "tiny"]  # fixtures
 RNG = np.random.default_rng(0)
@@ -31,6 +33,14 @@ def test_a_picture_keeps_its_colours_and_its_type(heads, tiny):
     # colours are solved one by one, each where it was
     (red, _, _), *_ = solved_layers(picture[..., 0], Identity, "fast", str(tiny), sigma=1.0, samples=0)
     np.testing.assert_allclose(image[..., 0], red.clip(0, 255), atol=0.51)
+
+
+def test_images_choose_their_prior():
+    head = load_samples().images[:1].astype(np.float32)
+    noisy = head + RNG.normal(0, 12, head.shape)
+    ((image, facts, _),) = solved_layers(noisy, Identity, "fast", "auto", sigma=12.0, samples=0)[:1]
+    assert facts["metadata"]["prior"] in list_priors()
+    assert np.mean((image - head) ** 2) < np.mean((noisy - head) ** 2)
 
 
 def test_what_cannot_be_solved_is_said(tiny):

@@ -616,6 +616,9 @@ def test_the_check_finds(name, seed):
     assert report.failures
     assert "NOT ok" in str(report)
     assert all(len(sentence) > 10 for sentence in report.failures)
+    # the same fault in another trial is not another fault
+    said = [sentence.partition(" (error ")[0] for sentence in report.failures]
+    assert len(said) == len(set(said)), report.failures
 
 
 @pytest.mark.parametrize("norm", [1e4, 1.0, 1e-6])

@@ -66,8 +66,8 @@ def test_names_and_settings_cannot_become_code(tmp_path):
     plain = Elements(written(tmp_path, entry("a.png"), entry("b.png"), title="t"))
     hostile = entry(EVIL, warnings=[EVIL], settings={EVIL: EVIL})
     text = written(tmp_path, hostile, entry("b.png"), title=EVIL)
-    # a warning is two more elements; names, titles and settings are none
-    assert len(Elements(text).tags) == len(plain.tags) + 2
+    # a warning is two more elements below, and three above; names, titles and settings are none
+    assert len(Elements(text).tags) == len(plain.tags) + 2 + 3
     assert "<script>alert" not in text
     assert "onerror=alert(1)&gt;" in text
 
@@ -155,11 +155,29 @@ def test_of_many_images_all_are_listed_and_the_worst_are_shown(tmp_path):
     text = written(tmp_path, *entries)
     page = Elements(text)
     assert page.tags.count("article") == 50
-    assert "The 10 images" in text
+    assert "10 images without a warning" in text
     assert len(re.findall(r'<td data-value="f\d+">', text)) == 60
     anchors = {a["id"] for _, a in page.attributes if "id" in a}
     targets = {a["href"][1:] for _, a in page.attributes if a.get("href", "").startswith("#")}
     assert targets <= anchors
+
+
+def test_an_image_with_a_warning_is_named_above_and_shown_however_small_its_residual(tmp_path):
+    # a prior that explains everything away leaves less than the noise
+    warned = entry("<b>strange", size=(8, 8), ratio=0.1, warnings=["the image is unlike those of training"])
+    text = written(tmp_path, *(entry(f"f{n}", size=(8, 8), ratio=1 + n / 10) for n in range(60)), warned)
+    above, _, below = text.partition("</table>")
+    assert "Warnings</strong> for 1 of 61 images" in above
+    assert '<a href="#image-60">&lt;b&gt;strange</a>' in above.partition("<table")[0]
+    assert 'id="image-60"' in below
+    assert above.count('class="warned"') == 1
+    assert "Warnings</strong>" not in written(tmp_path, entry("a"), entry("b"))
+
+
+def test_without_steps_there_is_no_objective_before_and_after(tmp_path):
+    still = [{"scale": 2, "steps": 0, "before": -10.0, "after": -10.0, "misfit": 1.0}]
+    assert "objective before" not in written(tmp_path, entry(scales=still))
+    assert "objective before" in written(tmp_path, entry())
 
 
 def test_settings_can_be_copied_as_json(tmp_path):
