@@ -137,6 +137,10 @@ class LocalError:
         return self.mean(x0), self.mean(x0 + self.deviation(white), told)
 
 
+NEGLIGIBLE = 0.01
+"""Root mean square of what a posterior mean has below zero, in standard deviations of ``V``, that is simply cut off."""
+
+
 def nonnegative_mode(
     likelihood: Likelihood, x0: Tensor, variance: Tensor, iterations: int = 30, start: Solution | None = None
 ) -> Solution:
@@ -175,6 +179,12 @@ def nonnegative_mode(
     share = half(total)
     # only a start: not to be solved to the end
     x = Solution(likelihood.solve(x0, variance, 8, start).image)
+    # without a bound that binds, the mean is the mode
+    below = x.image.clamp_max(0).square().flatten(1).mean(1)
+    free = below <= NEGLIGIBLE**2 * variance.expand(x0.shape).flatten(1).mean(1)
+    mean = likelihood.solve(x0, variance, start=x).image.clamp_min(0) if bool(free.any()) else x.image
+    if bool(free.all()):
+        return Solution(mean)
     z, u = x.image.clamp_min(0), torch.zeros_like(x.image)
     del inverse
     for _ in range(iterations):
@@ -190,7 +200,7 @@ def nonnegative_mode(
         u += x.image
         z = u.clamp_min(0)
         u -= z
-    return Solution(z)
+    return Solution(torch.where(free.reshape(-1, 1, 1, 1), mean, z))
 
 
 def closest_image(
