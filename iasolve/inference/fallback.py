@@ -200,8 +200,9 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
     def errors(part: int) -> tuple[Trial, Tensor]:
         """The trial, and the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``."""
         trial = hold_back(batch, options.seed, part)
-        # of lines one reading alone may be as bad as the Gaussian's, of anything else it tells enough
-        asked = recipe if trial.back is not None else recipe.changed(passes={"count": 0})
+        # where data are missing, one reading alone may be as bad as the Gaussian's; recipes for blurs have views, too
+        enough = trial.back is None and recipe.views > 1
+        asked = recipe.changed(passes={"count": 0}) if enough else recipe
         problem, image = quick_answer(trial.seen, prior, asked, options)
         rival = Gaussian(trial.seen, prior, options, problem)
         images = [image, rival.image(False), *([rival.image(True)] if bound else [])]
