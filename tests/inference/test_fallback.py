@@ -18,6 +18,7 @@ from iasolve.operators import (
     KSpaceMask,
     LinearOperator,
     LowPass,
+    PixelMask,
     gaussian_kernel,
     line_mask,
 )
@@ -367,6 +368,18 @@ def test_noise_where_nothing_was_measured_does_not_speak_against_the_prior(opera
     if operator.codomain == "kspace":
         masked = solve(y * operator.mask, operator, prior, noise=GaussianNoise(sigma), recipe="fast", warn=False)
         torch.testing.assert_close(everywhere.image, masked.image, rtol=1e-3, atol=5e-3 * float(head.max()))
+
+
+def test_half_of_the_pixels_do_not_speak_against_the_prior():
+    """By one reading alone they did: 3 in 4 heads fell back, 2 dB below the prior's answer."""
+    image, prior = load_samples().images[:3, None], iasolve.load_prior("mri-t1-128")
+    heads = torch.from_numpy(image).float()
+    operator = PixelMask(torch.rand(128, 128, generator=torch.Generator().manual_seed(0)) < 0.5, (1, 128, 128))
+    noise = GaussianNoise(0.05 * float(heads.std()))
+    y = noise.sample(operator(heads), torch.Generator().manual_seed(0)) * operator.mask
+    result = solve(y, operator, prior, noise=noise, warn=False)
+    assert result.recipe.name == "compressed-sensing"
+    assert result.fits.all()
 
 
 def test_images_of_flat_regions_are_said_to_be_so():
