@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from importlib import import_module
 
 import torch
@@ -55,15 +56,16 @@ def wavelet_denoise(noisy: Tensor, sigma: float, shifts: int = 1) -> Tensor:
     images = _check_noisy(noisy, sigma)
     if shifts < 1:
         raise ValueError(f"shifts must be at least 1, got {shifts}")
-    out = torch.empty_like(images)
-    for i, image in enumerate(images):
+
+    def clean(image: Tensor) -> Tensor:
         total = torch.zeros_like(image)
         for shift in ((a, b) for a in range(shifts) for b in range(shifts)):
             moved = torch.roll(image, shift, (0, 1)).numpy()
-            clean = denoise_wavelet(moved, sigma=sigma, method="BayesShrink", rescale_sigma=False)
-            total += torch.roll(torch.from_numpy(clean), (-shift[0], -shift[1]), (0, 1))
-        out[i] = total / shifts**2
-    return out.reshape(noisy.shape).to(noisy)
+            found = denoise_wavelet(moved, sigma=sigma, method="BayesShrink", rescale_sigma=False)
+            total += torch.roll(torch.from_numpy(found), (-shift[0], -shift[1]), (0, 1))
+        return total / shifts**2
+
+    return _each(images, clean, noisy)
 
 
 def nonlocal_means(noisy: Tensor, sigma: float, h: float | None = None) -> Tensor:
@@ -107,11 +109,17 @@ def nonlocal_means(noisy: Tensor, sigma: float, h: float | None = None) -> Tenso
     strength = 0.8 * sigma if h is None else h
     if not (math.isfinite(strength) and strength > 0):
         raise ValueError(f"h must be finite and positive, got {strength}")
-    out = torch.empty_like(images)
-    for i, image in enumerate(images):
-        clean = denoise_nl_means(image.numpy(), patch_size=5, patch_distance=6, h=strength, sigma=sigma, fast_mode=True)
-        out[i] = torch.from_numpy(clean)
-    return out.reshape(noisy.shape).to(noisy)
+
+    def clean(image: Tensor) -> Tensor:
+        found = denoise_nl_means(image.numpy(), patch_size=5, patch_distance=6, h=strength, sigma=sigma, fast_mode=True)
+        return torch.from_numpy(found)
+
+    return _each(images, clean, noisy)
+
+
+def _each(images: Tensor, clean: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Every image of ``(B, H, W)`` cleaned, in the shape and type of ``like``."""
+    return torch.stack([clean(image) for image in images]).reshape(like.shape).to(like)
 
 
 def _check_noisy(noisy: Tensor, sigma: float) -> Tensor:

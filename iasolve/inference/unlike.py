@@ -94,8 +94,6 @@ def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
             f"the validation images {float(usual):.1f}"
         )
     numbers = f" ({'; '.join(findings)})" if findings else ""
-    flattest = validation.get("edge_share_largest")
-    share = float(edge_share(result.image.reshape(-1, *result.image.shape[-3:])).max()) if flattest is not None else 0.0
     unfit = int((~fits).sum())
     if unfit:
         which = "the image is" if fits.numel() == 1 else f"{unfit} of {fits.numel()} images are"
@@ -113,11 +111,17 @@ def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
             UnlikePriorWarning,
             stacklevel=3,
         )
-    elif flattest is not None and share > float(flattest) + FLATTER:
+    elif (flattest := validation.get("edge_share_largest")) is not None:
+        _warn_flat(result, prior, float(flattest))
+
+
+def _warn_flat(result: Result[Tensor], prior: Prior, usual: float) -> None:
+    share = float(edge_share(result.image.reshape(-1, *result.image.shape[-3:])).max())
+    if share > usual + FLATTER:
         warnings.warn(
             f"the image consists of flat regions, other than those that prior {prior.name!r} was trained on: "
-            f"{share:.0%} of its gradient lies in a tenth of its pixels, of validation images {float(flattest):.0%} at "
+            f"{share:.0%} of its gradient lies in a tenth of its pixels, of validation images {usual:.0%} at "
             "most. Total variation (iasolve.classical) may come closer",
             UnlikePriorWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
