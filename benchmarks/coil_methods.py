@@ -15,9 +15,9 @@ from torch import Tensor
 import common
 import iasolve
 from iasolve.classical.sense import total_variation_sense
-from iasolve.inference.multicoil import CoilProblem, cg_sense, pose_coils
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators import SensitivityEncoding, calibration_region
+from iasolve.reconstruction.multicoil import CoilProblem, cg_sense, pose_coils
 
 RECIPES = ("fast", "compressed-sensing")
 

@@ -24,13 +24,13 @@ from torch import Tensor
 
 import common
 import iasolve
-from iasolve.inference.interface import Options
 from iasolve.inference.objective import Noise
-from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.passes import Guess, descend, first_guess
-from iasolve.inference.problem import Problem, pose
 from iasolve.operators import GaussianNoise, SensitivityEncoding, birdcage_maps, line_mask
 from iasolve.priors.hierarchy import Node
+from iasolve.problem.operator_likelihood import OperatorLikelihood
+from iasolve.problem.options import Options
+from iasolve.problem.pose import Problem, pose
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 20)
 SIGMA, COILS, DRAWS = 0.02, 8, 10

@@ -35,7 +35,6 @@ from torch import Tensor
 import common
 import iasolve
 from iasolve.classical.sense import total_variation_sense
-from iasolve.inference.multicoil import pose_coils
 from iasolve.metrics import mean_interval
 from iasolve.operators import (
     GaussianNoise,
@@ -47,6 +46,7 @@ from iasolve.operators import (
     line_mask,
     root_sum_of_squares,
 )
+from iasolve.reconstruction.multicoil import pose_coils
 from iasolve.samples import load_kspace
 
 mpl.use("Agg")

@@ -28,8 +28,6 @@ import iasolve
 from common import RESULTS, pick, provenance, psnr, slices, stamp, table, write
 from iasolve.classical import total_variation
 from iasolve.evidence import fold
-from iasolve.inference.interface import Options
-from iasolve.inference.problem import pose
 from iasolve.operators import (
     CircularBlur,
     GaussianNoise,
@@ -40,6 +38,8 @@ from iasolve.operators import (
     gaussian_kernel,
     line_mask,
 )
+from iasolve.problem.options import Options
+from iasolve.problem.pose import pose
 
 WEIGHTS = (0.5, 2.0, 8.0, 30.0, 100.0)
 """Of total variation, over the image's standard deviation."""

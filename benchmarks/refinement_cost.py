@@ -19,12 +19,12 @@ from torch.utils.flop_counter import flop_registry
 
 import common
 from iasolve import HVAEPrior, Prior
-from iasolve.inference.interface import Watch
 from iasolve.inference.objective import OBJECTIVES, Noise, Objective, RingTerm
 from iasolve.inference.passes import descend
 from iasolve.inference.refine import Candidate, judge, parts_of, refine
 from iasolve.networks import HVAE, NetworkConfig
 from iasolve.priors.hierarchy import Hierarchy, values
+from iasolve.problem.options import Watch
 from iasolve.spectrum import scales_of
 
 

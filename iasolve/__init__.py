@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from iasolve import operators
     from iasolve.cluster import map  # noqa: A004
     from iasolve.inference import NonFiniteError, Result, UnlikePriorWarning, solve
-    from iasolve.inference.reconstruct import Reconstruction, reconstruct
     from iasolve.priors import HVAEPrior, Prior, PriorError, ReaderPrior, list_priors, load_prior
     from iasolve.recipe import Recipe, RecipeError, list_recipes, load_recipe
+    from iasolve.reconstruction import Reconstruction, reconstruct
 
 _HOMES = {
     "NonFiniteError": "iasolve.inference",
-    "Reconstruction": "iasolve.inference.reconstruct",
+    "Reconstruction": "iasolve.reconstruction",
     "Result": "iasolve.inference",
     "UnlikePriorWarning": "iasolve.inference",
-    "reconstruct": "iasolve.inference.reconstruct",
+    "reconstruct": "iasolve.reconstruction",
     "solve": "iasolve.inference",
     "HVAEPrior": "iasolve.priors",
     "Prior": "iasolve.priors",

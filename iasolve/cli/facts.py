@@ -10,7 +10,7 @@ import numpy as np
 
 from iasolve.cli.reporter import plain
 from iasolve.inference import Result
-from iasolve.inference.reconstruct import Reconstruction
+from iasolve.reconstruction.reconstruct import Reconstruction
 
 __all__ = ["facts_of", "joined_facts"]
 

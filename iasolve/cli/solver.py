@@ -26,15 +26,15 @@ from iasolve.cli.task import Task
 from iasolve.files import Stack
 from iasolve.files.stack import as_array
 from iasolve.inference import Choice, Result, UnlikePriorWarning, choose_prior
-from iasolve.inference.geometry import tiles_of
-from iasolve.inference.interface import Options, SolveOptions, Status
 from iasolve.inference.memory import cut
-from iasolve.inference.reconstruct import Reconstruction
-from iasolve.inference.single_coil import LARGEST_IMAGINARY
 from iasolve.inference.solve import without_steps
 from iasolve.noise_level import EstimatedNoise, filled_fraction
 from iasolve.operators import GaussianNoise, LinearOperator, NoiseModel, RicianNoise
 from iasolve.priors import Prior
+from iasolve.problem.geometry import tiles_of
+from iasolve.problem.options import Options, SolveOptions, Status
+from iasolve.reconstruction.reconstruct import Reconstruction
+from iasolve.reconstruction.single_coil import LARGEST_IMAGINARY
 
 __all__ = ["Part", "Solver", "choose_device"]
 

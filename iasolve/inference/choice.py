@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.fallback import Gaussian
-from iasolve.inference.interface import Options, SolveOptions
-from iasolve.inference.measurement import Measurement, check, whitened
 from iasolve.inference.trial import Trial, hold_back
 from iasolve.inference.view import quick_answer
 from iasolve.noise_level import EstimatedNoise
@@ -24,6 +22,8 @@ from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior, PriorError, load_fitting
+from iasolve.problem.measurement import Measurement, check, whitened
+from iasolve.problem.options import Options, SolveOptions
 from iasolve.recipe import load_recipe
 
 __all__ = ["Choice", "choose_prior", "fitting"]

@@ -22,20 +22,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.closing import Closing, closest_image
-from iasolve.inference.geometry import Whole
-from iasolve.inference.interface import Options, Watch
-from iasolve.inference.likelihood import DiagonalLikelihood
-from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
-from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.inference.passes import LARGEST_RESIDUAL
-from iasolve.inference.problem import Problem, pose
 from iasolve.inference.result import Result
 from iasolve.inference.trial import Trial, hold_back
 from iasolve.inference.view import quick_answer
 from iasolve.noise_level.residual import residual_of
 from iasolve.priors import Prior
+from iasolve.problem.closing import Closing, closest_image
+from iasolve.problem.geometry import Whole
+from iasolve.problem.likelihood import DiagonalLikelihood
+from iasolve.problem.measurement import Measurement
+from iasolve.problem.operator_likelihood import OperatorLikelihood
+from iasolve.problem.options import Options, Watch
+from iasolve.problem.pose import Problem, pose
 from iasolve.recipe import Recipe
 from iasolve.spectrum import largest_radius
 

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from iasolve.files.memory import default_memory, parse_memory
-from iasolve.inference.geometry import tiles_of
-from iasolve.inference.interface import Options
-from iasolve.inference.measurement import MARGIN, Measurement
 from iasolve.inference.view import descends, reads
 from iasolve.networks import ReaderConfig
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy, posterior_mean
 from iasolve.priors.portions import Portion, in_portions
+from iasolve.problem.geometry import tiles_of
+from iasolve.problem.measurement import MARGIN, Measurement
+from iasolve.problem.options import Options
 from iasolve.recipe import Recipe
 
 __all__ = ["BudgetError", "Cut", "as_memory_allows", "cut", "halved", "tile_of"]

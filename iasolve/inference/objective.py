@@ -16,12 +16,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from iasolve.inference.likelihood import Likelihood, Solution, Value
-from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian, kl_divergence
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import START, Hierarchy, Node, Prefix
 from iasolve.priors.portions import each_portion
+from iasolve.problem.likelihood import Likelihood, Solution, Value
+from iasolve.problem.pose import Problem
 from iasolve.spectrum import Spectrum
 
 __all__ = [

@@ -32,14 +32,14 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior
-from iasolve.inference.closing import closest_image
-from iasolve.inference.interface import Watch
-from iasolve.inference.likelihood import DiagonalLikelihood, Solution
-from iasolve.inference.problem import Problem
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Choice, Hierarchy, posterior_mean
 from iasolve.priors.portions import joined, portions
+from iasolve.problem.closing import closest_image
+from iasolve.problem.likelihood import DiagonalLikelihood, Solution
+from iasolve.problem.options import Watch
+from iasolve.problem.pose import Problem
 from iasolve.recipe import Recipe
 from iasolve.spectrum import fft2
 

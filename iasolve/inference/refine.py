@@ -27,16 +27,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from iasolve.inference.interface import Watch
-from iasolve.inference.likelihood import Solution
 from iasolve.inference.objective import OBJECTIVES, Drawn, Noise, Objective, data_term
 from iasolve.inference.optimizers import OPTIMIZERS, Plan, Variables
 from iasolve.inference.passes import Guess, descend
-from iasolve.inference.problem import Problem
 from iasolve.inference.result import ScaleReport
 from iasolve.networks import Gaussian
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import START, Hierarchy, Node, Prefix, posterior_mean, values
+from iasolve.problem.likelihood import Solution
+from iasolve.problem.options import Watch
+from iasolve.problem.pose import Problem
 from iasolve.recipe import Recipe, Steps
 
 __all__ = ["Candidate", "Improved", "Judgement", "Part", "better", "improve", "judge", "parts_of", "refine", "steps_of"]

@@ -7,14 +7,14 @@ from itertools import count as count_from
 import torch
 from torch import Tensor
 
-from iasolve.inference.closing import Closing, local_spread
-from iasolve.inference.interface import Watch
-from iasolve.inference.likelihood import Draw, white_noise
 from iasolve.inference.objective import Noise
 from iasolve.inference.passes import Guess, descend
-from iasolve.inference.problem import Problem
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy, Node
+from iasolve.problem.closing import Closing, local_spread
+from iasolve.problem.likelihood import Draw, white_noise
+from iasolve.problem.options import Watch
+from iasolve.problem.pose import Problem
 from iasolve.spectrum import fft2, ifft2
 
 __all__ = ["Samples", "StationaryError", "draw_errors", "draw_samples"]
@@ -93,7 +93,7 @@ class StationaryError:
     """A reader's error: of known variance at each frequency, and larger where there is more to see.
 
     ``e = F^H sqrt(V) F W u`` with white ``u``: noise that is as uneven as a decoder's error
-    (:func:`iasolve.inference.closing.local_spread`), filtered. What was measured exactly has no error.
+    (:func:`iasolve.problem.closing.local_spread`), filtered. What was measured exactly has no error.
 
     Parameters
     ----------

@@ -18,14 +18,11 @@ from torch import Tensor
 
 from iasolve.inference.choice import choose_prior, fitting
 from iasolve.inference.fallback import Gaussian, better, verdict
-from iasolve.inference.interface import Callback, Options, SolveOptions, Watch
-from iasolve.inference.measurement import Measurement, check, whitened
 from iasolve.inference.memory import as_memory_allows, cut
 from iasolve.inference.passes import (
     by_scale,
     moves,
 )
-from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result, as_numpy, join
 from iasolve.inference.unlike import below_zero, likeness_of, warn_signed, warn_unlike
 from iasolve.inference.view import WHOLE, descends, joined, quick, read_view, reads, solve_view
@@ -37,6 +34,9 @@ from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
 from iasolve.priors import Prior
+from iasolve.problem.measurement import Measurement, check, whitened
+from iasolve.problem.options import Callback, Options, SolveOptions, Watch
+from iasolve.problem.pose import Problem
 from iasolve.recipe import Recipe, RecipeError, load_recipe
 
 __all__ = ["solve", "with_samples", "without_steps"]
@@ -101,11 +101,11 @@ def solve(
         Name of a ready recipe, a TOML file, or a recipe; without it the ready one that is made for the operator
         (:meth:`iasolve.Recipe.for_operator`; the result says which).
     callback : callable, optional
-        Called with a :class:`~iasolve.inference.interface.Status` at every stage.
+        Called with a :class:`~iasolve.problem.options.Status` at every stage.
     **options
         ``samples``, ``seed``, ``fit``, ``overlap``, ``nonnegative``, ``batch_size``, ``memory``, ``warn``,
         ``fallback``, ``offset``, ``iterations``, ``tolerance``, ``force_general``: see
-        :class:`~iasolve.inference.interface.Options`.
+        :class:`~iasolve.problem.options.Options`.
 
     Returns
     -------

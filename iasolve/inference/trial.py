@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.likelihood import white_noise
-from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.fourier import SampleKSpace
+from iasolve.problem.likelihood import white_noise
+from iasolve.problem.measurement import Measurement
 from iasolve.spectrum import largest_radius, reflect
 
 __all__ = ["Trial", "hold_back"]

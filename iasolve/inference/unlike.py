@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.interface import UnlikePriorWarning
-from iasolve.inference.measurement import Measurement
-from iasolve.inference.problem import Problem
 from iasolve.inference.result import Result
 from iasolve.priors import Prior
 from iasolve.priors.likeness import edge_share, image_elbo, ring_distance
 from iasolve.priors.portions import each_portion
+from iasolve.problem.measurement import Measurement
+from iasolve.problem.options import UnlikePriorWarning
+from iasolve.problem.pose import Problem
 
 __all__ = ["Negative", "below_zero", "likeness_of", "warn_signed", "warn_unlike"]
 

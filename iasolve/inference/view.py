@@ -7,11 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.inference.closing import Closing
-from iasolve.inference.gain import gain_of
-from iasolve.inference.interface import NonFiniteError, Options, Watch
-from iasolve.inference.likelihood import Solves
-from iasolve.inference.measurement import Measurement
 from iasolve.inference.objective import Noise
 from iasolve.inference.passes import (
     SHIFTS,
@@ -22,12 +17,17 @@ from iasolve.inference.passes import (
     read_image,
     read_whole,
 )
-from iasolve.inference.problem import Problem, pose
 from iasolve.inference.refine import improve
 from iasolve.inference.result import ScaleReport
 from iasolve.inference.sampling import Samples, StationaryError, draw_errors, draw_samples
 from iasolve.operators.crop import Crop
 from iasolve.priors import Prior
+from iasolve.problem.closing import Closing
+from iasolve.problem.gain import gain_of
+from iasolve.problem.likelihood import Solves
+from iasolve.problem.measurement import Measurement
+from iasolve.problem.options import NonFiniteError, Options, Watch
+from iasolve.problem.pose import Problem, pose
 from iasolve.recipe import Recipe
 
 __all__ = ["WHOLE", "View", "descends", "joined", "quick", "quick_answer", "read_view", "reads", "solve_view"]

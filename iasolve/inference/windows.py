@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from iasolve.inference.geometry import flanks, positions
-from iasolve.inference.interface import Watch
-from iasolve.inference.measurement import Measurement
 from iasolve.inference.result import Result, ScaleReport
+from iasolve.problem.geometry import flanks, positions
+from iasolve.problem.measurement import Measurement
+from iasolve.problem.options import Watch
 
 __all__ = ["solve_windows"]
 

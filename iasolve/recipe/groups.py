@@ -132,7 +132,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Closing:
-    """How the solution joins the decoded image and the measurement (:mod:`iasolve.inference.closing`).
+    """How the solution joins the decoded image and the measurement (:mod:`iasolve.problem.closing`).
 
     Attributes
     ----------

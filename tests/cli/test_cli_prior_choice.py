@@ -121,7 +121,7 @@ def test_k_space_has_the_prior_for_mr(tmp_path, heads):
 def kspace_priors(monkeypatch, installed, priors):
     """The same two for k-space; both are readers alone."""
     monkeypatch.setattr("iasolve.priors.load_kspace_priors", lambda: tuple(priors[name] for name in installed))
-    module = sys.modules["iasolve.inference.reconstruct"]  # the package shows a function of that name
+    module = sys.modules["iasolve.reconstruction.reconstruct"]  # the package shows a function of that name
     monkeypatch.setattr(module, "load_kspace_priors", lambda: tuple(priors.values()))
 
 

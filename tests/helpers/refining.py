@@ -4,13 +4,13 @@ import torch
 from flat_recipes import recipe_of
 
 from iasolve.inference import OBJECTIVES, Options
-from iasolve.inference.interface import Watch
 from iasolve.inference.objective import ImageTerm, Noise, Objective, data_term
 from iasolve.inference.passes import descend, first_guess
-from iasolve.inference.problem import pose
 from iasolve.inference.refine import Candidate, improve, judge, parts_of, refine
 from iasolve.networks import Gaussian
 from iasolve.priors.hierarchy import START, Hierarchy, values
+from iasolve.problem.options import Watch
+from iasolve.problem.pose import pose
 
 
 class Setting:

@@ -26,3 +26,9 @@ def too_large(path):
 
 def test_files_and_functions_are_small():
     assert [problem for path in MODULES for problem in too_large(path)] == []
+
+
+def test_rooms_hold_few_files():
+    """Of one idea each: of what solves, at most 17."""
+    assert len(list((ROOT / "iasolve" / "inference").glob("*.py"))) <= 17
+    assert len(list((ROOT / "iasolve" / "problem").glob("*.py"))) <= 12

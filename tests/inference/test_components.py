@@ -7,7 +7,6 @@ from tiny import dense, mute_prior, relative
 
 from iasolve import solve
 from iasolve.inference import Options
-from iasolve.inference.problem import pose
 from iasolve.operators import (
     BlockAverage,
     GaussianNoise,
@@ -19,6 +18,7 @@ from iasolve.operators import (
     line_mask,
 )
 from iasolve.operators.probes import response, surplus_of_rings
+from iasolve.problem.pose import pose
 from iasolve.spectrum import RingGrid, fft2, ifft2, ring_index
 
 SIZE = 16

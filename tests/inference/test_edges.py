@@ -7,8 +7,8 @@ from skimage import data
 from tiny import bundled
 
 import iasolve
-from iasolve.inference.measurement import Measurement
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, SpectralNoise, gaussian_kernel
+from iasolve.problem.measurement import Measurement
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 3), (16, 21), (31, 8)])

@@ -9,7 +9,7 @@ from tiny import bundled, circulant, decaying_power, images, relative, tiny_netw
 
 import iasolve
 from iasolve import UnlikePriorWarning, solve
-from iasolve.inference import Gaussian, Measurement, Options, fitted_power, hold_back, unexplained
+from iasolve.inference import Gaussian, Options, fitted_power, hold_back, unexplained
 from iasolve.operators import (
     CircularBlur,
     Convolution,
@@ -23,6 +23,7 @@ from iasolve.operators import (
     line_mask,
 )
 from iasolve.priors import HVAEPrior
+from iasolve.problem import Measurement
 from iasolve.samples import load_samples
 from iasolve.spectrum import fft2, ifft2, radius
 

@@ -8,12 +8,12 @@ from tiny import SIZE, images, reading_prior, tiny_network, tiny_prior
 from iasolve.files import memory as files_memory
 from iasolve.files.memory import default_memory, parse_memory
 from iasolve.inference import solve
-from iasolve.inference.interface import Options
 from iasolve.inference.memory import BudgetError, Cut, cut, halved
 from iasolve.inference.passes import descend
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors import HVAEPrior
 from iasolve.priors.portions import Portion, in_portions, portions
+from iasolve.problem.options import Options
 
 FAST = recipe_of(steps=0)
 STEPS = recipe_of(steps=3, views=2, objective="map", optimizer="lbfgs", blocks="whole")

@@ -9,13 +9,14 @@ from tiny import circulant, decaying_power, dense, images, mute_prior, relative,
 
 from iasolve import Recipe, RecipeError, solve
 from iasolve.evidence import Folded, evidence, fold
-from iasolve.inference import DiagonalLikelihood, OperatorLikelihood, Options, nonnegative_mode
-from iasolve.inference.closing import closest_image
-from iasolve.inference.interface import Watch
+from iasolve.inference import Options
 from iasolve.inference.passes import first_guess, levels, read_again
-from iasolve.inference.problem import pose
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, gaussian_kernel, line_mask
 from iasolve.priors import HVAEPrior
+from iasolve.problem import DiagonalLikelihood, OperatorLikelihood, nonnegative_mode
+from iasolve.problem.closing import closest_image
+from iasolve.problem.options import Watch
+from iasolve.problem.pose import pose
 
 DOUBLE = torch.float64
 SIGMA = 0.1

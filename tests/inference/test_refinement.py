@@ -8,12 +8,12 @@ from refining import Setting as Posed
 from tiny import images, relative, tiny_prior
 
 from iasolve import solve
-from iasolve.inference import OperatorLikelihood
 from iasolve.inference.objective import ImageTerm
 from iasolve.inference.passes import descend
 from iasolve.inference.refine import Part
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, KSpaceMask, LowPass, gaussian_kernel, line_mask
 from iasolve.priors.hierarchy import values
+from iasolve.problem import OperatorLikelihood
 
 SHAPE = (1, 32, 32)
 SCALES = (1, 2, 4, 8, 16, 32)

@@ -6,10 +6,10 @@ import torch
 from tiny import bundled, circulant, decaying_power, images, relative, tiny_prior
 
 from iasolve import solve
-from iasolve.inference import crop_power, image_power
-from iasolve.inference.interface import Options
-from iasolve.inference.problem import pose
 from iasolve.operators import GaussianNoise, Identity
+from iasolve.problem import crop_power, image_power
+from iasolve.problem.options import Options
+from iasolve.problem.pose import pose
 from iasolve.samples import load_samples
 from iasolve.spectrum import fft2
 

@@ -11,9 +11,8 @@ from flat_recipes import recipe_of
 from tiny import SIZE, bundled, images, mute_prior, relative, tiny_prior
 
 from iasolve import NonFiniteError, RecipeError, UnlikePriorWarning, load_recipe, solve
-from iasolve.inference import Canvas, FieldOfView, Options, Whole, likely_sigma
+from iasolve.inference import Options
 from iasolve.inference.passes import descend
-from iasolve.inference.problem import pose
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators import (
     CircularBlur,
@@ -33,6 +32,8 @@ from iasolve.operators import (
     line_mask,
 )
 from iasolve.operators.crop import Crop
+from iasolve.problem import Canvas, FieldOfView, Whole, likely_sigma
+from iasolve.problem.pose import pose
 from iasolve.samples import load_samples
 from iasolve.spectrum import Spectrum, fft2, ifft2, radius, ring_index
 

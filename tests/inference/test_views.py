@@ -9,10 +9,10 @@ from tiny import images, relative, tiny_prior
 
 from iasolve import HVAEPrior, solve
 from iasolve.inference import Options
-from iasolve.inference.interface import Watch
 from iasolve.inference.passes import SHIFTS, first_guess, read_again
-from iasolve.inference.problem import pose
 from iasolve.operators import CircularShift, GaussianNoise, Identity, KSpaceMask, LinearOperator, line_mask
+from iasolve.problem.options import Watch
+from iasolve.problem.pose import pose
 from iasolve.recipe import RecipeError
 
 DOUBLE = torch.float64

@@ -7,11 +7,11 @@ import torch
 from skimage.data import camera
 
 import iasolve
-from iasolve.inference.interface import Options
 from iasolve.inference.memory import BudgetError, Cut, cut
 from iasolve.metrics import psnr
 from iasolve.operators import GaussianNoise, Identity, SpectralNoise
 from iasolve.priors.portions import Portion
+from iasolve.problem.options import Options
 from iasolve.recipe import load_recipe
 
 SOLVE = importlib.import_module("iasolve.inference.solve")

@@ -8,9 +8,9 @@ from tiny import tiny_prior
 
 from iasolve import solve
 from iasolve.evidence import fold
-from iasolve.inference.gain import gain_diagonal
 from iasolve.noise_level import EstimatedNoise
 from iasolve.operators import GaussianNoise, Identity, RicianNoise, SpectralNoise
+from iasolve.problem.gain import gain_diagonal
 from iasolve.spectrum import fft2, radius
 
 A = Identity((1, 32, 32))

@@ -6,7 +6,6 @@ import torch
 from tiny import dense, relative
 
 from iasolve.evidence import fold
-from iasolve.inference import DiagonalLikelihood, OperatorLikelihood
 from iasolve.operators import (
     CircularBlur,
     Convolution,
@@ -20,6 +19,7 @@ from iasolve.operators import (
     check_operator,
     vstack,
 )
+from iasolve.problem import DiagonalLikelihood, OperatorLikelihood
 from iasolve.spectrum import fft2, reflect
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]

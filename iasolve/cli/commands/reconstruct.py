@@ -106,7 +106,7 @@ def task(sampling: Sampling) -> Task:
         return iasolve.reconstruct(y, prior, maps=source.maps, mask=source.mask, coils=coils, phase=phase, **options)
 
     def choose(source: Source, y: Any, priors: Any, **options: Any) -> Any:
-        from iasolve.inference import choose_kspace_prior
+        from iasolve.reconstruction import choose_kspace_prior
 
         return choose_kspace_prior(y, priors, maps=source.maps, mask=source.mask, coils=coils, phase=phase, **options)
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Folded, fold
-from iasolve.inference.geometry import choose_fit, crop_power, image_power
-from iasolve.inference.interface import Options
-from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.probes import unit_phases
 from iasolve.priors import Prior
+from iasolve.problem.geometry import choose_fit, crop_power, image_power
+from iasolve.problem.operator_likelihood import OperatorLikelihood
+from iasolve.problem.options import Options
 from iasolve.spectrum import ifft2
 
 __all__ = ["ZERO", "gain_diagonal", "gain_general", "gain_of", "unit_of"]

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients, mean_gain
 from iasolve.classical.window import solve_window
-from iasolve.inference.likelihood import Draw, Solution, Solves, Value, white_noise
 from iasolve.operators.base import LinearOperator, as_declared
 from iasolve.operators.probes import RingResponse, ring_probes, surplus_of_rings
 from iasolve.operators.window import Window
+from iasolve.problem.likelihood import Draw, Solution, Solves, Value, white_noise
 from iasolve.spectrum import RingGrid, fft2, filtered, ifft2
 
 __all__ = ["TOLERANCE", "OperatorLikelihood", "Probed", "probed_profile"]

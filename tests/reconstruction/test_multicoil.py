@@ -11,8 +11,6 @@ import iasolve
 from iasolve.classical import total_variation
 from iasolve.classical.sense import total_variation_sense
 from iasolve.evidence import fold
-from iasolve.inference import image_phase, imaginary_share, pose_coils, sampled_positions
-from iasolve.inference.multicoil import cg_sense
 from iasolve.operators import (
     CoilNoise,
     GaussianNoise,
@@ -23,6 +21,8 @@ from iasolve.operators import (
     centred_ifft2,
 )
 from iasolve.recipe import load_recipe
+from iasolve.reconstruction import image_phase, imaginary_share, pose_coils, sampled_positions
+from iasolve.reconstruction.multicoil import cg_sense
 from iasolve.samples import load_kspace, load_samples
 
 SIGMA = 0.02

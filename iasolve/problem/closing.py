@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from iasolve.classical.conjugate import conjugate_gradients
-from iasolve.inference.likelihood import Draw, Likelihood, Solution, white_noise
+from iasolve.problem.likelihood import Draw, Likelihood, Solution, white_noise
 from iasolve.spectrum import fft2, half, ifft2, irfft2, rfft2
 
 __all__ = ["Closing", "LocalError", "closest_image", "local_spread", "nonnegative_mode"]

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from iasolve.evidence import Evidence, Folded, WienerPosterior, fold, profile, wiener
-from iasolve.inference.gain import ZERO, gain_of, unit_of
-from iasolve.inference.geometry import Geometry, geometry_of, image_power
-from iasolve.inference.interface import NonFiniteError, Options
-from iasolve.inference.likelihood import DiagonalLikelihood, Likelihood
-from iasolve.inference.operator_likelihood import OperatorLikelihood, Probed, probed_profile
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.crop import Crop
 from iasolve.operators.probes import response
 from iasolve.operators.shift import CircularShift
 from iasolve.priors import Prior
+from iasolve.problem.gain import ZERO, gain_of, unit_of
+from iasolve.problem.geometry import Geometry, geometry_of, image_power
+from iasolve.problem.likelihood import DiagonalLikelihood, Likelihood
+from iasolve.problem.operator_likelihood import OperatorLikelihood, Probed, probed_profile
+from iasolve.problem.options import NonFiniteError, Options
 from iasolve.spectrum import RingGrid, fft2, ifft2, ring_index, rings_at
 
 __all__ = ["Problem", "pose"]

@@ -6,9 +6,9 @@ from flat_recipes import recipe_of
 from tiny import images, reading_prior, tiny_prior
 
 from iasolve import NonFiniteError, solve
-from iasolve.inference.problem import Problem
 from iasolve.inference.sampling import Samples
 from iasolve.operators import GaussianNoise, Identity, LinearOperator, PixelMask
+from iasolve.problem.pose import Problem
 
 SHAPE = (1, 32, 32)
 NOISE = GaussianNoise(0.1)

@@ -6,8 +6,8 @@ from tiny import circulant, decaying_power, dense, relative, stacked
 
 from iasolve.classical.conjugate import conjugate_gradients
 from iasolve.evidence import fold
-from iasolve.inference import DiagonalLikelihood, OperatorLikelihood
 from iasolve.operators import CircularBlur, Identity, KSpaceMask, gaussian_kernel
+from iasolve.problem import DiagonalLikelihood, OperatorLikelihood
 from iasolve.spectrum import fft2, ifft2
 
 SIGMA = 0.3

@@ -7,9 +7,10 @@ from tiny import images, mute_prior
 
 from iasolve import solve
 from iasolve.evidence import fold
-from iasolve.inference import DiagonalLikelihood, LocalError, OperatorLikelihood, Options, local_spread
-from iasolve.inference.problem import pose
+from iasolve.inference import Options
 from iasolve.operators import CircularBlur, GaussianNoise, KSpaceMask, line_mask
+from iasolve.problem import DiagonalLikelihood, LocalError, OperatorLikelihood, local_spread
+from iasolve.problem.pose import pose
 from iasolve.spectrum import fft2, ifft2, radius
 
 SHAPE, SIGMA = (1, 8, 6), 0.3

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.multicoil import SliceFacts, sampled_positions
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators.bases import centred_ifft2
 from iasolve.operators.fourier import KSpaceMask
 from iasolve.operators.masks import acceleration
 from iasolve.operators.noise import GaussianNoise
 from iasolve.priors import Prior
+from iasolve.reconstruction.multicoil import SliceFacts, sampled_positions
 from iasolve.spectrum import reflect
 
 __all__ = ["LARGEST_IMAGINARY", "imaginary_share", "single_coil", "single_facts"]

@@ -7,7 +7,7 @@ The steps, each of which can be given instead of estimated:
 3. *Compression*: more than twelve coils become twelve virtual ones; the combination is unitary, so white noise stays
    white.
 4. *Sensitivities* from the sampled centre (:func:`iasolve.operators.estimate_maps`).
-5. *Phase*, where the prior is over real images: see :mod:`.image_phase`.
+5. *Phase*, where the prior is over real images: see :func:`image_phase`.
 
 Phase
 -----
@@ -35,7 +35,6 @@ import torch
 from torch import Tensor
 
 from iasolve.classical.sense import total_variation_sense, typical_weight
-from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators.base import as_tensor
 from iasolve.operators.bases import centred_fft2
@@ -46,6 +45,7 @@ from iasolve.operators.espirit import estimate_maps
 from iasolve.operators.masks import acceleration
 from iasolve.operators.noise import GaussianNoise
 from iasolve.operators.phase import estimate_phase
+from iasolve.problem.operator_likelihood import OperatorLikelihood
 from iasolve.sampling import measured_positions
 from iasolve.spectrum import radius
 

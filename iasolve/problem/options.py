@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from iasolve.files.memory import parse_memory
-from iasolve.inference.operator_likelihood import TOLERANCE
 from iasolve.operators.conventions import check_batch_size
+from iasolve.problem.operator_likelihood import TOLERANCE
 
 __all__ = [
     "Callback",
@@ -72,7 +72,8 @@ class Options:
         Warn when an image is unlike the prior's data.
     fallback : bool
         Answer with a Gaussian of the prior's power where a part of the measurement kept back shows the prior to be
-        worse (:mod:`.fallback`); not with recipes without encoder or closing, nor with unvalidated priors.
+        worse (:mod:`iasolve.inference.fallback`); not with recipes without encoder or closing, nor with priors that
+        were not validated.
     offset : float or "auto"
         A constant in all of the image, taken off before and put back after, in its units: -1024 of Hounsfield units.
         ``"auto"``: by :func:`iasolve.noise_level.estimate_offset`, for priors of images without a negative value.
@@ -81,7 +82,7 @@ class Options:
         end 0.02 dB below those with 20 (benchmarks/results/general_path.md).
     tolerance : float
         Their other solves end when an iteration lowers the exponent by less than this many nats per pixel; see
-        :mod:`iasolve.inference.operator_likelihood`.
+        :mod:`iasolve.problem.operator_likelihood`.
     force_general : bool
         Treat a diagonal operator as any other (a check; slower).
 

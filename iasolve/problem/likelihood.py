@@ -5,7 +5,7 @@ Model: ``x = x0 + e`` with ``x0`` the decoded image and ``e ~ N(0, V)``, ``V`` a
 
 :class:`DiagonalLikelihood`: after folding, every frequency is on its own and everything is exact.
 
-Any other linear ``A``: :mod:`iasolve.inference.operator_likelihood`.
+Any other linear ``A``: :mod:`iasolve.problem.operator_likelihood`.
 """
 
 from __future__ import annotations

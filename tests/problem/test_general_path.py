@@ -7,7 +7,6 @@ from flat_recipes import recipe_of
 from tiny import SIZE, images, relative, tiny_prior
 
 from iasolve import solve
-from iasolve.inference import OperatorLikelihood, operator_likelihood
 from iasolve.operators import (
     BlockAverage,
     GaussianNoise,
@@ -19,6 +18,7 @@ from iasolve.operators import (
 )
 from iasolve.operators.shift import CircularShift
 from iasolve.operators.whitening import Weighting
+from iasolve.problem import OperatorLikelihood, operator_likelihood
 
 SIGMA = 0.05
 EXACT = Identity((1, SIZE, SIZE), torch.float64)

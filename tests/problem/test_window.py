@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import bundled
 
-from iasolve.inference import OperatorLikelihood
 from iasolve.operators import CircularBlur, Convolution, KSpaceMask, gaussian_kernel
 from iasolve.operators.crop import Crop
+from iasolve.problem import OperatorLikelihood
 from iasolve.spectrum import fft2, ifft2, radius
 
 DOUBLE = torch.float64
@@ -102,8 +102,8 @@ def test_far_from_edges_a_convolution_is_its_interior_transfer(boundary):
 
 def test_the_reader_is_told_of_a_blur_what_it_is_told_of_a_circular_one():
     """Evidence of a picture of a larger scene, frequency by frequency."""
-    from iasolve.inference.interface import Options
-    from iasolve.inference.problem import pose
+    from iasolve.problem.options import Options
+    from iasolve.problem.pose import pose
 
     prior, shape = bundled("mri-t1-128"), (1, 128, 128)
     x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))

@@ -9,10 +9,6 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from iasolve.inference.gain import gain_general
-from iasolve.inference.geometry import image_power
-from iasolve.inference.interface import Options
-from iasolve.inference.operator_likelihood import OperatorLikelihood
 from iasolve.noise_level import EstimatedNoise, estimate_noise, estimate_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators import Identity
@@ -22,6 +18,10 @@ from iasolve.operators.noise import GaussianNoise, NoiseModel
 from iasolve.operators.probes import unit_phases
 from iasolve.operators.spectral_noise import SpectralNoise
 from iasolve.priors import Prior
+from iasolve.problem.gain import gain_general
+from iasolve.problem.geometry import image_power
+from iasolve.problem.operator_likelihood import OperatorLikelihood
+from iasolve.problem.options import Options
 from iasolve.spectrum import fft2, ifft2
 
 __all__ = [

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.choice import Choice, choose_prior
-from iasolve.inference.interface import Callback, Options, SolveOptions, Status, UnlikePriorWarning, Watch
 from iasolve.inference.memory import cut
-from iasolve.inference.multicoil import SliceFacts, pose_coils
 from iasolve.inference.result import Array, Result, as_numpy, join
-from iasolve.inference.single_coil import LARGEST_IMAGINARY, single_coil, single_facts
 from iasolve.inference.solve import solve, with_samples, without_steps
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.coil_noise import CoilNoise
 from iasolve.operators.conventions import check_kspace_order
 from iasolve.operators.noise import GaussianNoise
 from iasolve.priors import KSPACE_PRIORS, Prior, PriorError, load_kspace_priors
+from iasolve.problem.options import Callback, Options, SolveOptions, Status, UnlikePriorWarning, Watch
 from iasolve.recipe import Recipe, load_recipe
+from iasolve.reconstruction.multicoil import SliceFacts, pose_coils
+from iasolve.reconstruction.single_coil import LARGEST_IMAGINARY, single_coil, single_facts
 
 __all__ = ["ReconstructOptions", "Reconstruction", "choose_kspace_prior", "reconstruct"]
 
@@ -46,7 +46,7 @@ class Reconstruction(Result[Array]):
     Attributes
     ----------
     facts : list of SliceFacts
-        Per slice, how it was posed: see :class:`~iasolve.inference.multicoil.SliceFacts`.
+        Per slice, how it was posed: see :class:`~iasolve.reconstruction.multicoil.SliceFacts`.
 
     Examples
     --------
