@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from iasolve.cli.outputs import Outputs
 from iasolve.cli.reporter import plain
-from iasolve.files import Stack, atomic_write, sha256_of, write_json, write_together
+from iasolve.files import FileError, Stack, atomic_write, sha256_of, write_json, write_together
 
 __all__ = ["Piece", "Pieces", "kept_beside", "key_of", "sweep_pieces"]
 
@@ -87,16 +87,21 @@ class Pieces:
         ------
         WriteError
         """
-        self.folder.mkdir(exist_ok=True)
         image, std, report = self._paths(rows)
         hashes = {}
-        with write_together():
-            for name, path, values in (("image", image, piece.image), ("std", std, piece.std)):
-                if values is not None:
-                    with atomic_write(path) as handle:
-                        np.save(handle, values)
-                    hashes[name] = sha256_of(path)
-            write_json(report, {**piece.facts, "sha256": hashes})
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with write_together():
+                for name, path, values in (("image", image, piece.image), ("std", std, piece.std)):
+                    if values is not None:
+                        with atomic_write(path) as handle:
+                            np.save(handle, values)
+                        hashes[name] = sha256_of(path)
+                write_json(report, {**piece.facts, "sha256": hashes})
+        except FileError:
+            with contextlib.suppress(OSError):  # it holds other pieces
+                self.folder.rmdir()
+            raise
         self.done.add(rows.start)
 
     def facts(self, rows: slice) -> dict[str, Any]:
@@ -171,4 +176,6 @@ def _folders(outputs: Outputs) -> list[Path]:
 
 def kept_beside(outputs: Outputs) -> int:
     """How many finished pieces an unfinished result has."""
-    return sum(len(list(folder.glob("*.json"))) for folder in _folders(outputs))
+    with contextlib.suppress(OSError):
+        return sum(len(list(folder.glob("*.json"))) for folder in _folders(outputs))
+    return 0

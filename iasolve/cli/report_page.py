@@ -93,6 +93,12 @@ class Page:
         """Results so far."""
         return len(self._written)
 
+    def drop(self) -> None:
+        """Remove a page that shows what is about to be replaced; best effort. One that is watched shows the new."""
+        if not self._live:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
     def add(self, written: Written) -> None:
         """One more result."""
         self._written.append(written)

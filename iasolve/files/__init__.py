@@ -7,7 +7,7 @@ and a row in the table of ``formats.py``.
 
 from .atomic import atomic_write, sha256_of, sweep_leftovers, write_json, write_together
 from .errors import FileError, UnfitData, UnreadableFile, WriteError
-from .folders import guard_output, list_inputs
+from .folders import guard_output, list_inputs, require_writable
 from .formats import (
     IMAGE_SUFFIXES,
     KSPACE_OUT_SUFFIXES,
@@ -63,6 +63,7 @@ __all__ = [
     "reconstructed_size",
     "require_carry",
     "require_finite",
+    "require_writable",
     "runs",
     "sha256_of",
     "split_key",

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from iasolve.files.atomic import atomic_write
+from iasolve.files.atomic import atomic_write, write_together
 from iasolve.files.text import read_text
 from iasolve.networks import HVAE, NetworkConfig, Reader
 from iasolve.tables import Amount, FileName, Flag, Number, Positive, Text, described
@@ -123,9 +123,11 @@ def save_checkpoint(network: HVAE | Reader, card: dict[str, Any], path: Path) ->
         **card,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    for target, data in ((path, content), (path.with_suffix(".json"), (json.dumps(full, indent=1) + "\n").encode())):
-        with atomic_write(target) as stream:
-            stream.write(data)
+    card_bytes = (json.dumps(full, indent=1) + "\n").encode()
+    with write_together():  # or a crash in between would leave weights beside the card of others
+        for target, data in ((path, content), (path.with_suffix(".json"), card_bytes)):
+            with atomic_write(target) as stream:
+                stream.write(data)
 
 
 def read_card(path: Path) -> dict[str, Any]:

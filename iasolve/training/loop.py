@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iasolve.files.atomic import sweep_leftovers
+from iasolve.files.atomic import sweep_leftovers, write_together
 from iasolve.training.augmentation import normalise
 from iasolve.training.burst import DivergedError, judge, rate_factor
 from iasolve.training.commit import commit_of
 from iasolve.training.config import TrainingConfig
 from iasolve.training.degradations import DegradationMix
-from iasolve.training.log import Row, append_row, cut_log
+from iasolve.training.log import Row, append_row, begin_log, cut_log
 from iasolve.training.parts import Part, part_of
 from iasolve.training.processes import Processes
 from iasolve.training.progress import Progress
@@ -66,6 +66,7 @@ class Trainer:
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.update = Update(self.objective, self.network, o, self.processes, logged=self.part.logged)
         self._kept: list[Tensor] = []
+        self._first = False
         self._speed = Speed()
 
     @property
@@ -117,9 +118,8 @@ class Trainer:
         self.progress.started_from = str(card["sha256"])
 
     def start_over(self) -> None:
-        """Remove another run's state and log: they would be taken for this one's."""
-        for path in (self.checkpoint, self.log):
-            path.unlink(missing_ok=True)
+        """Take the place of another run in the folder: with the first row and state, not before there are any."""
+        self._first = True
 
     def save(self) -> None:
         """Write the resumable state (weights, average, optimizer, progress), atomically."""
@@ -178,6 +178,9 @@ class Trainer:
             p.seconds = start_seconds + time.monotonic() - begun
             callback(Status("step", p.images, p.steps, {}, p.seconds))
         if self.rank == 0:
+            if self._first:  # nothing was trained: another run's state and log would be taken for this one's
+                for path in (self.checkpoint, self.log):
+                    path.unlink(missing_ok=True)
             return self.export()
         return self.folder
 
@@ -287,8 +290,14 @@ class Trainer:
         row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
         if any(notes):
             row["note"] = "; ".join(filter(None, notes))
-        append_row(self.log, row)
-        self.save()
+        if self._first:
+            with write_together():
+                begin_log(self.log, row)
+                self.save()
+            self._first = False
+        else:
+            append_row(self.log, row)
+            self.save()
         p = self.progress
         callback(Status("validation", p.images, p.steps, row, p.seconds))
 
