@@ -29,7 +29,7 @@ from .measurements import MeasurementFile, read_measurement
 from .planes import read_kernel, read_mask
 from .source import require_finite
 from .stack import Stack, runs
-from .text import read_text
+from .text import parse_json, read_text
 from .writing import can_carry, require_carry, suffixes_for, write_image, write_kspace
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "list_inputs",
     "open_image",
     "open_kspace",
+    "parse_json",
     "prepare_to_read",
     "read_image",
     "read_kernel",

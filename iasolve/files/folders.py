@@ -82,10 +82,23 @@ def guard_output(path: PathInput, overwrite: bool = False) -> Path:
             f"Create it first: mkdir -p {parent}",
         )
     for file in (target, *companions(target)):
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise WriteError(file, "this is a device or a pipe", "the name of a file", "Choose another name")
         if os.path.exists(file) and not overwrite:
             raise WriteError(file, "the file exists already", "a new name", "Choose another name, or allow overwriting")
     require_writable(parent, target)
+    longest = longest_name(parent)
+    if len(os.fsencode(target.name)) > longest:
+        raise WriteError(target, "the name is too long", f"at most {longest} bytes", "Choose a shorter one")
     return target
+
+
+def longest_name(folder: PathInput) -> int:
+    """Bytes that the name of a file in a folder may have."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # of other systems
+        return 255
 
 
 def require_writable(folder: PathInput, target: PathInput) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iasolve.files.atomic import atomic_write
+from iasolve.files.text import parse_json
 
 __all__ = ["Row", "append_row", "begin_log", "cut_log"]
 
@@ -66,6 +67,6 @@ def cut_log(path: Path, images: int) -> None:
 def _images(line: bytes) -> float:
     """Images of a row; infinite for what is no row."""
     try:
-        return float(json.loads(line)["images"])
+        return float(parse_json(line)["images"])
     except (ValueError, TypeError, KeyError):
         return float("inf")

@@ -8,33 +8,13 @@ import os
 import numpy as np
 import pytest
 from cli_fixtures import cli, heads, tiny
+from test_cli_failures import CONFIG
 
 from iasolve.cli import folders as folders_module
 from iasolve.cli.errors import DEVICE, describe
 from iasolve.files import folders as files_folders
 from iasolve.priors import checkpoint, save_checkpoint
 from iasolve.training.log import append_row
-
-CONFIG = """
-name = "small"
-[network]
-size = 32
-grid_cap = 16
-head_blocks = 1
-widths = [8, 8, 8, 8, 8, 8]
-layers = [1, 1, 1, 1, 1, 1]
-latents = [2, 2, 2, 2, 2, 2]
-encoder_blocks = [1, 1, 1, 1, 1, 1]
-[data]
-path = "heads.npz"
-validation_every = 4
-[[degradations]]
-sigma = [0.1, 0.5]
-[optimisation]
-images = 8
-batch = 4
-validate_every = 4
-"""
 
 resource = pytest.importorskip("resource")
 __all__ = ["heads", "tiny"]  # fixtures

@@ -322,3 +322,19 @@ def test_pieces_of_another_result_stay_beside_a_complete_one(volume, counted, ti
     assert cli("denoise", volume, out, *quick(tiny, "--seed", 3, "--overwrite")).code == 0
     assert counted == [4]
     assert hidden(tmp_path) == []
+
+
+def test_volumes_are_compared_a_few_pages_at_a_time(volume, heads, tmp_path, monkeypatch):
+    """The scores are those of whole arrays, also where pages of the one are colours of the other."""
+    noisy = np.load(volume)[:3]
+    np.save(tmp_path / "noisy.npy", noisy)
+    np.save(tmp_path / "truth.npy", heads[:3].astype(np.float32))
+    write_image(tmp_path / "colours.tif", noisy[np.newaxis])
+    whole = cli("evaluate", tmp_path / "noisy.npy", tmp_path / "truth.npy", "--json").report
+    for name, value in (("LARGE", 1), ("RUN", 1)):
+        monkeypatch.setattr(stack_module, name, value)
+    monkeypatch.setattr(stack_module.Stack, "__array__", lambda *_, **__: pytest.fail("all pages at once"))
+    for name in ("noisy.npy", "colours.tif"):
+        done = cli("evaluate", tmp_path / name, tmp_path / "truth.npy", "--json")
+        assert done.code == 0, done
+        assert str(done.report).replace(name, "") == str(whole).replace("noisy.npy", ""), name
