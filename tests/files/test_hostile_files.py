@@ -73,6 +73,11 @@ def test_errors_of_readers_are_passed_on(some):
         read_apart(damage.fail, some)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd/2").exists(), reason="this system does not tell where a stream goes")
+def test_what_libraries_think_of_a_file_is_not_printed(some):
+    assert read_apart(damage.error_stream, some) == os.devnull
+
+
 def test_one_flipped_bit_that_crashes_scipy_is_an_error_of_the_file():
     with pytest.raises(UnreadableFile, match=r"one_flipped_bit\.mat"):
         files.read_image(Path(__file__).with_name("one_flipped_bit.mat"))
