@@ -66,7 +66,7 @@ class Trainer:
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.update = Update(self.objective, self.network, o, self.processes, logged=self.part.logged)
         self._kept: list[Tensor] = []
-        self._first = False
+        self._first = True  # what is written next takes the place of another run in the folder
         self._speed = Speed()
 
     @property
@@ -117,10 +117,6 @@ class Trainer:
         )
         self.progress.started_from = str(card["sha256"])
 
-    def start_over(self) -> None:
-        """Take the place of another run in the folder: with the first row and state, not before there are any."""
-        self._first = True
-
     def save(self) -> None:
         """Write the resumable state (weights, average, optimizer, progress), atomically."""
         self._count()
@@ -137,7 +133,7 @@ class Trainer:
             When it is damaged, or of another network, configuration or number of images.
         """
         load_snapshot(self.checkpoint, self._run_state())
-        p = self.progress
+        self._first, p = False, self.progress
         self.update.steps.fill_(p.steps)
         self.update.skipped.fill_(p.skipped)
         self.update.usual.fill_(p.norm)
@@ -290,14 +286,10 @@ class Trainer:
         row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
         if any(notes):
             row["note"] = "; ".join(filter(None, notes))
-        if self._first:
-            with write_together():
-                begin_log(self.log, row)
-                self.save()
-            self._first = False
-        else:
-            append_row(self.log, row)
+        with write_together():
+            (begin_log if self._first else append_row)(self.log, row)
             self.save()
+        self._first = False
         p = self.progress
         callback(Status("validation", p.images, p.steps, row, p.seconds))
 
@@ -348,7 +340,6 @@ def train(
             trainer.initialise(init)
         else:
             trainer.measure_statistics()
-        trainer.start_over()
     # Subnormal numbers take a processor a hundred times as long. The setting is the process's: others, who count on
     # gradual underflow, get it back.
     torch.set_flush_denormal(True)

@@ -8,9 +8,7 @@ from skimage.data import camera
 
 import iasolve
 from iasolve.inference.interface import Options
-from iasolve.inference.measurement import Measurement
 from iasolve.inference.memory import BudgetError, Cut, cut
-from iasolve.inference.windows import cutter, least_window
 from iasolve.metrics import psnr
 from iasolve.operators import (
     CircularBlur,
@@ -21,11 +19,11 @@ from iasolve.operators import (
     SpectralNoise,
     gaussian_kernel,
 )
-from iasolve.operators.crop import Crop
 from iasolve.priors.portions import Portion
 from iasolve.recipe import load_recipe
 
 SOLVE = importlib.import_module("iasolve.inference.solve")
+WINDOWS = importlib.import_module("iasolve.inference.windows")
 SHAPE = (1, 320, 288)
 FAST = load_recipe("fast")
 
@@ -69,7 +67,7 @@ def test_windows_are_seamless(noise, prior, monkeypatch):
 def picture(size, kernel, frame, dtype=torch.float32):
     """A camera's picture of ``size``, of a scene that is larger by ``frame``."""
     scene = (1, *(n + f for n, f in zip(size, frame, strict=True)))
-    return Crop(scene, size, dtype) @ CircularBlur(kernel, scene, dtype)
+    return WINDOWS.Crop(scene, size, dtype) @ CircularBlur(kernel, scene, dtype)
 
 
 @pytest.mark.parametrize("frame", [(9, 10), (12, 9), (15, 20)])
@@ -79,8 +77,8 @@ def test_a_window_measures_what_the_picture_shows_of_it(frame):
     kernel = torch.rand((10, 9), generator=generator, dtype=torch.float64) + 0.1
     operator = picture((70, 80), kernel / kernel.sum(), frame, torch.float64)
     scene = torch.randn(operator.in_shape, generator=generator, dtype=torch.float64)[None]
-    whole = Measurement(operator(scene), torch.ones(1), operator)
-    part, trim = cutter(whole, (48, 56))
+    whole = WINDOWS.Measurement(operator(scene), torch.ones(1), operator)
+    part, trim = WINDOWS.cutter(whole, (48, 56))
     assert trim == frame
     for top, left in ((0, 0), (3, 20), (operator.in_shape[1] - 48, operator.in_shape[2] - 56)):
         found = part(top, left)
@@ -91,13 +89,13 @@ def test_a_window_measures_what_the_picture_shows_of_it(frame):
 def test_what_hangs_together_has_no_windows():
     """A blur that goes round, one that reaches beyond the frame, and k-space."""
     kernel = torch.ones(9, 9) / 81
-    assert least_window(picture((40, 40), kernel, (8, 8))) == 32
-    assert least_window(picture((40, 40), kernel, (4, 8))) is None
-    assert least_window(CircularBlur(kernel, (1, 40, 40))) is None
-    assert least_window(KSpaceMask(torch.ones(40, 40), (1, 40, 40))) is None
-    assert least_window(Convolution(kernel, (1, 40, 40), boundary="valid")) == 32
-    assert least_window(Convolution(kernel, (1, 40, 40), boundary="reflect")) is None
-    assert least_window(Identity((1, 40, 40))) == 1
+    assert WINDOWS.least_window(picture((40, 40), kernel, (8, 8))) == 32
+    assert WINDOWS.least_window(picture((40, 40), kernel, (4, 8))) is None
+    assert WINDOWS.least_window(CircularBlur(kernel, (1, 40, 40))) is None
+    assert WINDOWS.least_window(KSpaceMask(torch.ones(40, 40), (1, 40, 40))) is None
+    assert WINDOWS.least_window(Convolution(kernel, (1, 40, 40), boundary="valid")) == 32
+    assert WINDOWS.least_window(Convolution(kernel, (1, 40, 40), boundary="reflect")) is None
+    assert WINDOWS.least_window(Identity((1, 40, 40))) == 1
 
 
 def test_windows_of_blurred_pictures_are_seamless(prior, monkeypatch):
