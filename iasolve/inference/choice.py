@@ -1,8 +1,8 @@
 """Which of several priors a measurement speaks for.
 
 Every prior makes its quick answer from a part of the measurement, as in :mod:`iasolve.inference.trial`, and the one
-whose answer lies closest to the rest is chosen. Where the operator is the identity, a few tiles tell enough; of a large
-blurred picture, a few windows.
+whose answer lies closest to the rest is chosen. Where the operator is the identity, a few tiles tell enough; of a
+blurred part of a larger scene, a few windows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from iasolve.inference.fallback import Gaussian
 from iasolve.inference.trial import Trial, hold_back
 from iasolve.inference.view import quick_answer
-from iasolve.inference.windows import cutter, least_window
+from iasolve.inference.windows import glimpse
 from iasolve.noise_level import EstimatedNoise
 from iasolve.operators import Identity
 from iasolve.operators.base import LinearOperator, as_tensor
@@ -32,9 +32,6 @@ __all__ = ["Choice", "choose_prior", "fitting"]
 
 TILES = 4
 """Tiles that are looked at, those with the largest standard deviation."""
-
-LARGEST, WINDOW = 2**20, 256
-"""Pixels beyond which a blurred picture is tried in windows, and the side of these."""
 
 
 class Choice(NamedTuple):
@@ -152,7 +149,7 @@ def _tiles(pieces: list[Measurement]) -> list[Measurement]:
     """The tiles that show most, of images with white noise; of other measurements one, whole."""
     plain = [piece for piece in pieces if type(piece.operator) is Identity]
     if not plain:
-        return [_windows(pieces[len(pieces) // 2])]
+        return [glimpse(pieces[len(pieces) // 2], TILES)[0]]
     channels, height, width = plain[0].y.shape[1:]
     size = (min(height, 128), min(width, 128))
     cuts: list[tuple[float, Tensor, Tensor]] = []
@@ -165,22 +162,3 @@ def _tiles(pieces: list[Measurement]) -> list[Measurement]:
     cuts = sorted(cuts, key=lambda cut: -cut[0])[:TILES]
     operator = Identity((channels, *size), plain[0].operator.in_dtype).to(plain[0].y.device)
     return [Measurement(torch.stack([cut[1] for cut in cuts]), torch.stack([cut[2] for cut in cuts]), operator)]
-
-
-def _windows(piece: Measurement) -> Measurement:
-    """Of pictures too large to be tried as a whole, the windows that show most, where they can be cut."""
-    shape = piece.operator.in_shape[1:]
-    least = least_window(piece.operator) if shape[0] * shape[1] > LARGEST else None
-    if least is None:
-        return piece
-    size = (min(shape[0], max(WINDOW, least)), min(shape[1], max(WINDOW, least)))
-    part, _ = cutter(piece, size)
-    parts = [
-        part(top, left)
-        for top in range(0, shape[0] - size[0] + 1, size[0])
-        for left in range(0, shape[1] - size[1] + 1, size[1])
-    ]
-    parts = sorted(parts, key=lambda one: -float(one.y.std()))[:TILES]
-    offset = None if piece.offset is None else torch.cat([piece.offset] * len(parts))
-    y, sigma = torch.cat([one.y for one in parts]), torch.cat([one.sigma for one in parts])
-    return Measurement(y, sigma, parts[0].operator, offset)

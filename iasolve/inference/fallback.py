@@ -27,6 +27,7 @@ from iasolve.inference.passes import LARGEST_RESIDUAL
 from iasolve.inference.result import Result
 from iasolve.inference.trial import Trial, hold_back
 from iasolve.inference.view import quick_answer, reads
+from iasolve.inference.windows import glimpse
 from iasolve.noise_level.residual import residual_of
 from iasolve.priors import Prior
 from iasolve.problem.closing import Closing, closest_image
@@ -46,8 +47,8 @@ SLACK = 1e-3
 frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
 
 
-TILES = (128, 4)
-"""Side and largest number of the tiles of a large noisy image that tell whether a prior fits."""
+TILES = 4
+"""Largest number of the windows of a large image that tell whether a prior fits."""
 
 
 class Verdict(NamedTuple):
@@ -201,7 +202,7 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
         return None
     bound = options.nonnegative and prior.nonnegative
     # a reader takes a tile for an image of its own
-    looked, count = batch.tiles(*TILES) if reads(prior, recipe) else (batch, 1)
+    looked, count = glimpse(batch, TILES) if reads(prior, recipe) else (batch, 1)
 
     def errors(part: int) -> tuple[Trial, Tensor]:
         """The trial, and the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``."""

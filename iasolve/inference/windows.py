@@ -24,10 +24,13 @@ from iasolve.problem.geometry import flanks, positions
 from iasolve.problem.measurement import Measurement
 from iasolve.problem.options import Watch
 
-__all__ = ["cutter", "least_window", "solve_windows"]
+__all__ = ["cutter", "glimpse", "least_window", "solve_windows"]
 
 OVERLAP = 64
 """Pixels over which one window leads into the next; a quarter of a smaller window."""
+
+GLIMPSE = 128
+"""Pixels of a side of the windows in which a prior is tried."""
 
 REST = 1e-3
 """Of a kernel's root mean square, what may lie beyond the frame around a picture and is left out."""
@@ -149,6 +152,38 @@ def cutter(batch: Measurement, size: tuple[int, int]) -> tuple[Callable[[int, in
     return lambda top, left: batch._replace(
         y=batch.y[..., top : top + height, left : left + width].contiguous(), operator=operator
     ), scene.frame
+
+
+def glimpse(batch: Measurement, most: int) -> tuple[Measurement, int]:
+    """At most half of large images: up to ``most`` windows of each, those that show most; and how many there are.
+
+    A window that shows much has a large standard deviation. Windows of one image follow each other. Images that are
+    not as large as four windows, and those that hang together as a whole (:func:`least_window`), are their own only
+    window.
+    """
+    shape, least = batch.operator.in_shape[1:], 1 if batch.images is not None else least_window(batch.operator)
+    if least is None:
+        return batch, 1
+    # the frame of a scene comes on top
+    side = max(GLIMPSE + least // 4, least)
+    down, across = shape[0] // side, shape[1] // side
+    count = min(most, shape[0] * shape[1] // (2 * side**2))
+    if count < 2 or down * across < count:
+        return batch, 1
+    chosen: list[Measurement] = []
+    for image in batch.batches(1):
+        part, frame = cutter(image, (side, side))
+        noisy = image.images
+        seen = image.y if noisy is None else noisy
+        shown = seen.unfold(-2, side - frame[0], side).unfold(-2, side - frame[1], side)[..., :down, :across, :, :]
+        order = shown.std((-2, -1)).mean((0, 1)).flatten().argsort(descending=True)[:count].tolist()
+        chosen += [part(side * (place // across), side * (place % across)) for place in order]
+    y, sigma = torch.cat([one.y for one in chosen]), torch.cat([one.sigma for one in chosen])
+    offset, levels = (
+        None if values[0] is None else torch.cat([value for value in values if value is not None])
+        for values in ([one.offset for one in chosen], [one.levels for one in chosen])
+    )
+    return chosen[0]._replace(y=y, sigma=sigma, offset=offset, levels=levels), count
 
 
 def _axis(length: int, size: int, trim: int) -> list[tuple[int, Tensor]]:

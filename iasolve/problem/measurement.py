@@ -80,24 +80,6 @@ class Measurement(NamedTuple):
         white = SpectralNoise(self.levels[0]).whitened(images, plain)
         return self._replace(y=white.y, operator=white.operator)
 
-    def tiles(self, side: int, most: int) -> tuple[Measurement, int]:
-        """Of large noisy images at most half: up to ``most`` tiles each, those that show most; and how many there are.
-
-        A tile that shows much has a large standard deviation. Tiles of one image follow each other. Other measurements,
-        and images that are not as large as four tiles, are their own only tile.
-        """
-        images = self.images
-        height, width = self.operator.in_shape[1:]
-        count = min(most, height * width // (2 * side**2))
-        if images is None or count < 2 or (height // side) * (width // side) < count:
-            return self, 1
-        grid = images.unfold(-2, side, side).unfold(-2, side, side).flatten(2, 3).transpose(1, 2)
-        places = grid.flatten(2).std(2).topk(count, dim=1).indices
-        chosen = torch.stack([own[at] for own, at in zip(grid, places, strict=True)]).flatten(0, 1)
-        each = [None if v is None else v.repeat_interleave(count, 0) for v in (self.sigma, self.offset, self.levels)]
-        assert each[0] is not None
-        return self._replace(sigma=each[0], offset=each[1], levels=each[2]).of_images(chosen), count
-
     def widened(self) -> Measurement:
         """Of noisy images, the same with the pixels next to each edge mirrored beyond it; of others the same.
 
