@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Collection
+from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,10 +41,8 @@ def offered(kind: str, own: Collection[str], only: str | None = None) -> dict[st
     dict of str to EntryPoint
         Without the names that clash; each of these is warned about (:class:`PluginWarning`), naming both sides.
     """
-    from importlib.metadata import entry_points
-
     found: dict[str, list[EntryPoint]] = defaultdict(list)
-    for entry in entry_points(group=f"iasolve.{kind}s"):
+    for entry in _entries(f"iasolve.{kind}s", _folders()):
         if only in (None, entry.name):
             found[entry.name].append(entry)
     clear = {}
@@ -56,6 +58,23 @@ def offered(kind: str, own: Collection[str], only: str | None = None) -> dict[st
         else:
             clear[name] = entries[0]
     return clear
+
+
+@lru_cache(maxsize=8)
+def _entries(group: str, folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    """Looked for once in ``folders`` as they are: it takes a look at every package that is installed."""
+    from importlib.metadata import entry_points
+
+    return tuple(entry_points(group=group))
+
+
+def _folders() -> tuple[tuple[str, int], ...]:
+    """Where packages lie, and when something was installed there or removed."""
+    found = []
+    for folder in sys.path:
+        with suppress(OSError):
+            found.append((folder, os.stat(folder or ".").st_mtime_ns))
+    return tuple(found)
 
 
 def load(entry: EntryPoint) -> Any:

@@ -14,7 +14,7 @@ from iasolve.cli.solver import Solver
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
 from iasolve.files import parse_json, read_text
-from iasolve.priors import Prior, PriorError, load_fitting
+from iasolve.priors import Prior, PriorError, fitting_names, load_fitting
 
 __all__ = ["Solvers"]
 
@@ -45,8 +45,10 @@ class Solvers:
         """Of the priors to choose from, those over grey images first."""
         kinds = ((1, False), (3, False), (1, True))
         with blamed_on_prior(AUTO):
-            groups = [self.task.candidates()] if self.task.candidates else [load_fitting(*kind) for kind in kinds]
-        names = [prior.name for group in groups for prior in group]
+            if self.task.candidates:
+                names = [prior.name for prior in self.task.candidates()]
+            else:
+                names = [name for kind in kinds for name in fitting_names(*kind)]
         if not names:
             raise PriorError("no priors are installed; train one: iasolve train --help")
         return names
@@ -55,7 +57,7 @@ class Solvers:
     def grey(self) -> bool:
         """Whether results are real, with one channel, or with the colours solved one by one."""
         if self._chosen:
-            return self.task.candidates is not None or not load_fitting(3, False)
+            return self.task.candidates is not None or not fitting_names(3, False)
         prior = self._of(self.settings.prior).prior
         return prior.channels == 1 and not prior.spectrum.is_complex
 

@@ -6,6 +6,7 @@ from iasolve.priors.prior import Prior
 from iasolve.priors.registry import (
     KSPACE_PRIORS,
     find_prior,
+    fitting_names,
     list_priors,
     load_fitting,
     load_kspace_priors,
@@ -21,6 +22,7 @@ __all__ = [
     "ReaderPrior",
     "distortion",
     "find_prior",
+    "fitting_names",
     "follow",
     "list_priors",
     "load_fitting",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KSPACE_PRIORS",
     "find_prior",
+    "fitting_names",
     "list_priors",
     "load_fitting",
     "load_kspace_priors",
@@ -193,13 +194,18 @@ def load_fitting(channels: int, is_complex: bool) -> tuple[HVAEPrior | ReaderPri
     PriorError
         When one of them is damaged.
     """
+    return tuple(load_prior(name) for name in fitting_names(channels, is_complex))
+
+
+def fitting_names(channels: int, is_complex: bool) -> list[str]:
+    """Names of the priors that :func:`load_fitting` loads, by their cards alone."""
     found = []
     for name in list_priors():
         about = read_card(find_prior(name)).get("architecture", {})
         kind = (about.get("channels"), bool(about.get("is_complex")))
         if kind == (channels, is_complex) and about.get("size", 0) >= SMALLEST:
-            found.append(load_prior(name))
-    return tuple(found)
+            found.append(name)
+    return found
 
 
 def load_kspace_priors() -> tuple[HVAEPrior | ReaderPrior, ...]:

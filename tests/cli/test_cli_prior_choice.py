@@ -42,6 +42,7 @@ def installed(monkeypatch, priors):
 
     monkeypatch.setattr("iasolve.inference.choice.load_fitting", fitting)
     monkeypatch.setattr("iasolve.cli.solvers.load_fitting", fitting)
+    monkeypatch.setattr("iasolve.cli.solvers.fitting_names", lambda *kind: [one.name for one in fitting(*kind)])
     monkeypatch.setattr("iasolve.cli.solver.open_prior", lambda name: priors[name])
     return order
 
