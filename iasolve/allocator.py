@@ -30,4 +30,4 @@ def keep_free_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # no such function, or no such library: macOS, musl, Windows
         return False
     settings = ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, _LARGEST_BLOCK))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    return all(mallopt(name, value) == 1 for name, value in settings)
