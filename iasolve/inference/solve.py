@@ -24,7 +24,13 @@ from iasolve.inference.passes import (
     moves,
 )
 from iasolve.inference.result import Result, as_numpy, join
-from iasolve.inference.unlike import below_zero, likeness_of, warn_signed, warn_unlike
+from iasolve.inference.unlike import (
+    below_zero,
+    likeness_of,
+    structureless,
+    warn_signed,
+    warn_unlike,
+)
 from iasolve.inference.view import WHOLE, descends, joined, quick, read_view, reads, solve_view
 from iasolve.inference.windows import solve_windows
 from iasolve.noise_level import EstimatedNoise
@@ -160,7 +166,7 @@ def solve(
     size = cut(prior, resolved, (height, width), asked, windows=type(operator) is Identity)
     signed = asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image"
     watch = Watch(callback, len(flat))
-    parts, negative = [], []
+    parts, negative, blank = [], [], []
 
     def work(batch: Measurement, bounded: Prior) -> Result[Tensor]:
         found = _solve_batch(batch, bounded, resolved, asked, watch)
@@ -187,10 +193,12 @@ def solve(
                     watch.finish(len(batch.y))
             if signed:
                 negative.append(below_zero(piece))
+            if asked.warn and size.window is None:
+                blank.append(structureless(piece))
     warn_signed(negative, prior)
     joined = join(parts, lead, values.device)
     if asked.warn:
-        warn_unlike(joined, prior, idle=not resolved.takes_steps)
+        warn_unlike(joined, prior, idle=not resolved.takes_steps, blank=bool(blank) and all(blank))
     result = replace(joined, chosen=chosen, seconds=watch.seconds)
     return as_numpy(result) if isinstance(y, np.ndarray) else result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import NamedTuple
 
@@ -9,18 +10,22 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.result import Result
+from iasolve.noise_level.residual import residual_of
 from iasolve.priors import Prior
-from iasolve.priors.likeness import edge_share, image_elbo, ring_distance
+from iasolve.priors.likeness import edge_share, image_elbo, level_share, ring_distance
 from iasolve.priors.portions import each_portion
 from iasolve.problem.measurement import Measurement
 from iasolve.problem.options import UnlikePriorWarning
 from iasolve.problem.pose import Problem
 
-__all__ = ["Negative", "below_zero", "likeness_of", "warn_signed", "warn_unlike"]
+__all__ = ["Negative", "below_zero", "likeness_of", "structureless", "warn_signed", "warn_unlike"]
 
 
-FLATTER = 0.03
+FLATTER = 0.05
 """How far the share of edges in the gradient lies beyond the validation images' before it is said."""
+
+FEW_GREYS = 0.9
+"""Share of an object's pixels in two greys from which on it is said; of 290 validation scans and photographs 0.78."""
 
 
 class Negative(NamedTuple):
@@ -40,6 +45,36 @@ def below_zero(piece: Measurement) -> Negative:
     excess = y.clamp_max(0).flatten(1).square().mean(1).sqrt() - 2 * sigma
     worst = int(excess.argmax())
     return Negative(float(excess[worst]), float(y[worst].min()), float(sigma[worst]))
+
+
+def structureless(piece: Measurement) -> bool:
+    """Whether each image of a piece may be a constant for all that can be seen through the noise.
+
+    What the best constant (of each channel) leaves of the measurement has the power of noise, within three standard
+    deviations of that, less than twice that in the coarsest band, and no value that noise reaches so seldom as once in
+    thirty such measurements.
+    """
+    operator, y = piece.operator, piece.y
+    channels, dtype = operator.in_shape[0], operator.in_dtype
+    basis = torch.eye(channels, dtype=dtype, device=y.device)[..., None, None].expand(-1, *operator.in_shape)
+    seen = operator(basis.contiguous()).to(y.dtype)
+    columns, rows = seen.flatten(1), y.flatten(1)
+    gram, told = columns.conj() @ columns.T, columns.conj() @ rows.T
+    if not operator.is_complex:
+        gram, told = gram.real, told.real
+    level = torch.linalg.lstsq(gram, told).solution
+    constant = level.T.to(dtype)[..., None, None].expand(-1, *operator.in_shape)
+    left = residual_of(y, operator, constant, piece.sigma)
+    highest = (rows.T - columns.T @ level.to(y.dtype)).abs().amax(0) / piece.sigma
+    # of n values of white noise the largest is about sqrt(2 ln n); of complex ones, over their rms, sqrt(ln n)
+    # entries that are exactly 0 were not measured
+    counted = max(2, int((rows != 0).sum(1).min()))
+    values = counted * (2 if y.is_complex() else 1)
+    expected = math.sqrt(math.log(counted) * (1 if y.is_complex() else 2))
+    like_noise = (left["whole"].square() < 1 + 3 * math.sqrt(2 / values)) & (highest < expected + 0.7)
+    if left["bands"].shape[-1]:
+        like_noise &= ~(left["bands"][:, 0].square() > 2)
+    return bool(like_noise.all())
 
 
 def warn_signed(found: list[Negative], prior: Prior) -> None:
@@ -75,8 +110,13 @@ def likeness_of(problem: Problem, prior: Prior, estimate: Tensor, bound: bool) -
     return likeness, distance
 
 
-def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
-    """Images that the prior does not fit, or whose bound or power of coarse scales is far from validation images'."""
+def warn_unlike(result: Result[Tensor], prior: Prior, *, idle: bool, blank: bool) -> None:
+    """What speaks against a result; of several findings the first.
+
+    Images that the prior does not fit, or whose bound or power of coarse scales is far from validation images';
+    measurements in which nothing but a constant is seen (``blank``); images of flat regions. ``idle``: no steps were
+    taken.
+    """
     validation = prior.card.get("validation", {})
     likeness, distance, fits = result.likeness, result.distance, result.fits
     findings = []
@@ -111,17 +151,29 @@ def warn_unlike(result: Result[Tensor], prior: Prior, idle: bool) -> None:
             UnlikePriorWarning,
             stacklevel=3,
         )
+    elif blank:
+        warnings.warn(
+            "the measurement holds nothing but a constant and its noise, as far as can be seen: what the result shows "
+            "of structure is the prior's. If there should be more, check the noise level",
+            UnlikePriorWarning,
+            stacklevel=3,
+        )
     elif (flattest := validation.get("edge_share_largest")) is not None:
-        _warn_flat(result, prior, float(flattest))
+        _warn_flat(result, prior, float(flattest), float(validation.get("level_share_largest", 0)))
 
 
-def _warn_flat(result: Result[Tensor], prior: Prior, usual: float) -> None:
-    share = float(edge_share(result.image.reshape(-1, *result.image.shape[-3:])).max())
+def _warn_flat(result: Result[Tensor], prior: Prior, usual: float, usual_greys: float) -> None:
+    images = result.image.reshape(-1, *result.image.shape[-3:])
+    share, greys = float(edge_share(images).max()), float(level_share(images).max())
+    finding = ""
     if share > usual + FLATTER:
+        finding = f"{share:.0%} of its gradient lies in a tenth of its pixels, of validation images {usual:.0%} at most"
+    elif greys > max(FEW_GREYS, usual_greys + FLATTER):
+        finding = f"{greys:.0%} of its object's pixels are of two greys"
+    if finding:
         warnings.warn(
             f"the image consists of flat regions, other than those that prior {prior.name!r} was trained on: "
-            f"{share:.0%} of its gradient lies in a tenth of its pixels, of validation images {usual:.0%} at "
-            "most. Total variation (iasolve.classical) may come closer",
+            f"{finding}. Total variation (iasolve.classical) may come closer",
             UnlikePriorWarning,
             stacklevel=4,
         )

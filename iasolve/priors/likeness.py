@@ -15,7 +15,7 @@ from iasolve.priors.bound import distortion, follow
 from iasolve.priors.prior import Prior
 from iasolve.spectrum import Spectrum
 
-__all__ = ["coarse_rings", "edge_share", "image_elbo", "ring_distance", "ring_statistics"]
+__all__ = ["coarse_rings", "edge_share", "image_elbo", "level_share", "ring_distance", "ring_statistics"]
 
 
 @torch.no_grad()
@@ -96,11 +96,7 @@ def edge_share(images: Tensor) -> Tensor:
     Tensor
         ``(B,)``; 0 where there is no object, as in a constant image, or an image of a single row or column.
     """
-    grey = images.abs() if images.is_complex() else images
-    grey = grey.mean(1)
-    border = torch.cat([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], dim=1).median(1).values
-    height = (grey - border[:, None, None]).abs()
-    object_ = height > 0.05 * height.amax((1, 2), keepdim=True)
+    grey, object_ = _object_of(images)
     corner, below, right = (
         (slice(None, -1), slice(None, -1)),
         (slice(1, None), slice(None, -1)),
@@ -114,3 +110,49 @@ def edge_share(images: Tensor) -> Tensor:
         return grey.new_zeros(len(grey))
     tenth = ordered.gather(1, (count // 10 - 1).clamp_min(0)[:, None])[:, 0]
     return torch.where(ordered[:, -1] > 0, tenth / ordered[:, -1].clamp_min(torch.finfo(grey.dtype).tiny), 0.0)
+
+
+def level_share(images: Tensor) -> Tensor:
+    """Share of an object's pixels that are of one of its two commonest greys, ``(B,)``: 1 for a mask or a bar code.
+
+    A grey is 7.5 % of the image's range; the object is that of :func:`edge_share`.
+
+    Parameters
+    ----------
+    images : Tensor
+        ``(B, C, H, W)``, real or complex, in any unit.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)``; 0 where there is no object, as in a constant image.
+    """
+    grey, object_ = _object_of(images)
+    return torch.stack([_commonest(one, inside) for one, inside in zip(grey, object_, strict=True)])
+
+
+_BINS = 40
+"""Of an image's range; three neighbours are one grey."""
+
+
+def _commonest(grey: Tensor, inside: Tensor) -> Tensor:
+    lowest, range_ = grey.min(), grey.max() - grey.min()
+    if not bool(inside.any()) or not float(range_) > 0:
+        return grey.new_zeros(())
+    bins = ((grey[inside] - lowest) * (_BINS / range_)).long().clamp_max(_BINS - 1)
+    counts = torch.bincount(bins, minlength=_BINS).double()
+    found = 0.0
+    for _ in range(2):
+        three = torch.nn.functional.conv1d(counts[None, None], counts.new_ones(1, 1, 3), padding=1)[0, 0]
+        best = int(three.argmax())
+        found += float(three[best])
+        counts[max(0, best - 1) : best + 2] = 0
+    return grey.new_tensor(found / bins.numel())
+
+
+def _object_of(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Grey images ``(B, H, W)``, and where they differ from their border by a twentieth of the largest difference."""
+    grey = (images.abs() if images.is_complex() else images).mean(1)
+    border = torch.cat([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], dim=1).median(1).values
+    height = (grey - border[:, None, None]).abs()
+    return grey, height > 0.05 * height.amax((1, 2), keepdim=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,17 +11,11 @@ from torch import Tensor, nn
 
 from iasolve.evidence import WienerPosterior
 from iasolve.networks import HVAE, LatentLayer, Reader, Reading
+from iasolve.networks.precision import multiplies_bfloat16
 from iasolve.priors.prior import Layer
 from iasolve.spectrum import Spectrum
 
 __all__ = ["HVAEPrior", "ReaderPrior", "TrainedPrior"]
-
-
-@lru_cache(maxsize=1)
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for it; others emulate it and take longer."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 class TrainedPrior:
@@ -93,7 +86,7 @@ class TrainedPrior:
     @property
     def halves(self) -> bool:
         """Whether the reader works in bfloat16, as :meth:`read` says."""
-        return self.device.type == "cpu" and self.dtype == torch.float32 and _multiplies_bfloat16()
+        return self.device.type == "cpu" and self.dtype == torch.float32 and multiplies_bfloat16("cpu")
 
     def read(self, posterior: WienerPosterior, rows: int | None = None) -> Reading:
         """What the reader makes of a measurement; in strips of ``rows``, where its whole image takes too much memory.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iasolve.networks import HVAE
 from iasolve.priors.activity import latent_activity
-from iasolve.priors.likeness import edge_share, ring_statistics
+from iasolve.priors.likeness import edge_share, level_share, ring_statistics
 from iasolve.priors.trained import HVAEPrior
 from iasolve.training.augmentation import normalise
 from iasolve.training.config import OptimisationConfig, TrainingConfig
@@ -50,7 +50,7 @@ def card_of(
         "validation": {
             **{k: round(v, 6) for k, v in validation.items()},
             "coarse_rings": ring_statistics(spectrum, images),
-            "edge_share_largest": _largest_edge_share(images),
+            **_flattest(images),
         },
         "latents": latent_activity(HVAEPrior(network, config.name, {}), images),
         "sigma_x": [[round(float(v), 6) for v in row] for row in network.sigma_x],
@@ -76,14 +76,17 @@ def reader_card(
         "training": _training(optimisation, source, progress, commit),
         "validation": {
             **{k: round(v, 6) for k, v in validation.items()},
-            "edge_share_largest": _largest_edge_share(normalise(source.validation)),
+            **_flattest(normalise(source.validation)),
         },
     }
 
 
-def _largest_edge_share(images: Tensor) -> float | None:
-    """Of the validation images; fewer than ten say nothing of the largest."""
-    return round(float(edge_share(images).max()), 4) if len(images) >= 10 else None
+def _flattest(images: Tensor) -> dict[str, float]:
+    """Largest shares of edges and of the commonest greys; fewer than ten images say nothing of the largest."""
+    if len(images) < 10:
+        return {}
+    found = {"edge_share_largest": edge_share(images), "level_share_largest": level_share(images)}
+    return {key: round(float(share.max()), 4) for key, share in found.items()}
 
 
 def _images(config: TrainingConfig, source: ImageSource) -> dict[str, Any]:

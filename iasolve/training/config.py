@@ -13,12 +13,16 @@ from pydantic.dataclasses import dataclass
 
 from iasolve.files import read_text
 from iasolve.networks import NetworkConfig, ReaderConfig
+from iasolve.networks.precision import multiplies_bfloat16
 from iasolve.spectrum import scales_of
 from iasolve.tables import FORBID, Amount, Count, FileName, Flag, Number, Positive, Share, Whole, as_table, table
 from iasolve.training.data import Augmentation, DataConfig
 from iasolve.training.degradations import Degradation
 
-__all__ = ["OptimisationConfig", "ReaderTraining", "TrainingConfig", "load_config"]
+__all__ = ["EMULATED", "OptimisationConfig", "ReaderTraining", "TrainingConfig", "load_config"]
+
+EMULATED = "in float32: this device has no instructions for bfloat16, which the configuration asks for"
+"""What is said of a run whose device would have to emulate its precision."""
 
 
 @table("optimisation")
@@ -50,7 +54,7 @@ class OptimisationConfig:
     ema : float
         Rate of the exponential moving average of the weights, which is what is exported.
     precision : {"float32", "bfloat16"}
-        Autocast type of the convolutions.
+        Autocast type of the convolutions; ``"bfloat16"`` only where the device multiplies it, see :meth:`halves`.
     graph : bool
         On one GPU, record a step of one batch as a CUDA graph.
     seed : int
@@ -77,6 +81,10 @@ class OptimisationConfig:
     graph: Flag = True
     seed: Whole = 0
     validate_every: Count = 4000
+
+    def halves(self, kind: str) -> bool:
+        """Whether convolutions run in bfloat16: wanted, and a device ("cpu", "cuda") need not emulate it."""
+        return self.precision == "bfloat16" and multiplies_bfloat16(kind)
 
 
 @table("reader")
@@ -159,6 +167,11 @@ class TrainingConfig:
         if "reader" in data:
             values["reader"] = _reader(as_table(data["reader"], "reader"), network, optimisation)
         return cls(**values)
+
+    def emulated(self, part: str, kind: str) -> bool:
+        """Whether a part asks for a precision that a device ("cpu", "cuda") does not have: it is trained in float32."""
+        settings = self.reader.optimisation if part == "reader" and self.reader is not None else self.optimisation
+        return settings.precision == "bfloat16" and not settings.halves(kind)
 
     def to_dict(self, part: str) -> dict[str, Any]:
         """What defines the training of a part (``"hierarchy"`` or ``"reader"``), as plain data.

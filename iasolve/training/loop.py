@@ -15,7 +15,7 @@ from iasolve.files.atomic import sweep_leftovers
 from iasolve.training.augmentation import normalise
 from iasolve.training.burst import DivergedError, judge, rate_factor
 from iasolve.training.commit import commit_of
-from iasolve.training.config import TrainingConfig
+from iasolve.training.config import EMULATED, TrainingConfig
 from iasolve.training.degradations import DegradationMix
 from iasolve.training.log import Row, append_row, cut_log
 from iasolve.training.parts import Part, part_of
@@ -67,6 +67,7 @@ class Trainer:
         self.update = Update(self.objective, self.network, o, self.processes, logged=self.part.logged)
         self._kept: list[Tensor] = []
         self._speed = Speed()
+        self._notes = [EMULATED] if config.emulated(part, self.device.type) else []
 
     @property
     def checkpoint(self) -> Path:
@@ -274,7 +275,8 @@ class Trainer:
         if self.rank != 0:
             return
         rate, slow = self._speed.window(images, seconds)
-        notes = [burst, slow]
+        notes = [burst, slow, *self._notes]
+        self._notes.clear()
         row: Row = {
             "images": self.progress.images,
             "seconds": round(self.progress.seconds, 1),

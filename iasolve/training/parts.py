@@ -235,7 +235,7 @@ class ReaderPart:
     ) -> Path:
         """``NAME.reader.safetensors``, its expected error calibrated on validation images."""
         net, path = copy.deepcopy(_reader(network)), folder / f"{self.config.name}.reader.safetensors"
-        images, half = _validation(source), self.optimisation.precision == "bfloat16"
+        images, half = _validation(source), self.optimisation.halves(source.device.type)
         calibrated = calibrate(net, images, self.config.degradations, half=half)
         figures = self.validate(net, images)
         card = reader_card(self.config, self.optimisation, source, progress, figures, commit)

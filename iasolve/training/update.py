@@ -126,7 +126,7 @@ class Update:
 
     def _gradients(self, batches: Iterable[Batch]) -> dict[str, Tensor]:
         """Leave the mean gradient of all batches of all processes in the parameters; their mean losses."""
-        count, amp = self.settings.accumulate, self.settings.precision == "bfloat16"
+        count, amp = self.settings.accumulate, self.settings.halves(self.device.type)
         self.optimizer.zero_grad(set_to_none=True)
         names: tuple[str, ...] = ()
         seen: list[Tensor] = []

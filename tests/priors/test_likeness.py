@@ -8,7 +8,7 @@ from tiny import images, tiny_prior
 import iasolve
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.priors import HVAEPrior
-from iasolve.priors.likeness import edge_share, image_elbo, ring_distance, ring_statistics
+from iasolve.priors.likeness import edge_share, image_elbo, level_share, ring_distance, ring_statistics
 from iasolve.training import normalise
 
 
@@ -100,3 +100,20 @@ def test_the_share_of_edges_counts_the_steepest_tenth_of_the_object():
 @pytest.mark.parametrize("shape", [(2, 1, 1, 9), (2, 1, 9, 1), (2, 1, 8, 8)])
 def test_there_are_no_edges_where_there_is_no_object(shape):
     assert edge_share(torch.full(shape, 3.0)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("change", [lambda x: x, lambda x: 40 * x - 7, lambda x: -x, lambda x: x * (1 + 0j)])
+def test_the_commonest_greys_of_an_object_are_counted(change):
+    """Half of the object is one grey, a fifth another, the rest a ramp over what is between; there is air around it."""
+    x = torch.zeros(1, 1, 100, 100, dtype=torch.float64)
+    x[..., 10:50, 10:90] = 1.0
+    x[..., 50:66, 10:90] = 0.5
+    x[..., 66:90, 10:90] = torch.linspace(0.6, 0.9, 24, dtype=torch.float64)[:, None]
+    # of 80 rows, 40 are of one grey and 16 of the other; of the ramp, what comes within a bin of them
+    (found,) = level_share(change(x))
+    assert 56 / 80 <= float(found) <= 57 / 80
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 9), (2, 1, 8, 8)])
+def test_a_constant_image_has_no_object_whose_greys_could_be_counted(shape):
+    assert level_share(torch.full(shape, 3.0)).tolist() == [0, 0]

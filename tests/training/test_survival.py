@@ -53,6 +53,21 @@ def whole(folder):
     return path, without_clock(log(folder / "whole"))
 
 
+def test_where_bfloat16_would_be_emulated_a_run_is_that_of_float32_and_says_so(folder, monkeypatch):
+    """A processor without instructions for it takes a hundred times as long to multiply."""
+    short = {"images": 16, "validate_every": 16}
+    plain = train(config(folder, **short), folder / "plain")
+    monkeypatch.setattr("iasolve.training.config.multiplies_bfloat16", lambda kind: False)
+    emulated = train(config(folder, **short, precision="bfloat16"), folder / "emulated")
+    ours, theirs = load_file(emulated), load_file(plain)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert "no instructions for bfloat16" in log(folder / "emulated")[0]["note"]
+    assert all("note" not in row for row in log(folder / "plain"))
+    monkeypatch.setattr("iasolve.training.config.multiplies_bfloat16", lambda kind: True)
+    half = load_file(train(config(folder, **short, precision="bfloat16"), folder / "half"))
+    assert any(not torch.equal(half[name], theirs[name]) for name in theirs)
+
+
 def without_clock(rows):
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
 

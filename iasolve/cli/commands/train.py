@@ -77,7 +77,7 @@ def train(
     # under torchrun, the first process speaks for all
     reporter = Reporter(printing if os.environ.get("RANK", "0") == "0" else Printing(quiet=True))
     try:
-        from iasolve.training.config import load_config
+        from iasolve.training.config import EMULATED, load_config
 
         settings = load_config(config)
         if images is not None:
@@ -120,6 +120,8 @@ def train(
             reporter.warn(str(row["note"]))
 
     reporter.say(f"training {settings.name} on {chosen}, in {folder}")
+    if settings.emulated(part, chosen):
+        reporter.say(EMULATED)
     try:
         with blamed_on(UnfitInput, f"{config}: training with it failed", "Check the types and ranges of its values"):
             try:
