@@ -18,7 +18,7 @@ def keep_free_memory() -> bool:
     """Keep freed blocks of up to 32 MiB in this process for the next ones, where the C library is glibc.
 
     Dask starts workers with ``MALLOC_TRIM_THRESHOLD_=65536``: each map of a network is then given back to the system,
-    and taken anew page by page. That took a third of a worker's time (benchmarks/results/scaling.md).
+    and taken anew page by page. That took a third of a worker's time; now see ``benchmarks/scaling.py``.
 
     Returns
     -------
