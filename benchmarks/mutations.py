@@ -93,6 +93,27 @@ def _dicom(path: Path, grey: np.ndarray) -> None:
     dataset.save_as(path, enforce_file_format=True)
 
 
+def _compressed(syntax: str) -> Callable[[Path, np.ndarray], None]:
+    """DICOM whose pixels GDCM has compressed; the name of a ``gdcm.TransferSyntax``."""
+
+    def save(path: Path, grey: np.ndarray) -> None:
+        import gdcm
+
+        _dicom(path, grey)
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+
+    return save
+
+
 def _bart(path: Path, grey: np.ndarray) -> None:
     grey.astype(np.complex64).T.tofile(path)
     path.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, grey.shape)) + "\n")
@@ -128,6 +149,10 @@ FORMATS: dict[str, Kind] = {
     "nii": Kind(".nii", _nifti, files.read_image),
     "nii.gz": Kind(".nii.gz", _nifti, files.read_image),
     "dcm": Kind(".dcm", _dicom, files.read_image),
+    "dcm, jpeg lossless": Kind(".dcm", _compressed("JPEGLosslessProcess14_1"), files.read_image),
+    "dcm, jpeg-ls": Kind(".dcm", _compressed("JPEGLSLossless"), files.read_image),
+    "dcm, jpeg 2000": Kind(".dcm", _compressed("JPEG2000Lossless"), files.read_image),
+    "dcm, rle": Kind(".dcm", _compressed("RLELossless"), files.read_image),
     "mat 5": Kind(".mat", lambda path, grey: savemat(path, {"image": grey}, do_compression=False), files.read_image),
     "mat 5, packed": Kind(
         ".mat", lambda path, grey: savemat(path, {"image": grey}, do_compression=True), files.read_image

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,12 +159,23 @@ def _known(error: BaseException) -> tuple[int, str] | None:
     if _is_memory(error):
         return DEVICE, "out of memory: use less --memory, fewer --samples, or --device cpu"
     if isinstance(error, OSError):
-        return DEVICE, f"{error}: check the disk and its permissions"
+        return DEVICE, _of_system(error)
     text = reason_of(error)
     # torch lists CUDA among the backends that lack an operation, too
     if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError) and "CUDA" in text:
         return DEVICE, f"the GPU failed ({text[:200]}): try --device cpu"
     return None
+
+
+def _of_system(error: OSError) -> str:
+    """What the operating system refused, of which file, and what to do about it."""
+    named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    what = error.strerror or reason_of(error) or type(error).__name__
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{named}no permission ({what}). Expected a place that is open to you. Check its permissions"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{named}no space left ({what}). Expected room for what is written. Free some, or choose another disk"
+    return f"{named}the system refused ({what}). Expected a disk that works. Check the disk and its permissions"
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,8 +13,9 @@ import typer
 
 from iasolve.cli.errors import DEVICE, INTERRUPTED, SOME_FAILED, LostWorkers, UnfitInput, UsageError, describe
 from iasolve.cli.interruption import uninterrupted
+from iasolve.cli.outputs import as_usage
 from iasolve.cli.reporter import Reporter, spread
-from iasolve.files import list_inputs, split_key, sweep_leftovers
+from iasolve.files import list_inputs, require_writable, split_key, sweep_leftovers
 
 __all__ = [
     "ahead",
@@ -31,7 +33,7 @@ Begun = TypeVar("Begun")
 
 def is_folder(path: Path) -> bool:
     """Whether an input is a folder (``file.npz:key`` is not)."""
-    return split_key(path)[0].is_dir()
+    return os.path.isdir(split_key(path)[0])  # Path.is_dir raises where a folder above may not be searched
 
 
 def list_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -67,12 +69,17 @@ def make_folders(folders: Iterable[Path]) -> None:
     Raises
     ------
     UsageError
+        Also where nothing may be written into one: that is said before the work, not after it.
     """
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{folder}: cannot create this folder ({error.strerror})") from None
+            raise UsageError(
+                f"{folder}: cannot create this folder ({error.strerror}). Expected a place for the output. Choose "
+                "another one"
+            ) from None
+        as_usage(lambda folder=folder: require_writable(folder, folder))  # type: ignore[misc]
         sweep_leftovers([folder])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from iasolve.cli.outputs import Outputs
 from iasolve.cli.reporter import plain
-from iasolve.files import Stack, atomic_write, sha256_of, write_json, write_together
+from iasolve.files import FileError, Stack, atomic_write, parse_json, read_text, sha256_of, write_json, write_together
 
 __all__ = ["Piece", "Pieces", "kept_beside", "key_of", "sweep_pieces"]
 
@@ -61,7 +62,7 @@ class Pieces:
     """
 
     def __init__(self, outputs: Outputs, key: str, rows: list[slice]) -> None:
-        self.folder = outputs.image.with_name(f"{_PREFIX}{outputs.image.name}.{key}")
+        self.folder = outputs.image.with_name(f"{_stem(outputs)}{key}")
         for other in _folders(outputs):
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -75,7 +76,7 @@ class Pieces:
         image, std, report = self._paths(rows)
         named = {"image": image, "std": std}
         try:
-            hashes = json.loads(report.read_text(encoding="utf-8"))["sha256"]
+            hashes = parse_json(read_text(report))["sha256"]
             return all(sha256_of(named[name]) == value for name, value in hashes.items())
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -87,21 +88,26 @@ class Pieces:
         ------
         WriteError
         """
-        self.folder.mkdir(exist_ok=True)
         image, std, report = self._paths(rows)
         hashes = {}
-        with write_together():
-            for name, path, values in (("image", image, piece.image), ("std", std, piece.std)):
-                if values is not None:
-                    with atomic_write(path) as handle:
-                        np.save(handle, values)
-                    hashes[name] = sha256_of(path)
-            write_json(report, {**piece.facts, "sha256": hashes})
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with write_together():
+                for name, path, values in (("image", image, piece.image), ("std", std, piece.std)):
+                    if values is not None:
+                        with atomic_write(path) as handle:
+                            np.save(handle, values)
+                        hashes[name] = sha256_of(path)
+                write_json(report, {**piece.facts, "sha256": hashes})
+        except FileError:
+            with contextlib.suppress(OSError):  # it holds other pieces
+                self.folder.rmdir()
+            raise
         self.done.add(rows.start)
 
     def facts(self, rows: slice) -> dict[str, Any]:
         """What the report says of a finished piece."""
-        found: dict[str, Any] = json.loads(self._paths(rows)[2].read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_json(read_text(self._paths(rows)[2]))
         del found["sha256"]
         return found
 
@@ -139,6 +145,7 @@ class Pieces:
 
 _PREFIX = ".iasolve-pieces."
 _CLOSED = "result"
+_LONG = 200
 
 
 def _remove(folder: Path) -> None:
@@ -154,13 +161,21 @@ def sweep_pieces(outputs: Outputs) -> None:
     with contextlib.suppress(OSError):
         for folder in _folders(outputs):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                closed = json.loads((folder / _CLOSED).read_text(encoding="utf-8"))
-                if json.loads(outputs.sidecar.read_text(encoding="utf-8"))["sha256"] == closed:
+                closed = parse_json(read_text(folder / _CLOSED))
+                if parse_json(read_text(outputs.sidecar))["sha256"] == closed:
                     _remove(folder)
 
 
+def _stem(outputs: Outputs) -> str:
+    """What the names of a result's folders begin with; of a long name, which would be too long with more, its hash."""
+    name = outputs.image.name
+    if len(os.fsencode(name)) > _LONG:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
+    return f"{_PREFIX}{name}."
+
+
 def _folders(outputs: Outputs) -> list[Path]:
-    stem = f"{_PREFIX}{outputs.image.name}."
+    stem = _stem(outputs)
     # OUT may be a.npy, and another's a.npy.npy
     return [
         path
@@ -171,4 +186,6 @@ def _folders(outputs: Outputs) -> list[Path]:
 
 def kept_beside(outputs: Outputs) -> int:
     """How many finished pieces an unfinished result has."""
-    return sum(len(list(folder.glob("*.json"))) for folder in _folders(outputs))
+    with contextlib.suppress(OSError):
+        return sum(len(list(folder.glob("*.json"))) for folder in _folders(outputs))
+    return 0

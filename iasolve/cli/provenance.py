@@ -10,7 +10,7 @@ from typing import Any
 
 from iasolve.cli.outputs import Outputs
 from iasolve.cli.reporter import plain
-from iasolve.files import companions, read_text, sha256_of
+from iasolve.files import companions, parse_json, read_text, sha256_of
 
 __all__ = ["differences", "hash_of_card", "hashes_of_files", "hashes_of_outputs", "input_hash", "reason_to_redo"]
 
@@ -71,7 +71,7 @@ def reason_to_redo(source: Path, outputs: Outputs, identity: Mapping[str, Any]) 
     if not all(path.is_file() for path in outputs.all):
         return ""
     try:
-        report = json.loads(read_text(outputs.sidecar))
+        report = parse_json(read_text(outputs.sidecar))
         now = {"input": {"sha256": input_hash(source)}, "sha256": hashes_of_outputs(outputs)}
     except (OSError, ValueError):
         return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from iasolve.cli.errors import UnfitInput, UsageError, blamed_on
 from iasolve.cli.outputs import Outputs, as_usage, real_path
 from iasolve.cli.results import open_result
 from iasolve.cli.sources import Source
-from iasolve.files import FileError, WriteError, guard_output, read_text
+from iasolve.files import FileError, WriteError, guard_output, parse_json, read_text
 from iasolve.report import Entry, write_report
 
 __all__ = ["Page", "Written", "blamed_on_report", "check_page", "entries_of", "report_of"]
@@ -92,6 +91,12 @@ class Page:
     def count(self) -> int:
         """Results so far."""
         return len(self._written)
+
+    def drop(self) -> None:
+        """Remove a page that shows what is about to be replaced; best effort. One that is watched shows the new."""
+        if not self._live:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def add(self, written: Written) -> None:
         """One more result."""
@@ -193,8 +198,8 @@ def report_of(sidecar: Path) -> dict[str, Any]:
         When it is missing or none of this program's.
     """
     try:
-        report = json.loads(read_text(sidecar))
-    except (OSError, ValueError, RecursionError) as error:
+        report = parse_json(read_text(sidecar))
+    except (OSError, ValueError) as error:
         raise UnfitInput(f"{sidecar}: expected the report that stands beside a result ({error})") from None
     wanted = {"iasolve", "command", "input", "output", "shape", "sigma", "scales", "warnings", "seconds"}
     missing = sorted(wanted - set(report)) if isinstance(report, dict) else sorted(wanted)

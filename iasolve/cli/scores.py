@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from iasolve.cli.errors import UnfitInput, UsageError, describe
 from iasolve.cli.folders import is_folder, list_folder
 from iasolve.cli.results import open_result
-from iasolve.files import IMAGE_SUFFIXES, ImageFile, reconstructed_size, stem_of
+from iasolve.files import IMAGE_SUFFIXES, ImageFile, Stack, reconstructed_size, runs, stem_of
 from iasolve.metrics import evaluate
 
 __all__ = ["compare_files"]
@@ -71,11 +72,12 @@ def _namesake(path: Path, references: list[Path], folder: Path) -> Path:
 
 def _compare(estimate: Path, reference: Path, data_range: float | None) -> dict[str, Any]:
     a, b = open_result(estimate), open_result(reference)
-    estimated, warnings = _cropped(np.asarray(a.pixels), b)
-    truths = np.asarray(b.pixels)
-    if estimated.shape[-2:] == truths.shape[-2:] and estimated.size == truths.size:
+    # a few pages at a time, where the files are large
+    estimated, warnings = _cropped(_stack(a.pixels), b)
+    truths = _stack(b.pixels)
+    if estimated.shape != truths.shape and estimated.shape[-2:] == truths.shape[-2:] and estimated.size == truths.size:
         # pages of the one may be colours of the other, as in formats without pages
-        estimated = estimated.reshape(truths.shape)
+        estimated = estimated.channels_alone().channels_together(truths.shape[1])
     if estimated.shape != truths.shape:
         raise UnfitInput(
             f"{estimate} is {_shape(a.pixels.shape)}, {reference} is {_shape(b.pixels.shape)}. Expected images of one "
@@ -93,7 +95,11 @@ def _compare(estimate: Path, reference: Path, data_range: float | None) -> dict[
     return {"mean": mean, "pages": pages, "warnings": warnings}
 
 
-def _cropped(estimate: Array, reference: ImageFile) -> tuple[Array, list[str]]:
+def _stack(pixels: Array | Stack) -> Stack:
+    return pixels if isinstance(pixels, Stack) else Stack(pixels.shape, pixels.dtype, lambda rows: pixels[rows])
+
+
+def _cropped(estimate: Stack, reference: ImageFile) -> tuple[Stack, list[str]]:
     """The middle of an estimate that has the oversampling of its k-space, where the reference's header tells of it."""
     size = estimate.shape[-2:]
     header = reference.header if isinstance(reference.header, str) else None
@@ -104,15 +110,19 @@ def _cropped(estimate: Array, reference: ImageFile) -> tuple[Array, list[str]]:
     text = (
         f"the estimate was cropped from {size[0]} x {size[1]} to {target[0]} x {target[1]}, as the reference's header"
     )
-    return estimate[..., rows, columns], [f"{text} says"]
+    cropped = estimate.then(lambda run: run[..., rows, columns], (estimate.shape[1], *target), estimate.dtype)
+    return cropped, [f"{text} says"]
 
 
 _OTHER_RANGE = 4.0
 
 
-def _other_range(estimate: Array, reference: Array) -> list[str]:
+def _other_range(estimate: Stack, reference: Stack) -> list[str]:
     """A warning where one is many times the other: scores take values as they are."""
-    ours, theirs = (float(np.sqrt((np.abs(values) ** 2).mean())) for values in (estimate, reference))
+    ours, theirs = (
+        math.sqrt(sum(float((np.abs(run) ** 2).sum()) for run in runs(values)) / values.size)
+        for values in (estimate, reference)
+    )
     if min(ours, theirs) == 0 or max(ours / theirs, theirs / ours) < _OTHER_RANGE:
         return []
     return [

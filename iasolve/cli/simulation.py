@@ -27,10 +27,12 @@ from iasolve.files import (
     KSPACE_OUT_SUFFIXES,
     PLANE_SUFFIXES,
     ImageFile,
+    Stack,
     can_carry,
     guard_output,
-    read_image,
+    open_image,
     require_carry,
+    runs,
     split_key,
     stem_of,
     suffix_of,
@@ -138,7 +140,7 @@ def simulate_files(
         as_usage(lambda: require_carry(mask_out, dtype=np.uint8))
         if suffix_of(mask_out) not in PLANE_SUFFIXES:
             raise UsageError(f"--mask-out {mask_out}: expected one of {', '.join(PLANE_SUFFIXES)}, which hold a mask")
-    image = read_image(source)
+    image = open_image(source)
     with uninterrupted():
         report = _one(simulation, blur, image, outputs, mask_out)
     for text in report["warnings"]:
@@ -169,7 +171,7 @@ def _folder(
     make_folders([out])
 
     def work(path: Path) -> Callable[[], dict[str, Any]]:
-        return lambda: _one(simulation, blur, read_image(path), targets[path], None)
+        return lambda: _one(simulation, blur, open_image(path), targets[path], None)
 
     each_file(sources, work, reporter, "simulate", rest="--overwrite makes all of them, these the same again")
 
@@ -192,7 +194,6 @@ def _one(
             f"{image.path}: a colour image. Expected a grey one: k-space has no colours. Convert it to grey"
         )
     real = torch.complex64 if image.is_complex else torch.float32
-    x = torch.from_numpy(image.pixels.astype(np.complex64 if image.is_complex else np.float32))
     facts: dict[str, Any] = {"kind": "identity"}
     mask: NDArray[np.bool_] | None = None
     operator: LinearOperator = Identity(shape, real)
@@ -210,27 +211,45 @@ def _one(
             }
     except ValueError as error:
         raise UnfitInput(f"{image.path}: {error}") from error
-    # by name, so that the files of a folder get noise of their own, whatever else lies beside them
-    entropy = np.random.SeedSequence([simulation.seed, zlib.crc32(image.path.name.encode("utf-8", "surrogateescape"))])
-    generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
-    y = GaussianNoise(simulation.sigma).sample(operator(x), generator)
+    noise, sampled = GaussianNoise(simulation.sigma), 1 if mask is None else torch.from_numpy(mask)
+
+    def measured(images: NDArray[Any], *page: int) -> NDArray[Any]:
+        # by name, so that the files of a folder get noise of their own, whatever else lies beside them
+        name = zlib.crc32(image.path.name.encode("utf-8", "surrogateescape"))
+        entropy = np.random.SeedSequence([simulation.seed, name, *page])
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+        x = torch.from_numpy(images.astype(np.complex64 if image.is_complex else np.float32))
+        found: NDArray[Any] = (noise.sample(operator(x), generator) * sampled).numpy()
+        return found.astype(np.complex64) if kspace else found
+
+    pixels = image.pixels
+    if isinstance(pixels, Stack):  # each page has noise of its own: they are asked for in any order, and more than once
+        one = measured(pixels[:1], 0)
+
+        def run(rows: slice) -> NDArray[Any]:
+            numbers = range(rows.start, rows.stop)
+            return np.concatenate([measured(pixels[n : n + 1], n) for n in numbers])
+
+        values: NDArray[Any] | Stack = Stack((len(pixels), *one.shape[1:]), one.dtype, run)
+    else:
+        values = measured(pixels)
     warnings = [] if blur is None else list(blur.notes)
     if mask is not None:
-        data = (y * torch.from_numpy(mask)).numpy().astype(np.complex64)
         # one page without a page axis is (H, W); otherwise slices come first and there is one coil
-        write_kspace(outputs.image, data if image.paged else data[0, 0], mask)
+        write_kspace(outputs.image, values if image.paged else values[0, 0], mask)
         if mask_out is not None:
             plane = mask[np.newaxis, np.newaxis]
             whole = can_carry(suffix_of(mask_out), np.bool_)
             write_image(mask_out, plane if whole else plane.astype(np.uint8) * np.uint8(255))
     else:
-        values = y.numpy()
         if dtype.kind in "ui":
             scaling = image.scaling if image.same_format(kind) else None
-            stored = values if scaling is None else scaling.stored(values)
             low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if scaling is None else (scaling.low, scaling.high)
-            clipped = float(((stored < low) | (stored > high)).mean())
-            if clipped:
+            beyond = 0
+            for some in runs(values):
+                stored = some if scaling is None else scaling.stored(some)
+                beyond += int(((stored < low) | (stored > high)).sum())
+            if clipped := beyond / values.size:
                 warnings.append(
                     f"{clipped:.1%} of the values were clipped to {low} .. {high}, so the noise is no "
                     f"longer Gaussian: write to .npy or .tif to keep all ({kind} holds {dtype})"

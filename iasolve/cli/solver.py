@@ -28,6 +28,7 @@ from iasolve.files.stack import as_array
 from iasolve.inference import Choice, Result, UnlikePriorWarning, choose_prior
 from iasolve.inference.memory import cut
 from iasolve.inference.solve import without_steps
+from iasolve.inference.windows import least_window
 from iasolve.noise_level import EstimatedNoise, filled_fraction
 from iasolve.operators import GaussianNoise, LinearOperator, NoiseModel, RicianNoise
 from iasolve.priors import Prior
@@ -168,8 +169,14 @@ class Solver:
             Where the memory does not suffice for a tile.
         """
         options = Options(**self._options)
-        count, windows = len(self.images(source)), self.task.command == "denoise"
-        size = cut(self.prior, self.settings.recipe, source.shape, options, windows=windows).images
+        count = len(self.images(source))
+        size = cut(
+            self.prior,
+            self.settings.recipe,
+            source.shape,
+            options,
+            least=lambda: None if self.task.operator is None else least_window(self._operator(source)),
+        ).images
         tiles = tiles_of(self.prior.spectrum.size, source.shape, options.fit, options.overlap)
         return [slice(first, min(first + size, count)) for first in range(0, count, size)], tiles
 

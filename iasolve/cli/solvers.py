@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from iasolve.cli.settings import AUTO, Settings
 from iasolve.cli.solver import Solver
 from iasolve.cli.sources import Source
 from iasolve.cli.task import Task
-from iasolve.files import read_text
+from iasolve.files import parse_json, read_text
 from iasolve.priors import Prior, PriorError, load_fitting
 
 __all__ = ["Solvers"]
@@ -103,7 +102,7 @@ class Solvers:
         if not self._chosen:
             return self._of(self.settings.prior)
         try:
-            name = json.loads(read_text(outputs.sidecar))["prior"]["name"]
+            name = parse_json(read_text(outputs.sidecar))["prior"]["name"]
         except (OSError, ValueError, LookupError, TypeError):
             return None
         return self._of(name) if name in self._names else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -131,15 +132,20 @@ def _solve_file(
 
                 answer = work.finish(tell)
         with uninterrupted():
+            if page is not None:
+                page.drop()
             report = write(work, answer, outputs)
             written = True
     except KeyboardInterrupt:
-        kept = kept_beside(outputs)
-        rest = f"; {kept} finished parts of it are kept: the same command goes on from there" if kept else ""
+        rest = f"; {_rest(kept)}" if (kept := kept_beside(outputs)) else ""
         reporter.error(
             "interrupted" + ("; the result is written" if written else f" before the result was complete{rest}")
         )
         raise typer.Exit(INTERRUPTED) from None
+    except Exception:
+        if kept := kept_beside(outputs):
+            reporter.warn(_rest(kept))
+        raise
     for text in report["warnings"]:
         reporter.warn(text)
     if page is not None:
@@ -147,6 +153,10 @@ def _solve_file(
         page.write()
     reporter.say(_summary(path, outputs, report) + ("" if page is None else f"\n  report    {page.path}"))
     reporter.result(report)
+
+
+def _rest(kept: int) -> str:
+    return f"{kept} finished parts of it are kept: the same command goes on from there"
 
 
 def _so_far(done: int, before: int, total: int, seconds: float) -> str:
@@ -264,7 +274,11 @@ def _solve_folder(
     if not writing.resume:
         refuse_existing([path for outputs in names.values() for path in outputs.all], writing.overwrite, _ADVICE)
     todo = _undone(names, solvers, reporter) if writing.resume else sources
-    make_folders(target for target in (out, solving.std_out, solving.figure) if target is not None)
+    folders = [target for target in (out, solving.std_out, solving.figure) if target is not None]
+    if todo:
+        make_folders(folders)
+    else:  # nothing will be written: they need not be writable
+        sweep_leftovers(folders)
     page = _page(task, folder, solving)
     if page is not None:
         for path in set(sources) - set(todo):
@@ -281,6 +295,8 @@ def _solve_folder(
         answer = work.finish()
 
         def written() -> dict[str, Any]:
+            if page is not None:
+                page.drop()
             report = write(work, answer, names[path])
             if page is not None:
                 page.add(Written(names[path], path))
@@ -317,7 +333,7 @@ def _undone(names: Mapping[Path, Outputs], solvers: Solvers, reporter: Reporter)
 
 
 def _check_folder(option: str, target: Path, source: Path) -> None:
-    if target.is_file() or (target.suffix and not target.is_dir() and suffix_of(target) in _FILE_SUFFIXES):
+    if os.path.isfile(target) or (target.suffix and not os.path.isdir(target) and suffix_of(target) in _FILE_SUFFIXES):
         raise UsageError(f"{option} {target}: IN is a folder, so this must name a folder too, not a file")
     if real_path(target) == real_path(source):
         raise UsageError(f"{option} {target}: this is the input folder; results go to a folder of their own")

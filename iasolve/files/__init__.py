@@ -7,7 +7,7 @@ and a row in the table of ``formats.py``.
 
 from .atomic import atomic_write, sha256_of, sweep_leftovers, write_json, write_together
 from .errors import FileError, UnfitData, UnreadableFile, WriteError
-from .folders import guard_output, list_inputs
+from .folders import guard_output, list_inputs, require_writable
 from .formats import (
     IMAGE_SUFFIXES,
     KSPACE_OUT_SUFFIXES,
@@ -29,7 +29,7 @@ from .measurements import MeasurementFile, read_measurement
 from .planes import read_kernel, read_mask
 from .source import require_finite
 from .stack import Stack, runs
-from .text import read_text
+from .text import parse_json, read_text
 from .writing import can_carry, require_carry, suffixes_for, write_image, write_kspace
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "list_inputs",
     "open_image",
     "open_kspace",
+    "parse_json",
     "prepare_to_read",
     "read_image",
     "read_kernel",
@@ -63,6 +64,7 @@ __all__ = [
     "reconstructed_size",
     "require_carry",
     "require_finite",
+    "require_writable",
     "runs",
     "sha256_of",
     "split_key",

@@ -207,7 +207,7 @@ def _write_error(path: PathInput, folder: Path, error: OSError | ValueError) -> 
             path,
             f"no space left to write it ({reason}; {_free(folder)})",
             "room for the whole file",
-            "Free some space or choose an output on another disk; nothing was written",
+            "Free some space or choose an output on another disk; nothing of it was written",
         )
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return WriteError(
@@ -221,7 +221,7 @@ def _write_error(path: PathInput, folder: Path, error: OSError | ValueError) -> 
         # numpy's and tifffile's own writers report a full disk without its error number
         f"writing failed ({reason}; {_free(folder)})",
         "a disk that takes the whole file",
-        "Check free space and permissions, or choose another output path; nothing was written",
+        "Check free space and permissions, or choose another output path; nothing of it was written",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import PathInput, UnreadableFile, WriteError
 from .formats import IMAGE_SUFFIXES, companions, suffix_of
 
-__all__ = ["guard_output", "list_inputs"]
+__all__ = ["guard_output", "list_inputs", "require_writable"]
 
 
 def list_inputs(folder: PathInput, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -71,9 +71,10 @@ def guard_output(path: PathInput, overwrite: bool = False) -> Path:
     """
     target = Path(path)
     parent = target.parent
-    if target.is_dir():
+    # functions of os.path: those of pathlib raise where a folder may not be searched
+    if os.path.isdir(target):
         raise WriteError(target, "this is a folder", "the name of a file", "Add a file name to the path")
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         raise WriteError(
             target,
             f"the folder {parent} does not exist",
@@ -81,8 +82,32 @@ def guard_output(path: PathInput, overwrite: bool = False) -> Path:
             f"Create it first: mkdir -p {parent}",
         )
     for file in (target, *companions(target)):
-        if file.exists() and not overwrite:
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise WriteError(file, "this is a device or a pipe", "the name of a file", "Choose another name")
+        if os.path.exists(file) and not overwrite:
             raise WriteError(file, "the file exists already", "a new name", "Choose another name, or allow overwriting")
-    if not os.access(parent, os.W_OK):
-        raise WriteError(target, f"the folder {parent} is not writable", "a writable folder", "Choose another one")
+    require_writable(parent, target)
+    longest = longest_name(parent)
+    if len(os.fsencode(target.name)) > longest:
+        raise WriteError(target, "the name is too long", f"at most {longest} bytes", "Choose a shorter one")
     return target
+
+
+def longest_name(folder: PathInput) -> int:
+    """Bytes that the name of a file in a folder may have."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # of other systems
+        return 255
+
+
+def require_writable(folder: PathInput, target: PathInput) -> None:
+    """Check that files may be made in an existing folder.
+
+    Raises
+    ------
+    WriteError
+        Of ``target``, for which it is asked.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(target, f"the folder {folder} is not writable", "a writable folder", "Choose another one")

@@ -16,6 +16,7 @@ from .contents import Measured, Picture, Wanted
 from .errors import FileError, PathInput
 from .kinds import arrays, bart, dicom, fastmri, ismrmrd, matlab, nifti, raster, tiff
 from .optional import DICOM, NIFTI, Extra
+from .stack import Stack
 from .worker import read_apart, start_worker
 
 __all__ = [
@@ -96,7 +97,7 @@ class Format:
     planes: bool = False
     write: Callable[[BinaryIO, Picture, Path], None] | None = None
     streams: bool = False
-    write_kspace: Callable[[BinaryIO, Array, Array | None, Path], None] | None = None
+    write_kspace: Callable[[BinaryIO, Array | Stack, Array | None, Path], None] | None = None
     obstacle: Callable[[Wanted], str | None] = lambda wanted: None
     takes_results: Callable[[Path, bool], bool] | None = None
     keyed: bool = False

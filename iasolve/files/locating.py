@@ -26,7 +26,7 @@ def split_key(path: PathInput) -> tuple[Path, str | None]:
     """
     text = os.fspath(path)
     stem, colon, key = text.rpartition(":")
-    if colon and key and stem.lower().endswith(KEYED_SUFFIXES) and not Path(text).exists():
+    if colon and key and stem.lower().endswith(KEYED_SUFFIXES) and not os.path.exists(text):
         return Path(stem), key
     return Path(text), None
 

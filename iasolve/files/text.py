@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from typing import Any
 
 from .errors import PathInput
 
-__all__ = ["read_text"]
+__all__ = ["parse_json", "read_text"]
 
 LARGEST_TEXT = 2**26
 """Bytes; the largest that iasolve writes, a report of a long volume, has a few million."""
@@ -38,3 +40,17 @@ def read_text(path: PathInput) -> str:
     if len(data) > LARGEST_TEXT:
         raise OSError(errno.EFBIG, f"more than {LARGEST_TEXT >> 20} MB, which no text of settings has", os.fspath(path))
     return data.decode("utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises
+    ------
+    ValueError
+        Also where brackets stand in brackets thousands of times: :func:`json.loads` raises ``RecursionError`` then.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"brackets within brackets, too many of them ({error})") from None

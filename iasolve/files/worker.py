@@ -201,6 +201,11 @@ def _without_main() -> Iterator[None]:
 def _prepare() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # which go to whole groups of processes: the parent decides
         signal.signal(number, signal.SIG_IGN)
+    # libraries in C print there what they think of a damaged file, line after line; the error says it once
+    with contextlib.suppress(OSError):
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 2)
+        os.close(silent)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -210,14 +210,14 @@ def write_image(
             entry.write(handle, picture, Path(path))
 
 
-def write_kspace(path: PathInput, kspace: Array, mask: NDArray[np.bool_] | None = None) -> None:
+def write_kspace(path: PathInput, kspace: Array | Stack, mask: NDArray[np.bool_] | None = None) -> None:
     """Write k-space, and its mask where the kind of file has a place for it.
 
     Parameters
     ----------
     path : str or os.PathLike[str]
         With one of :data:`~iasolve.files.KSPACE_OUT_SUFFIXES`.
-    kspace : ndarray
+    kspace : ndarray or Stack
         Complex, with the axes that it is to have in the file.
     mask : ndarray of bool, shape ``(H, W)``, optional
         What was measured.

@@ -84,11 +84,19 @@ class Tile(NamedTuple):
 _TILES: weakref.WeakKeyDictionary[Prior, Tile] = weakref.WeakKeyDictionary()
 
 
-def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options, *, windows: bool = False) -> Cut:
+def cut(
+    prior: Prior,
+    recipe: Recipe,
+    shape: tuple[int, int],
+    options: Options,
+    *,
+    least: Callable[[], int | None] = lambda: None,
+) -> Cut:
     """How images of ``shape`` are cut into what is solved at a time.
 
     Results depend on the number of tiles that networks take at a time, to rounding, but on nothing else of the budget,
-    unless an image is so large that it is solved in windows (``windows``: whether it can be).
+    unless an image is so large that it is solved in windows. ``least``: the least side of these, asked only then; None
+    where there can be none.
 
     Raises
     ------
@@ -103,12 +111,16 @@ def cut(prior: Prior, recipe: Recipe, shape: tuple[int, int], options: Options, 
     try:
         return _cut(prior, recipe, shape, options, memory)
     except BudgetError:
+        smallest = least()
+        if smallest is None:
+            raise
         left = memory - KEPT_PER_PIXEL * prior.channels * math.prod(shape)
-        for side in WINDOWS if windows else ():
+        sides = [side for side in WINDOWS if side >= smallest]
+        for side in sides:
             window = (min(shape[0], side), min(shape[1], side))
             with contextlib.suppress(BudgetError):
                 found = _cut(prior, recipe, window, options, left)
-                if found.portion.rows is None or side == WINDOWS[-1]:
+                if found.portion.rows is None or side == sides[-1]:
                     return found._replace(images=1, window=window)
         raise
 

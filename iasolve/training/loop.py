@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iasolve.files.atomic import sweep_leftovers
+from iasolve.files.atomic import sweep_leftovers, write_together
 from iasolve.training.augmentation import normalise
 from iasolve.training.burst import DivergedError, judge, rate_factor
 from iasolve.training.commit import commit_of
 from iasolve.training.config import EMULATED, TrainingConfig
 from iasolve.training.degradations import DegradationMix
-from iasolve.training.log import Row, append_row, cut_log
+from iasolve.training.log import Row, append_row, begin_log, cut_log
 from iasolve.training.parts import Part, part_of
 from iasolve.training.processes import Processes
 from iasolve.training.progress import Progress
@@ -66,6 +66,7 @@ class Trainer:
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.update = Update(self.objective, self.network, o, self.processes, logged=self.part.logged)
         self._kept: list[Tensor] = []
+        self._first = True  # what is written next takes the place of another run in the folder
         self._speed = Speed()
         self._notes = [EMULATED] if config.emulated(part, self.device.type) else []
 
@@ -117,11 +118,6 @@ class Trainer:
         )
         self.progress.started_from = str(card["sha256"])
 
-    def start_over(self) -> None:
-        """Remove another run's state and log: they would be taken for this one's."""
-        for path in (self.checkpoint, self.log):
-            path.unlink(missing_ok=True)
-
     def save(self) -> None:
         """Write the resumable state (weights, average, optimizer, progress), atomically."""
         self._count()
@@ -138,7 +134,7 @@ class Trainer:
             When it is damaged, or of another network, configuration or number of images.
         """
         load_snapshot(self.checkpoint, self._run_state())
-        p = self.progress
+        self._first, p = False, self.progress
         self.update.steps.fill_(p.steps)
         self.update.skipped.fill_(p.skipped)
         self.update.usual.fill_(p.norm)
@@ -179,6 +175,9 @@ class Trainer:
             p.seconds = start_seconds + time.monotonic() - begun
             callback(Status("step", p.images, p.steps, {}, p.seconds))
         if self.rank == 0:
+            if self._first:  # nothing was trained: another run's state and log would be taken for this one's
+                for path in (self.checkpoint, self.log):
+                    path.unlink(missing_ok=True)
             return self.export()
         return self.folder
 
@@ -289,8 +288,10 @@ class Trainer:
         row |= {"skipped": self.progress.skipped, "taken_back": self.progress.taken_back}
         if any(notes):
             row["note"] = "; ".join(filter(None, notes))
-        append_row(self.log, row)
-        self.save()
+        with write_together():
+            (begin_log if self._first else append_row)(self.log, row)
+            self.save()
+        self._first = False
         p = self.progress
         callback(Status("validation", p.images, p.steps, row, p.seconds))
 
@@ -341,7 +342,6 @@ def train(
             trainer.initialise(init)
         else:
             trainer.measure_statistics()
-        trainer.start_over()
     # Subnormal numbers take a processor a hundred times as long. The setting is the process's: others, who count on
     # gradual underflow, get it back.
     torch.set_flush_denormal(True)

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from iasolve.files.atomic import atomic_write
+from iasolve.files.text import parse_json
 from iasolve.training.progress import Progress
 
 __all__ = ["RunState", "load_snapshot", "save_snapshot"]
@@ -75,8 +76,8 @@ def load_snapshot(path: Path, state: RunState) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if {"settings", "sha256"} & set(meta) and meta.pop("sha256", "") != _digest(tensors, meta):
             raise ValueError("its SHA-256 is not the one that was written")
-        progress = Progress(**json.loads(meta["progress"]))
-        settings = json.loads(meta["settings"]) if "settings" in meta else None
+        progress = Progress(**parse_json(meta["progress"]))
+        settings = parse_json(meta["settings"]) if "settings" in meta else None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or no state of a training run ({error}): start over with --overwrite"

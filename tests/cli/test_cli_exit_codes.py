@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 from cli_fixtures import SIZE, cli, heads, tiny
 from test_cli_failures import CONFIG, clean_failure
+
+import iasolve
+from iasolve.training.log import cut_log
 
 __all__ = ["heads", "tiny"]  # fixtures
 
@@ -244,3 +248,52 @@ def test_ranges_that_differ_are_warned_about(heads, tmp_path):
         assert words in done.err
     assert "times" in cli("evaluate", tmp_path / "unit.npy", tmp_path / "8.png").err
     assert cli("evaluate", tmp_path / "8.png", tmp_path / "8.png").err == ""
+
+
+DEEP = "[" * 100_000
+
+
+def test_brackets_within_brackets_in_reports(image, tiny, tmp_path):
+    """Where a report is looked at: of a result, of a measurement, of pieces, of a training."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    shutil.copy(image, source / "a.npy")
+    assert cli("denoise", source, out, *quick(tiny)).code == 0
+    (out / "a.npy.json").write_text(DEEP)
+    done = cli("denoise", source, out, "--resume", *quick(tiny))
+    assert done.code == 0, done
+    assert "1 of 1 files done" in done.out
+    (source / "a.npy.json").write_text(DEEP)
+    assert cli("deblur", source / "a.npy", tmp_path / "b.npy", "--gaussian", 1, *quick(tiny)).code == 0
+    pieces = out / ".iasolve-pieces.a.npy.0"
+    pieces.mkdir()
+    (pieces / "result").write_text(DEEP)
+    assert cli("denoise", source / "a.npy", out / "a.npy", "--overwrite", *quick(tiny)).code == 0
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"images": 1}\n' + DEEP + "\n")
+    cut_log(log, 5)
+    assert log.read_text() == '{"images": 1}\n'
+
+
+def test_names_that_are_too_long_and_pipes_are_refused_before_the_work(image, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(iasolve, "solve", lambda *_, **__: pytest.fail("the work began"), raising=False)
+    os.mkfifo(tmp_path / "pipe.npy")
+    for given, words in (
+        ((tmp_path / f"{'x' * 300}.npy",), "the name is too long. Expected at most 255 bytes"),
+        ((tmp_path / f"{'x' * 249}.npy",), ".npy.json: the name is too long"),  # of the report beside it
+        ((tmp_path / "o.npy", "--figure", tmp_path / f"{'x' * 300}.png"), "the name is too long"),
+        ((tmp_path / "o.npy", "--report", tmp_path / f"{'x' * 300}.html"), "the name is too long"),
+        ((tmp_path / "pipe.npy", "--overwrite"), "pipe.npy: this is a device or a pipe"),
+    ):
+        done = cli("denoise", image, *given, *quick(tiny))
+        assert done.code == 2, done
+        assert words in done.err
+
+
+def test_a_volume_may_have_as_long_a_name_as_a_report_allows(image, tiny, tmp_path):
+    out = tmp_path / f"{'x' * 240}.npy"
+    np.save(tmp_path / "v.npy", np.stack([np.load(image)] * 3))
+    done = cli("denoise", tmp_path / "v.npy", out, "--batch-size", 2, *quick(tiny))
+    assert done.code == 0, done
+    assert out.is_file()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

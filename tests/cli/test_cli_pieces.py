@@ -322,3 +322,46 @@ def test_pieces_of_another_result_stay_beside_a_complete_one(volume, counted, ti
     assert cli("denoise", volume, out, *quick(tiny, "--seed", 3, "--overwrite")).code == 0
     assert counted == [4]
     assert hidden(tmp_path) == []
+
+
+def test_volumes_are_compared_a_few_pages_at_a_time(volume, heads, tmp_path, monkeypatch):
+    """The scores are those of whole arrays, also where pages of the one are colours of the other."""
+    noisy = np.load(volume)[:3]
+    np.save(tmp_path / "noisy.npy", noisy)
+    np.save(tmp_path / "truth.npy", heads[:3].astype(np.float32))
+    write_image(tmp_path / "colours.tif", noisy[np.newaxis])
+    whole = cli("evaluate", tmp_path / "noisy.npy", tmp_path / "truth.npy", "--json").report
+    for name, value in (("LARGE", 1), ("RUN", 1)):
+        monkeypatch.setattr(stack_module, name, value)
+    monkeypatch.setattr(stack_module.Stack, "__array__", lambda *_, **__: pytest.fail("all pages at once"))
+    for name in ("noisy.npy", "colours.tif"):
+        done = cli("evaluate", tmp_path / name, tmp_path / "truth.npy", "--json")
+        assert done.code == 0, done
+        assert str(done.report).replace(name, "") == str(whole).replace("noisy.npy", ""), name
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("task", ["denoise", "mask"])
+def test_measurements_of_volumes_are_made_a_few_pages_at_a_time(task, suffix, volume, tmp_path, monkeypatch):
+    """Without noise the same values as of whole arrays; with it each page has noise of its own."""
+
+    def made(name, sigma):
+        out = tmp_path / f"{name}{suffix}"
+        done = cli("simulate", volume, out, "--task", task, "--sigma", sigma)
+        assert done.code == 0, done
+        if suffix == ".npy":
+            return np.load(out)
+        with np.load(out) as found:
+            return found["kspace" if task == "mask" else "image"]
+
+    whole = made("whole", 1e-30)  # lost in single precision
+    for name, value in (("LARGE", 1), ("RUN", 1)):
+        monkeypatch.setattr(stack_module, name, value)
+    if suffix == ".npy" or task == "mask":  # archives of images are packed whole
+        monkeypatch.setattr(stack_module.Stack, "__array__", lambda *_, **__: pytest.fail("all pages at once"))
+    np.testing.assert_allclose(made("pieces", 1e-30), whole, rtol=0, atol=1e-20)
+    noise = made("noisy", 5) - whole
+    assert noise.shape == whole.shape
+    seen = noise.reshape(len(noise), -1)[:, np.abs(noise).reshape(len(noise), -1).min(0) > 0]
+    assert np.sqrt((np.abs(seen) ** 2).mean(1)) == pytest.approx(np.full(5, 5.0), rel=0.1)
+    assert np.abs(np.corrcoef(np.abs(seen)) - np.eye(5)).max() < 0.15

@@ -35,3 +35,7 @@ def fail(path):
 
 def own_file(path):
     return Path(path).read_bytes()
+
+
+def error_stream(path):
+    return os.readlink("/proc/self/fd/2")

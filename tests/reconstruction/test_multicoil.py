@@ -1,5 +1,6 @@
 """Multi-coil k-space posed as a problem and reconstructed: maps, phase, compression, whitening, slices, errors."""
 
+import importlib
 import warnings
 
 import numpy as np
@@ -26,7 +27,8 @@ from iasolve.reconstruction.multicoil import cg_sense
 from iasolve.samples import load_kspace, load_samples
 
 SIGMA = 0.02
-FAST = {"recipe": "fast", "noise": GaussianNoise(SIGMA)}
+NOISY = {"noise": GaussianNoise(SIGMA)}
+FAST = {"recipe": "fast"} | NOISY
 
 
 def smooth_phase(size=SIZE):
@@ -381,3 +383,27 @@ def test_the_bundled_prior_holds_on_the_bundled_slice(bundled_slice, fit):
     combined = centred_ifft2(y).abs().square().sum(0).sqrt()
     assert float(image.max()) < 3 * float(combined.max())
     assert 0.5 < float(image.norm() / combined.norm()) < 2
+
+
+def test_a_slice_is_posed_once_for_choice_and_solution_and_gives_the_same(image, monkeypatch):
+    """With the prior that was chosen, to the bit: what the choice left behind is what a solve would make."""
+    module = importlib.import_module("iasolve.reconstruction.reconstruct")
+    first, second = tiny_prior(seed=0), tiny_prior(seed=1)
+    second.name = "other"
+    posed = []
+
+    def counted(*args, **options):
+        posed.append(args)
+        return pose_coils(*args, **options)
+
+    monkeypatch.setattr(module, "pose_coils", counted)
+    monkeypatch.setattr(module, "load_kspace_priors", lambda: (first, second))
+    volume = torch.stack([measurement(image, coils)[0] for coils in (4, 4, 4)])
+    chosen = module.choose_kspace_prior(volume, **NOISY).prior
+    assert len(posed) == 1
+    automatic = iasolve.reconstruct(volume, **FAST)
+    assert len(posed) == 1 + 3
+    told = iasolve.reconstruct(volume, chosen, **FAST)
+    assert automatic.prior == told.prior == chosen.name
+    assert torch.equal(automatic.image, told.image)
+    assert automatic.facts == told.facts

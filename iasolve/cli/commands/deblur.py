@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -128,10 +127,10 @@ def _boundary(blurring: Blurring, path: Path) -> str:
     if blurring.cutoff is not None:
         return "circular"
     from iasolve.cli.outputs import Outputs
-    from iasolve.files import read_text
+    from iasolve.files import parse_json, read_text
 
     try:
-        report = json.loads(read_text(Outputs(path).sidecar))
+        report = parse_json(read_text(Outputs(path).sidecar))
         made = report["operator"]["boundary"] if report["command"] == "simulate" else ""
     except (OSError, ValueError, LookupError, TypeError):
         made = ""

@@ -69,6 +69,7 @@ def train(
     from dataclasses import replace
 
     from iasolve.cli.errors import INTERRUPTED, UnfitInput, UsageError, blamed_on
+    from iasolve.cli.folders import make_folders
     from iasolve.cli.reporter import Reporter
 
     resume, init, images = starting.resume, starting.init, ending.images
@@ -119,6 +120,7 @@ def train(
         if "note" in row:
             reporter.warn(str(row["note"]))
 
+    make_folders([folder])
     reporter.say(f"training {settings.name} on {chosen}, in {folder}")
     if settings.emulated(part, chosen):
         reporter.say(EMULATED)
@@ -136,6 +138,8 @@ def train(
                     callback=show,
                 )
             except (ValueError, FileNotFoundError) as error:
+                if not folder.is_dir():
+                    raise UsageError(f"{folder}: the folder of the run was removed meanwhile. Start again") from error
                 raise UnfitInput(f"{config}: {error}") from error
             except DivergedError as error:
                 kept = (

@@ -130,7 +130,8 @@ def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """
     samples = picture.samples
     if isinstance(samples, Stack):
-        _encode_pages(handle, samples, picture.lead)
+        shape = samples.shape[1:] if samples.shape[-1] > 1 else samples.shape[1:-1]
+        _encode_pages(handle, samples, picture.lead + shape)
         return
     array = np.ascontiguousarray(samples if samples.shape[-1] > 1 else samples[..., 0])
     if path.suffix.lower() == ".npy":
@@ -144,8 +145,7 @@ def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _encode_pages(handle: BinaryIO, samples: Stack, lead: tuple[int, ...]) -> None:
-    shape = lead + (samples.shape[1:] if samples.shape[-1] > 1 else samples.shape[1:-1])
+def _encode_pages(handle: BinaryIO | IO[bytes], samples: Stack, shape: tuple[int, ...]) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(samples.dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(handle, header)
     for run in runs(samples):
@@ -238,17 +238,27 @@ def _axes(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> tuple[tup
     )
 
 
-def encode_kspace(handle: BinaryIO, kspace: Array, mask: Array | None, path: Path) -> None:
+def encode_kspace(handle: BinaryIO, kspace: Array | Stack, mask: Array | None, path: Path) -> None:
     """Write k-space as one array; to ``.npz`` compressed, with its mask.
 
     ``mask``: left out of an ``.npy`` file.
     ``path``: ``.npy`` or ``.npz``.
     """
     if path.suffix.lower() == ".npy":
-        np.save(handle, kspace, allow_pickle=False)
+        _encode_any(handle, kspace)
         return
-    arrays: dict[str, Any] = {"kspace": kspace} if mask is None else {"kspace": kspace, "mask": mask}
-    np.savez_compressed(handle, **arrays)
+    arrays: dict[str, Array | Stack] = {"kspace": kspace} if mask is None else {"kspace": kspace, "mask": mask}
+    with zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                _encode_any(member, values)
+
+
+def _encode_any(handle: BinaryIO | IO[bytes], values: Array | Stack) -> None:
+    if isinstance(values, Stack):
+        _encode_pages(handle, values, values.shape)
+    else:
+        np.lib.format.write_array(handle, values, allow_pickle=False)
 
 
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:

@@ -53,7 +53,7 @@ def decode_raster(path: Path, key: str | None = None) -> Picture:
     """
     from PIL import Image
 
-    with decoding(path, "a complete PNG, JPEG, BMP or WebP image"), limited_pixels():
+    with decoding(path, "a complete PNG, JPEG, BMP or WebP image"), limited_pixels(path):
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             kind = image.format
@@ -74,13 +74,21 @@ def decode_raster(path: Path, key: str | None = None) -> Picture:
 
 
 @contextmanager
-def limited_pixels() -> Iterator[None]:
+def limited_pixels(path: Path) -> Iterator[None]:
     """Refuse images above Pillow's limit, 89 million pixels: it warns only, and reads up to twice as many."""
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnfitData(
+            path,
+            f"too many pixels ({str(error).partition(',')[0]})",
+            f"at most {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} million",
+            "Cut it into parts, or save it as .tif or .npy",
+        ) from error
 
 
 def _require_still(path: Path, frames: int) -> None:

@@ -259,7 +259,7 @@ def _upright(samples: Array, orientation: int) -> Array:
 def _decode_with_pillow(path: Path) -> Picture:
     from PIL import Image, ImageOps, ImageSequence
 
-    with limited_pixels(), Image.open(path, formats=("TIFF",)) as image:
+    with limited_pixels(path), Image.open(path, formats=("TIFF",)) as image:
         frames = [samples_of(ImageOps.exif_transpose(frame), path) for frame in ImageSequence.Iterator(image)]
         icc = image.info.get("icc_profile")
     alpha = frames[0][1]
