@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 import iasolve
+from iasolve.allocator import keep_free_memory
 from iasolve.inference import solve
 from iasolve.priors import load_prior
 
@@ -88,6 +89,7 @@ def _checked(theirs: dict[str, str], function: Callable[..., T], *arguments: Any
             f"a worker of another version was refused: it runs {found}. Expected {wanted}. Install the same on all "
             "machines and start the workers again"
         )
+    keep_free_memory()
     return function(*arguments)
 
 

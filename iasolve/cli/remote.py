@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from iasolve.cli.errors import LostWorkers, UsageError
@@ -53,13 +54,8 @@ def solve_part(order: bytes, part: Part) -> Piece:
 
 
 def _solver(order: Order) -> Solver:
-    try:
-        os.chdir(order.folder)  # paths stay as the user wrote them
-    except OSError as error:
-        raise UsageError(
-            f"{order.folder}: a worker cannot go to this folder ({error.strerror}). Expected a disk that all machines "
-            "share: run the command in one of its folders"
-        ) from None
+    with suppress(OSError):  # measurements come with the task: the folder is there for files that options name
+        os.chdir(order.folder)  # whose paths stay as the user wrote them
     trust_links(order.trusted)
     solver = Solver(order.make(), order.settings)
     other = differences(order.identity, plain(solver.identity))

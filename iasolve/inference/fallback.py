@@ -32,9 +32,7 @@ from iasolve.noise_level.residual import residual_of
 from iasolve.priors import Prior
 from iasolve.problem.closing import Closing, closest_image
 from iasolve.problem.geometry import Whole
-from iasolve.problem.likelihood import DiagonalLikelihood
 from iasolve.problem.measurement import Measurement
-from iasolve.problem.operator_likelihood import OperatorLikelihood
 from iasolve.problem.options import Options, Watch
 from iasolve.problem.pose import Problem, pose
 from iasolve.recipe import Recipe
@@ -76,7 +74,7 @@ def fitted_power(problem: Problem, iterations: int = 20) -> Tensor:
     """
     likelihood = problem.likelihood
     power = problem.power.expand_as(problem.estimate)
-    if not isinstance(likelihood, DiagonalLikelihood):
+    if likelihood.folded is None:
         nothing = torch.zeros_like(problem.estimate)
         most = 1e4 * problem.rings.means(problem.power)
         return likelihood.unexplained(nothing, problem.power, problem.rings, most)
@@ -135,10 +133,10 @@ class Gaussian:
     @property
     def unseen(self) -> Tensor:
         """Expected energy at the frequencies of which nothing was measured, in the user's units, ``(B,)``."""
-        likelihood = self.problem.likelihood
-        if not isinstance(likelihood, DiagonalLikelihood):
+        folded = self.problem.likelihood.folded
+        if folded is None:
             return torch.zeros_like(self.problem.gain)
-        return (self.expected * torch.isinf(likelihood.folded.variance)).flatten(1).sum(1)
+        return (self.expected * torch.isinf(folded.variance)).flatten(1).sum(1)
 
     def image(self, nonnegative: bool) -> Tensor:
         """The Wiener estimate, or over ``x >= 0`` the mode, in the user's units.
@@ -146,7 +144,7 @@ class Gaussian:
         Off the exact path, where the mode costs hundreds of applications of the operator, negative values become 0.
         """
         likelihood = self.problem.likelihood
-        if nonnegative and isinstance(likelihood, DiagonalLikelihood):
+        if nonnegative and likelihood.folded is not None:
             return self._shown(closest_image(likelihood, self.zero, self.power, True).image)
         return self._shown(self._mean.clamp_min(0) if nonnegative else self._mean)
 
@@ -154,12 +152,11 @@ class Gaussian:
     def _mean(self) -> Tensor:
         return self.problem.likelihood.mean(self.zero, self.power)
 
-    def linear(self, y: Tensor) -> Tensor:
-        """The same Wiener filter's estimate of other measurements ``(B, *out_shape)``, off the exact path."""
-        likelihood = self.problem.likelihood
-        assert isinstance(likelihood, OperatorLikelihood)
-        other = OperatorLikelihood(likelihood.operator, y, likelihood.sigma, tolerance=likelihood.tolerance)
-        return other.mean(self.zero, self.power)
+    @property
+    def linear(self) -> Callable[[Tensor], Tensor] | None:
+        """The same Wiener filter's estimate of other measurements ``(B, *out_shape)``; None on the exact path."""
+        other = self.problem.likelihood.other
+        return None if other is None else lambda y: other(y).mean(self.zero, self.power)
 
     def answer(self, bounded: Tensor, samples: int, watch: Watch) -> Answer:
         """The estimate, ``x >= 0`` where ``bounded`` ``(B,)``, with its error bar from posterior samples."""

@@ -293,7 +293,7 @@ def _bounded(problem: Problem, found: Estimate) -> Tensor:
     noise. But the cut moves all frequencies: where a few of them were measured well, it would contradict them.
     """
     image, likelihood = found.image.clamp_min(0), problem.likelihood
-    if not isinstance(likelihood, DiagonalLikelihood):
+    if likelihood.folded is None:
         return image
     value, variance = likelihood.folded
     known = torch.isfinite(variance) & (variance > 0)

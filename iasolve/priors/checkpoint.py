@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch.overrides import TorchFunctionMode
 
 from iasolve.files.atomic import atomic_write, write_together
 from iasolve.files.text import parse_json, read_text
@@ -26,6 +27,7 @@ __all__ = [
     "ARCHITECTURES",
     "FORMAT",
     "PriorError",
+    "filled",
     "load_checkpoint",
     "read_card",
     "save_checkpoint",
@@ -194,11 +196,35 @@ def load_checkpoint(path: Path) -> tuple[HVAE, dict[str, Any]]:
         if decoder not in ARCHITECTURES:
             raise ValueError(f"its decoder is {decoder!r}, this version of iasolve has {', '.join(ARCHITECTURES)}")
         _require_size(architecture, tensors)
-        network = ARCHITECTURES[decoder](architecture)
-        network.load_state_dict({name: value.float() for name, value in tensors.items()})
+        network = filled(lambda: ARCHITECTURES[decoder](architecture), tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PriorError(f"the weights {path} do not fit their card: {error}") from None
-    return network.eval(), card
+    return network, card
+
+
+N = TypeVar("N", HVAE, Reader)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves parameters as they are found in memory: no function of ``torch.nn.init`` gives them first values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        return given.get("tensor") if getattr(func, "__module__", "") == "torch.nn.init" else func(*args, **given)
+
+
+def filled(make: Callable[[], N], tensors: dict[str, torch.Tensor]) -> N:
+    """A network in evaluation mode whose parameters and statistics are all given: none is drawn at random first.
+
+    Raises
+    ------
+    RuntimeError
+        When tensors are missing, unknown or of another shape.
+    """
+    with _NothingDrawn():
+        network = make()
+    network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return network.eval()
 
 
 def _require_size(architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from iasolve.networks import Reader, ReaderConfig
-from iasolve.priors.checkpoint import PriorError, verify
+from iasolve.priors.checkpoint import PriorError, filled, verify
 
 __all__ = ["load_reader", "reader_beside"]
 
@@ -32,8 +32,8 @@ def load_reader(path: Path) -> tuple[Reader, dict[str, Any]]:
     if card.get("kind") != "reader":
         raise PriorError(f"{path} is no reader: its card says kind {card.get('kind')!r}")
     try:
-        reader = Reader(ReaderConfig.from_dict(card["architecture"]))
-        reader.load_state_dict({name: value.float() for name, value in load(path.read_bytes()).items()})
+        config = ReaderConfig.from_dict(card["architecture"])
+        reader = filled(lambda: Reader(config), load(path.read_bytes()))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PriorError(f"the weights {path} do not fit their card: {error}") from None
-    return reader.eval(), card
+    return reader, card

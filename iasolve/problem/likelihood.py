@@ -55,6 +55,14 @@ class Likelihood(Protocol):
     is_complex: bool
 
     @property
+    def folded(self) -> Folded | None:
+        """The measurement of each frequency, where each was measured by itself; else None."""
+
+    @property
+    def other(self) -> Callable[[Tensor], Likelihood] | None:
+        """The likelihood of other values ``(B, *out_shape)`` in the same noise; None where frequencies are known."""
+
+    @property
     def solves(self) -> Solves | None:
         """The cost so far; None where nothing is iterated."""
 
@@ -124,7 +132,7 @@ class DiagonalLikelihood:
         r = fft2(x0) - self.folded.value
         return (r.real.square() + r.imag.square()) / (self.folded.variance + variance)
 
-    solves = None
+    solves = other = None
 
     def value(self, x0: Tensor, variance: Tensor, start: Solution | None = None) -> Value:
         """``sum_k |h_k - y^_k|^2 / (2 (1/Lambda_k + V_k))``; without the half for complex images."""

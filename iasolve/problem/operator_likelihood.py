@@ -212,6 +212,12 @@ class OperatorLikelihood:
         start = Solution(x1 + mean - x0)
         return mean, self._solve(x1, variance, 200, start, self.tolerance, self._noisier(noise)).image
 
+    folded = None
+
+    def other(self, y: Tensor) -> OperatorLikelihood:
+        """See :class:`Likelihood`."""
+        return OperatorLikelihood(self.operator, y, self.sigma, tolerance=self.tolerance)
+
     def spread(self, variance: Tensor) -> None:
         """Not known."""
 

@@ -337,11 +337,10 @@ def train(
     trainer = Trainer(config, folder, device, part)
     if resume:
         trainer.resume()
+    elif init is not None:
+        trainer.initialise(init)
     else:
-        if init is not None:
-            trainer.initialise(init)
-        else:
-            trainer.measure_statistics()
+        trainer.measure_statistics()
     # Subnormal numbers take a processor a hundred times as long. The setting is the process's: others, who count on
     # gradual underflow, get it back.
     torch.set_flush_denormal(True)

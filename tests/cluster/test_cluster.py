@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cli_fixtures import cli
 
 import iasolve
 from iasolve import cluster as cluster_module
+from iasolve.cli import remote
 from iasolve.cluster import Cluster, ClusterError
 from iasolve.operators import GaussianNoise, Identity
 
@@ -58,6 +60,23 @@ def test_a_measurement_of_a_user_operator_on_workers(address, heads, tiny, tmp_p
     done = cli("solve", "y.npy", "many.npy", *run, "--scheduler", address)
     assert done.code == 0, done
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "many.npy").read_bytes()
+
+
+def test_workers_without_the_clients_folder_need_only_the_files_of_options(address, heads, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", heads[0])
+    (tmp_path / "mine.py").write_text(
+        "from iasolve.operators import Identity\ndef factory():\n    return Identity((1, 32, 32))\n"
+    )
+    monkeypatch.setattr(remote, "os", SimpleNamespace(getcwd=lambda: "/not/on/this/machine"))
+    run = ("--sigma", 20, "--prior", tiny, "--recipe", "fast", "--memory", "2GB", "--scheduler", address)
+    assert cli("denoise", "a.npy", "many.npy", *run).code == 0
+    assert cli("denoise", "a.npy", "one.npy", *run[:-2]).code == 0
+    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "many.npy").read_bytes()
+    np.save("y.npy", heads[:1, None])
+    done = cli("solve", "y.npy", "out.npy", "--operator", "mine.py:factory", *run)
+    assert done.code == 3
+    assert "mine.py: no such file" in done.err
 
 
 def test_map_is_solve_to_the_bit_in_order(address, heads, tiny):

@@ -51,6 +51,12 @@ def test_a_prior_survives_saving_in_half_precision(saved):
     assert saved.stat().st_size < 2.2 * sum(p.numel() for p in network.parameters()) + 4 * 32**2 + 50_000
 
 
+def test_loading_draws_no_random_numbers(saved):
+    before = torch.get_rng_state()
+    load_prior(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_saving_again_gives_the_same_bytes(saved, tmp_path):
     other = tmp_path / "other.safetensors"
     save_checkpoint(load_prior(saved).network, CARD, other)

@@ -125,14 +125,8 @@ def _require_room(stream: IO[bytes], held: int, path: Path) -> None:
 def encode_array(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write images as one array: ``(H, W)``, with pages first and colours last. Opacity is left out by the caller.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary writing, seekable.
-    picture : Picture
-        Any numeric dtype. Its key is the name in an ``.npz`` archive, ``image`` if it has none.
-    path : Path
-        ``.npy``, or ``.npz`` (written compressed).
+    ``picture``: any numeric dtype. Its key is the name in an ``.npz`` archive, ``image`` if it has none.
+    ``path``: ``.npy``, or ``.npz`` (written compressed).
     """
     samples = picture.samples
     if isinstance(samples, Stack):
@@ -166,12 +160,7 @@ def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
 def decode_array(path: Path, key: str | None) -> Picture:
     """Read an image, a stack of images or a colour image from an ``.npy`` or ``.npz`` file.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Name of the array in an ``.npz`` file.
+    ``key``: name of the array in an ``.npz`` file.
 
     Returns
     -------
@@ -252,16 +241,8 @@ def _axes(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> tuple[tup
 def encode_kspace(handle: BinaryIO, kspace: Array | Stack, mask: Array | None, path: Path) -> None:
     """Write k-space as one array; to ``.npz`` compressed, with its mask.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary writing, seekable.
-    kspace : ndarray or Stack
-        As it is to stand in the file.
-    mask : ndarray or None
-        Left out of an ``.npy`` file.
-    path : Path
-        ``.npy`` or ``.npz``.
+    ``mask``: left out of an ``.npy`` file.
+    ``path``: ``.npy`` or ``.npz``.
     """
     if path.suffix.lower() == ".npy":
         _encode_any(handle, kspace)
@@ -283,14 +264,7 @@ def _encode_any(handle: BinaryIO | IO[bytes], values: Array | Stack) -> None:
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:
     """Read k-space from an ``.npy`` or ``.npz`` file, with the array named ``mask`` next to one named ``kspace``.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Name of the array in an ``.npz`` file; ``kspace`` or the only one by default.
-    slices : slice or None
-        What is wanted.
+    ``key``: name of the array in an ``.npz`` file; ``kspace`` or the only one by default.
 
     Returns
     -------

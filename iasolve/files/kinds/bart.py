@@ -33,13 +33,6 @@ SERIES = ("echo", "time", "time 2", "slice", "batch")
 def decode_bart(path: Path, key: str | None = None) -> Picture:
     """Read images.
 
-    Parameters
-    ----------
-    path : Path
-        The ``.cfl`` file.
-    key : None
-        Such files have none.
-
     Returns
     -------
     Picture
@@ -63,15 +56,6 @@ def decode_bart(path: Path, key: str | None = None) -> Picture:
 
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:
     """Read k-space.
-
-    Parameters
-    ----------
-    path : Path
-        The ``.cfl`` file.
-    key : None
-        Such files have none.
-    slices : slice or None
-        What is wanted.
 
     Returns
     -------
@@ -115,14 +99,8 @@ def bart_obstacle(wanted: Wanted) -> str | None:
 def encode_bart(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write images, along the axes they were read from, or else along BART's slices.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary writing; the header is :func:`header_bytes`.
-    picture : Picture
-        Grey.
-    path : Path
-        Its name.
+    ``handle``: open for binary writing; the header is :func:`header_bytes`.
+    ``picture``: grey.
     """
     pages = picture.samples[..., 0].reshape(-1, *picture.samples.shape[-3:-1])
     # (W, H) in C order is (x, y) with x fastest, and pages in C order are what header_bytes undoes

@@ -57,13 +57,6 @@ class Source:
 def decode_dicom(path: Path, key: str | None = None) -> Picture:
     """Read an image, or the frames of a multi-frame one.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : None
-        Such files have none.
-
     Returns
     -------
     Picture
@@ -197,14 +190,7 @@ def encode_dicom(handle: BinaryIO, picture: Picture, path: Path) -> None:
     The files of one run on one series are one series again: its identifier follows from the source's and the note.
     That of the object follows from its pixels too, so that the same identifier never stands for two images.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary writing, seekable.
-    picture : Picture
-        With the header it was read with.
-    path : Path
-        Its name.
+    ``picture``: with the header it was read with.
 
     Raises
     ------

@@ -34,14 +34,8 @@ IMAGES = ("reconstruction", "reconstruction_rss", "reconstruction_esc")
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:
     """Read k-space from an HDF5 file.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file; one with ``dataset/xml`` and ``dataset/data`` is an ISMRMRD file.
-    key : str or None
-        Name of the dataset, ``kspace`` by default; the mask that stands beside goes with that name only.
-    slices : slice or None
-        Only these are loaded.
+    ``path``: an existing file; one with ``dataset/xml`` and ``dataset/data`` is an ISMRMRD file.
+    ``key``: name of the dataset, ``kspace`` by default; the mask that stands beside goes with that name only.
 
     Returns
     -------
@@ -84,12 +78,7 @@ def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured
 def decode_fastmri(path: Path, key: str | None) -> Picture:
     """Read the images of an HDF5 file.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Name of the dataset; by default the first there is of :data:`IMAGES`.
+    ``key``: name of the dataset; by default the first there is of :data:`IMAGES`.
 
     Returns
     -------
@@ -137,14 +126,7 @@ def _images(path: Path, key: str | None, pages: slice | None) -> Picture:
 def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
     """Read a dataset of any shape; the k-space of an ISMRMRD file.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Name of the dataset; by default the first there is of ``names``, or the only one.
-    names : tuple of str
-        See ``key``.
+    ``key``: name of the dataset; by default the first there is of ``names``, or the only one.
 
     Raises
     ------
@@ -184,14 +166,7 @@ def fastmri_obstacle(wanted: Wanted) -> str | None:
 def encode_fastmri(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write images as ``fastmri.evaluate`` reads them: dataset ``reconstruction``, ``(slices, H, W)``, float32.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary reading and writing, seekable.
-    picture : Picture
-        Grey.
-    path : Path
-        Its name.
+    ``picture``: grey.
     """
     import h5py
 

@@ -43,14 +43,7 @@ def decode_ismrmrd(path: Path, key: str | None, slices: slice | None) -> Measure
     Lines that were not measured (acceleration, partial Fourier along the phase) are zero and outside the mask; lines
     measured more than once are averaged; noise, navigator and calibration scans are left out.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Name of the group, ``dataset`` by default.
-    slices : slice or None
-        What is wanted.
+    ``key``: name of the group, ``dataset`` by default.
 
     Returns
     -------

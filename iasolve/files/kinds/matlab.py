@@ -28,12 +28,7 @@ ORDINALS = {2: "third axis", 3: "fourth axis"}
 def decode_matlab(path: Path, key: str | None) -> Picture:
     """Read images from a ``.mat`` file.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Name of the variable; by default the only array of numbers.
+    ``key``: name of the variable; by default the only array of numbers.
 
     Returns
     -------
@@ -69,14 +64,7 @@ def decode_any(path: Path, key: str | None, names: tuple[str, ...]) -> Array:
 def decode_kspace(path: Path, key: str | None, slices: slice | None) -> Measured:
     """Read k-space from a ``.mat`` file, with the variable ``mask`` next to one named ``kspace``.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Name of the variable; by default ``kspace``, or the only array of numbers.
-    slices : slice or None
-        What is wanted.
+    ``key``: name of the variable; by default ``kspace``, or the only array of numbers.
 
     Returns
     -------
@@ -115,14 +103,7 @@ def matlab_obstacle(wanted: Wanted) -> str | None:
 def encode_matlab(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write images as one variable of a version 5 file, compressed.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary writing, seekable.
-    picture : Picture
-        Its key is the name of the variable, ``image`` if it has none.
-    path : Path
-        Its name.
+    ``picture``: its key is the name of the variable, ``image`` if it has none.
 
     Raises
     ------

@@ -74,13 +74,8 @@ class Volume:
 def decode_nifti(path: Path, key: str | None) -> Picture:
     """Read a volume as a stack of slices.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : str or None
-        Voxel axis that the slices run along, ``x``, ``y`` or ``z`` (the default). Times and other further axes are
-        page axes too.
+    ``key``: voxel axis that the slices run along, ``x``, ``y`` or ``z`` (the default). Times and other further axes are
+    page axes too.
 
     Returns
     -------
@@ -269,14 +264,8 @@ def nifti_obstacle(wanted: Wanted) -> str | None:
 def encode_nifti(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write slices as the volume they were read from, or else as one of voxels of 1 mm without a place in the body.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary writing.
-    picture : Picture
-        Grey.
-    path : Path
-        ``.nii``, or ``.nii.gz`` (compressed).
+    ``picture``: grey.
+    ``path``: ``.nii``, or ``.nii.gz`` (compressed).
 
     Raises
     ------

@@ -37,12 +37,7 @@ def decode_raster(path: Path, key: str | None = None) -> Picture:
     Palettes are looked up, 1-, 2- and 4-bit greys are spread over 0..255 as every viewer does, and the
     orientation that a camera noted is applied.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file; its content, not its suffix, decides which of them it is.
-    key : None
-        Such files have none.
+    ``path``: an existing file; its content, not its suffix, decides which of them it is.
 
     Returns
     -------
@@ -200,14 +195,7 @@ def raster_obstacle(wanted: Wanted) -> str | None:
 def encode_raster(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write one image; as JPEG at quality 95 without chroma subsampling, the others without loss.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary writing.
-    picture : Picture
-        One page; uint8 with ``S`` in 1..4, or uint16 with ``S = 1`` (PNG); JPEG and BMP take ``S`` 1 or 3.
-    path : Path
-        Its suffix says which of them.
+    ``picture``: one page; uint8 with ``S`` in 1..4, or uint16 with ``S = 1`` (PNG); JPEG and BMP take ``S`` 1 or 3.
     """
     from PIL import Image
 

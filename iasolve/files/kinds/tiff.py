@@ -46,13 +46,6 @@ def decode_tiff(path: Path, key: str | None = None) -> Picture:
     stack alike. Palettes are looked up (but in ImageJ files, where they are mere display settings), stored
     orientations applied, 1-bit images spread over 0..255, and greys counted from white turned round.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-    key : None
-        Such files have none.
-
     Returns
     -------
     Picture
@@ -286,14 +279,7 @@ def tiff_obstacle(wanted: Wanted) -> str | None:
 def encode_tiff(handle: BinaryIO, picture: Picture, path: Path) -> None:
     """Write images as the pages of an uncompressed TIFF, with the axes and pixel sizes of the one they come from.
 
-    Parameters
-    ----------
-    handle : BinaryIO
-        Open for binary reading and writing, seekable.
-    picture : Picture
-        Grey or RGB, with or without (straight) opacity.
-    path : Path
-        Its name.
+    ``picture``: grey or RGB, with or without (straight) opacity.
     """
     import tifffile
 
