@@ -8,7 +8,7 @@ from tiny import bundled
 
 import iasolve
 from iasolve.operators import CircularBlur, GaussianNoise, Identity, SpectralNoise, gaussian_kernel
-from iasolve.problem.measurement import Measurement
+from iasolve.problem import Measurement
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 3), (16, 21), (31, 8)])

@@ -8,9 +8,7 @@ import torch
 from skimage.data import camera
 
 import iasolve
-from iasolve.inference import fallback
 from iasolve.inference.memory import BudgetError, Cut, cut
-from iasolve.inference.windows import glimpse
 from iasolve.metrics import psnr
 from iasolve.operators import (
     CircularBlur,
@@ -22,12 +20,12 @@ from iasolve.operators import (
     gaussian_kernel,
 )
 from iasolve.priors.portions import Portion
-from iasolve.problem.measurement import Measurement
-from iasolve.problem.options import Options
+from iasolve.problem import Measurement, Options
 from iasolve.recipe import load_recipe
 
 SOLVE = importlib.import_module("iasolve.inference.solve")
 WINDOWS = importlib.import_module("iasolve.inference.windows")
+FALLBACK = importlib.import_module("iasolve.inference.fallback")
 SHAPE = (1, 320, 288)
 FAST = load_recipe("fast")
 
@@ -142,15 +140,15 @@ def test_the_windows_that_show_most_have_the_noise_of_their_image(filtered, monk
         batch = Measurement(white.y, torch.full((2,), white.noise.sigma), white.operator, levels=levels, filtered=True)
     else:
         batch = Measurement(x, sigma, plain)
-    found, count = glimpse(batch, 2)
+    found, count = WINDOWS.glimpse(batch, 2)
     assert count == 2
     assert found.operator.in_shape == (1, 16, 16)
     torch.testing.assert_close(found.sigma, batch.sigma.repeat_interleave(2))
     torch.testing.assert_close(found.images, pattern.expand(4, 1, 16, 16), atol=2e-4, rtol=1e-4)
     # half of an image at most
-    assert glimpse(batch, 9)[1] == 70 * 50 // (2 * 16 * 16)
+    assert WINDOWS.glimpse(batch, 9)[1] == 70 * 50 // (2 * 16 * 16)
     monkeypatch.setattr(WINDOWS, "GLIMPSE", 32)
-    assert glimpse(batch, 9)[0] is batch
+    assert WINDOWS.glimpse(batch, 9)[0] is batch
 
 
 @pytest.mark.parametrize("name", ["photo-grey-128", "mri-t1-128"])
@@ -164,9 +162,9 @@ def test_a_large_image_is_judged_by_its_windows_as_it_is_as_a_whole(name, monkey
     y = torch.stack([noise.sample(x, torch.Generator().manual_seed(0)) for x in (picture, checks)])
     batch = Measurement(y, torch.full((2,), 25.0), Identity((1, 384, 512)))
     options, recipe = Options(), FAST
-    tiled = fallback.verdict(batch, prior, recipe, options)
-    monkeypatch.setattr(fallback, "glimpse", lambda one, most: (one, 1))
-    whole = fallback.verdict(batch, prior, recipe, options)
+    tiled = FALLBACK.verdict(batch, prior, recipe, options)
+    monkeypatch.setattr(FALLBACK, "glimpse", lambda one, most: (one, 1))
+    whole = FALLBACK.verdict(batch, prior, recipe, options)
     assert tiled.fits.tolist() == whole.fits.tolist() == [True, False]
 
 
@@ -180,7 +178,7 @@ def test_windows_of_a_blurred_picture_tell_whether_a_prior_fits(prior, monkeypat
     )
     y = GaussianNoise(2.0).sample(operator(scene), torch.Generator().manual_seed(0))
     batch = Measurement(y, torch.tensor([2.0]), operator)
-    found, count = glimpse(batch, 4)
+    found, count = WINDOWS.glimpse(batch, 4)
     assert 2 <= count <= 4
     assert count * found.operator.in_shape[1] ** 2 <= shape[0] * shape[1] / 2
     side = found.operator.in_shape[1]
@@ -189,9 +187,9 @@ def test_windows_of_a_blurred_picture_tell_whether_a_prior_fits(prior, monkeypat
     # each window's measurement is one of these, but for the noise
     for one in found.y:
         assert min(float((one - part[0]).std()) for part in parts) == pytest.approx(2.0, rel=0.1)
-    tiled = fallback.verdict(batch, prior, load_recipe("deblur"), Options())
-    monkeypatch.setattr(fallback, "glimpse", lambda one, most: (one, 1))
-    whole = fallback.verdict(batch, prior, load_recipe("deblur"), Options())
+    tiled = FALLBACK.verdict(batch, prior, load_recipe("deblur"), Options())
+    monkeypatch.setattr(FALLBACK, "glimpse", lambda one, most: (one, 1))
+    whole = FALLBACK.verdict(batch, prior, load_recipe("deblur"), Options())
     assert tiled.fits.tolist() == whole.fits.tolist() == [True]
 
 
