@@ -23,6 +23,7 @@ from iasolve.priors.portions import Portion
 from iasolve.problem import Measurement, Options
 from iasolve.recipe import load_recipe
 
+CHOICE = importlib.import_module("iasolve.inference.choice")
 SOLVE = importlib.import_module("iasolve.inference.solve")
 WINDOWS = importlib.import_module("iasolve.inference.windows")
 FALLBACK = importlib.import_module("iasolve.inference.fallback")
@@ -208,3 +209,23 @@ def test_large_images_are_cut_into_windows_within_the_default_budget(shape, prio
 def test_what_does_not_fit_in_windows_either_is_refused_in_words(prior):
     with pytest.raises(BudgetError, match=r"the memory budget is 1\.50 GB, and an image of 9000 x 9000 pixels"):
         cut(prior, FAST, (9000, 9000), Options(memory="1.5GB"), least=lambda: 1)
+
+
+def test_a_large_blurred_picture_is_tried_in_the_windows_that_show_most(monkeypatch):
+    """For the choice of a prior; a picture of usual size is tried as a whole, and one whose blur goes round, too."""
+    kernel = torch.ones(9, 9) / 81
+    operator = picture((192, 248), kernel, (8, 8))
+    scene = torch.zeros(operator.in_shape)
+    scene[:, 70:] = torch.randn(1, 130, 256, generator=torch.Generator().manual_seed(0))
+    whole = WINDOWS.Measurement(operator(scene)[None], torch.ones(1), operator, offset=torch.zeros(1))
+    assert CHOICE._windows(whole) is whole
+    for name, value in (("LARGEST", 1), ("WINDOW", 64)):
+        monkeypatch.setattr(CHOICE, name, value)
+    found = CHOICE._windows(whole)
+    assert found.operator.in_shape == (1, 64, 64)
+    assert found.y.shape == (4, 1, 56, 56)
+    assert found.sigma.shape == found.offset.shape == (4,)
+    assert float(found.y.std()) > 0.8 * float(whole.y[..., 70:, :].std())
+    circular = CircularBlur(kernel, (1, 200, 256))
+    round_ = WINDOWS.Measurement(circular(scene)[None], torch.ones(1), circular)
+    assert CHOICE._windows(round_) is round_
