@@ -67,7 +67,7 @@ plt.show()
 # Hide some of the measured entries, reconstruct from the rest, and predict the hidden ones. This is what
 # ``benchmarks/multicoil.py`` does for all methods. Here on a twentieth of the entries:
 
-from iasolve.inference.multicoil import pose_coils
+from iasolve.inference import pose_coils
 from iasolve.operators import SensitivityEncoding
 
 rng = np.random.default_rng(0)
