@@ -80,22 +80,32 @@ class Reporter:
             print(json.dumps(plain(report), indent=2, allow_nan=False))
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A progress bar, on a terminal only.
+    def progress(self, what: str, total: int, *, share: bool = False) -> Iterator[Callable[[float, str], None]]:
+        """A progress bar with the time that is left, on a terminal only.
+
+        Parameters
+        ----------
+        what : str
+            What is done.
+        total : int
+            Of how many things.
+        share : bool
+            Whether to show the percentage that is done instead of the number.
 
         Yields
         ------
         callable
-            ``(done, label)``.
+            ``(done, words)``: how many are done, and what is being done to the next.
         """
         if not self._bars:
-            yield lambda done, label: None
+            yield lambda done, words: None
             return
         from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -103,11 +113,12 @@ class Reporter:
 
         bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=16),
+            TaskProgressColumn() if share else MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}", markup=False),
             console=Console(stderr=True),
             transient=True,
             redirect_stdout=sys.stdout.isatty(),  # or what is piped elsewhere would land on the terminal
@@ -116,9 +127,9 @@ class Reporter:
         with bar:
             # through the bar's console, or the two would draw over each other; file names may hold brackets
             self._print = lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            task = bar.add_task(what, total=total)
+            task = bar.add_task(what, total=total, words="")
             try:
-                yield lambda done, label: bar.update(task, completed=done, description=label or what)
+                yield lambda done, words: bar.update(task, completed=done, words=words)
             finally:
                 self._print = before
 

@@ -122,12 +122,12 @@ def _solve_file(
         with open_workers() as workers:
             work = Work(solver, source, outputs, workers)
             begun = time.monotonic()
-            with reporter.progress(f"{task.command} {path.name} (tiles)", work.total) as advance:
+            with reporter.progress(f"{task.command} {path.name}", work.total, share=True) as advance:
 
-                def tell(done: int) -> None:
-                    advance(done, "")
+                def tell(done: float, words: str) -> None:
+                    advance(done, words)
                     if page is not None:
-                        page.watch(_so_far(done, work.before, work.total, time.monotonic() - begun))
+                        page.watch(_so_far(done, work.before, work.total, time.monotonic() - begun, words))
 
                 answer = work.finish(tell)
         with uninterrupted():
@@ -149,10 +149,10 @@ def _solve_file(
     reporter.result(report)
 
 
-def _so_far(done: int, before: int, total: int, seconds: float) -> str:
+def _so_far(done: float, before: int, total: int, seconds: float, words: str) -> str:
     """How far the work is, and how long it may still take; what an earlier run did (``before``) took none of it."""
     left = f", about {seconds / (done - before) * (total - done):.0f} s left" if before < done < total else ""
-    return f"{done / total:.0%} done in {seconds:.0f} s{left}"
+    return f"{done / total:.0%} done in {seconds:.0f} s{left}" + (f"; {words}" if words else "")
 
 
 def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
