@@ -107,19 +107,21 @@ class Reporter:
             Progress,
             TaskProgressColumn,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
+        console = Console(stderr=True)
+        # what does not fit is cut in words and names, not in numbers
+        what = _short(what, console.width // 3)
+        room = console.width - len(what) - _BAR - len(f"{total}/{total} 0:00:00 left") - 5
         bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=_BAR),
             TaskProgressColumn() if share else MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             TextColumn("{task.fields[words]}", markup=False),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),  # or what is piped elsewhere would land on the terminal
         )
@@ -129,9 +131,21 @@ class Reporter:
             self._print = lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
             task = bar.add_task(what, total=total, words="")
             try:
-                yield lambda done, words: bar.update(task, completed=done, words=words)
+                yield lambda done, words: bar.update(task, completed=done, words=_short(words, room))
             finally:
                 self._print = before
+
+
+_BAR = 10
+"""Width of a progress bar, in characters."""
+
+
+def _short(text: str, width: int) -> str:
+    """A text that is cut to a width; of a long one the beginning and the end are left."""
+    if len(text) <= width:
+        return text
+    kept = max(width - 1, 0)
+    return f"{text[: kept - kept // 2]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - kept // 2 :]}"
 
 
 def plain(value: Any, digits: int = 17) -> Any:

@@ -204,8 +204,14 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
 
 def _chosen(errors: Mapping[str, float]) -> list[str]:
     """Why a prior was chosen: how large the others' errors were."""
-    others = [f"{name} has {error:.2f} times its error" for name, error in errors.items() if error > 1]
-    return [f"  chosen    on a part kept back, {', '.join(others)}"] if others else []
+    others = [f"{name} errs {_more(error)}" for name, error in errors.items() if error > 1]
+    return [f"  chosen    by a part that was kept back: {', '.join(others)}"] if others else []
+
+
+def _more(ratio: float) -> str:
+    if ratio >= 2:
+        return f"{ratio:.3g} times as much"
+    return f"{100 * (ratio - 1):.1f} % more" if ratio > 1.0005 else "hardly more"
 
 
 def _steps(scales: Sequence[Mapping[str, Any]]) -> str:

@@ -49,11 +49,25 @@ def test_a_terminal_shows_objective_share_and_time_left(noisy, tiny, tmp_path, m
     # drawn at every call, or a run of a tenth of a second might end before the first time
     monkeypatch.setattr("rich.progress.Progress.update", drawn_at_once())
     text = drawn(Terminal(), "denoise", noisy, tmp_path / "out.npy", "--sigma", 20, "--prior", tiny, "--steps", 4)
-    assert re.search(r"denoise \[bold\]noisy.npy .* \d+% \d:\d\d:\d\d left .* step 3 of 4, objective -?[\d.e+]+", text)
-    shares = [int(share) for share in re.findall(r"(\d+)% \d:", text)]
+    assert re.search(r"denoise \[bold\]noisy.npy .* \d+% \d:\d\d:\d\d left step 3 of 4, objective -?[\d.e+]+", text)
+    shares = [int(share) for share in re.findall(r"(\d+)% [\d-]:", text)]
     assert shares == sorted(shares)
     assert len(set(shares)) > 4
     assert shares[-1] == 100
+
+
+def test_a_narrow_terminal_cuts_names_and_keeps_numbers(noisy, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("rich.progress.Progress.update", drawn_at_once())
+    long = noisy.rename(noisy.with_name(f"{'a' * 60}.npy"))
+    text = drawn(Terminal(), "denoise", long, tmp_path / "out.npy", "--sigma", 20, "--prior", tiny, "--steps", 4)
+    lines = [line for line in re.split(r"[\r\n]+", text) if "left" in line]
+    assert max(map(len, lines)) <= 70
+    assert all(
+        re.search(r"^denoise a+\N{HORIZONTAL ELLIPSIS}a+\.npy \S+ +\d+% [\d-]:[\d-]+:[\d-]+ left", line)
+        for line in lines
+    )
 
 
 def drawn_at_once():
