@@ -1,6 +1,8 @@
 """Open the pages of a built site in headless Chromium, wide and narrow, light and dark.
 
-    python look_at_site.py _build/html [FOLDER FOR PICTURES]
+    python look_at_site.py [--all] _build/html [FOLDER FOR PICTURES]
+
+Of the pages that are made from docstrings by one template, three are looked at; with --all, every one.
 
 Fails where the console has an error, a page is wider than the window, a formula is not typeset, text is hard to read in
 either theme, the Tab key reaches nothing, or what it reaches does not show. Needs chromium, chromedriver and the
@@ -120,16 +122,16 @@ def keyboard_problems(driver: webdriver.Chrome, presses: int = 12) -> list[str]:
     return found
 
 
-def main(site: Path, pictures: Path | None) -> int:
+def main(site: Path, pictures: Path | None, every: bool = False) -> int:
     """Look at every page; 0 if nothing is wrong."""
     names = [path.relative_to(site) for path in sorted(site.rglob("*.html"))]
     names = [name for name in names if "_static" not in name.parts]
     if not names:
         print(f"{site} holds no page: build the site first")
         return 1
-    # pages of one template: three of them stand for all
+    # pages of one template
     generated = [name for name in names if "generated" in name.parts]
-    names = [name for name in names if name not in generated[3:]]
+    names = [name for name in names if every or name not in generated[3:]]
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
     driver = browser()
@@ -148,6 +150,7 @@ def main(site: Path, pictures: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    places = [Path(word) for word in sys.argv[1:] if word != "--all"]
+    if len(places) not in (1, 2):
         sys.exit(__doc__)
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None))
+    sys.exit(main(places[0], places[1] if len(places) == 2 else None, "--all" in sys.argv))
