@@ -101,16 +101,17 @@ plt.show()
 # Views
 # -----
 #
-# The reader does not treat a mirrored image exactly like the original. So a recipe can ask for several *views*: mirrored
-# readings, whose mean is taken. From two views on, a guess of the hierarchy is joined as well. (Steps are off.)
+# The reader does not treat a mirrored image exactly like the original. So a recipe can ask for several *views*, which
+# are mirrored readings, and take their mean. From two views on, a guess of the hierarchy is joined as well. (Steps are
+# off.)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 curve(axes, "views", [1, 2, 4], lambda n: {"views": n, "steps": {"count": 0}})
 plt.show()
 
 # %%
-# For noise, the mean is better than a single reading. For missing lines it is worse: after sixteen passes the reader is
-# far ahead of a guess of the hierarchy, and joining them loses what the passes gained. So ``denoise`` has four views and
+# For noise, the mean is better than a single reading. For missing lines it is worse. After sixteen passes the reader is
+# ahead of a guess of the hierarchy, and the mean of the two falls behind. So ``denoise`` has four views, and
 # ``compressed-sensing`` has one.
 #
 # Weight of the measurement
