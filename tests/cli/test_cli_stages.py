@@ -11,8 +11,7 @@ from cli_fixtures import SIZE, cli, heads, tiny
 from tiny import tiny_prior
 
 import iasolve
-from iasolve.cli import main
-from iasolve.cli.stages import Stages
+from iasolve.cli import main, solver
 from iasolve.inference import Status
 from iasolve.operators import GaussianNoise, Identity
 
@@ -97,7 +96,7 @@ def test_a_pipe_gets_no_bar(noisy, tiny, tmp_path):
 )
 def test_what_the_solver_tells_fills_the_bar_once(changes, heads):
     prior, recipe = tiny_prior(), iasolve.load_recipe("denoise").changed(steps={"count": 3}).changed(**changes)
-    stages, seen = Stages(recipe, prior, 2, 2), []
+    stages, seen = solver.Stages(recipe, prior, 2, 2), []
     y = torch.from_numpy(np.asarray(heads[:2, None], np.float32))
     iasolve.solve(
         y,
@@ -120,7 +119,7 @@ def test_what_the_solver_tells_fills_the_bar_once(changes, heads):
 
 def test_slices_that_are_solved_alone_fill_a_slice_of_the_bar_each():
     prior, recipe = tiny_prior(), iasolve.load_recipe("fast")
-    stages = Stages(recipe, prior, 4, 1)
+    stages = solver.Stages(recipe, prior, 4, 1)
     first = [stages(Status(stage, 0, 4, 1, 1, None, 0.0))[0] for stage in ("guess", "closing")]
     assert 0 < first[0] < first[1] < 1
     assert stages(Status("done", 1, 4, 1, 4, None, 0.0)) == (1, "")
@@ -128,18 +127,16 @@ def test_slices_that_are_solved_alone_fill_a_slice_of_the_bar_each():
 
 def test_an_image_in_windows_counts_windows_and_a_pass_has_no_objective():
     prior, recipe = tiny_prior(), iasolve.load_recipe("fast")
-    assert Stages(recipe, prior, 1, 1)(Status("closing", 0, 1, 3, 12, None, 0.0)) == (0.25, "part 3 of 12")
-    stages = Stages(recipe, prior, 1, 1)
+    assert solver.Stages(recipe, prior, 1, 1)(Status("closing", 0, 1, 3, 12, None, 0.0)) == (0.25, "part 3 of 12")
+    stages = solver.Stages(recipe, prior, 1, 1)
     stages(Status("guess", 0, 1, 1, 1, None, 0.0))
     assert stages(Status("pass", 0, 1, 2, 16, None, 0.0))[1] == "pass 2 of 16"
     assert stages(Status("step", 0, 2, 2, 10, torch.tensor([1.0, 3.0]), 0.0))[1] == "step 2 of 10, objective 2"
 
 
 def test_a_watched_page_says_what_is_being_done(noisy, tiny, tmp_path, monkeypatch):
-    from iasolve.cli.report_page import Page
-
     notes = []
-    monkeypatch.setattr(Page, "watch", lambda self, note: notes.append(note))
+    monkeypatch.setattr("iasolve.cli.report_page.Page.watch", lambda self, note: notes.append(note))
     page = tmp_path / "page.html"
     done = cli(
         "denoise",
