@@ -55,13 +55,17 @@ return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 """Contrast of a page's text with what is behind it (WCAG 2.2, 1.4.3)."""
 
 FOCUS = """
-const e = arguments[0], text = (e.innerText || e.ariaLabel || e.tagName).trim();
-const name = Array.from(text).slice(0, 40).join("");  // by characters: half a letter of a formula cannot be sent
+const reached = window.reached = [], known = new Map();
 const drawn = s => s.outlineStyle !== "none" || s.boxShadow !== "none" || s.textDecorationLine !== "none";
-// a theme may draw the focus on a part of what has it
-return [name, [e, ...e.children].some(part => drawn(getComputedStyle(part)))];
+document.addEventListener("focusin", ({target: e}) => {
+  if (!known.has(e)) known.set(e, known.size);
+  const text = (e.innerText || e.ariaLabel || e.tagName).trim();
+  const name = Array.from(text).slice(0, 40).join("");  // by characters: half a letter of a formula cannot be sent
+  // a theme may draw the focus on a part of what has it
+  reached.push([known.get(e), name, [e, ...e.children].some(part => drawn(getComputedStyle(part)))]);
+});
 """
-"""Name of an element, and whether its focus is drawn."""
+"""Notes what gets the focus: which element, its name, and whether its focus is drawn around it or behind it."""
 
 
 def browser() -> webdriver.Chrome:
@@ -106,19 +110,13 @@ def problems(driver: webdriver.Chrome, page: Path, name: str, width: int, pictur
 
 def keyboard_problems(driver: webdriver.Chrome, presses: int = 12) -> list[str]:
     """What the Tab key does not do: reach something new at each press, show where it is."""
-    found, reached = [], []
-    for _ in range(presses):
-        driver.switch_to.active_element.send_keys(Keys.TAB)
-        element = driver.switch_to.active_element
-        if element.tag_name == "body":
-            break
-        # what it is, and whether anything is drawn around it or behind it
-        name, drawn = driver.execute_script(FOCUS, element)
-        reached.append(element.id)
-        if not drawn:
-            found.append(f"the focus on {name!r} cannot be seen")
-    if len(set(reached)) < min(3, presses):
-        found.append(f"the Tab key reaches {len(set(reached))} things")
+    driver.execute_script(FOCUS)
+    driver.switch_to.active_element.send_keys(Keys.TAB * presses)
+    reached = driver.execute_script("return window.reached")
+    found = [f"the focus on {name!r} cannot be seen" for _, name, drawn in reached if not drawn]
+    count = len({number for number, _, _ in reached})
+    if count < min(3, presses):
+        found.append(f"the Tab key reaches {count} things")
     return found
 
 
