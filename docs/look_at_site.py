@@ -54,6 +54,21 @@ return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 """
 """Contrast of a page's text with what is behind it (WCAG 2.2, 1.4.3)."""
 
+CUT = """
+const scrolls = e => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) && e !== document.documentElement
+  && e !== document.body && e.clientWidth < innerWidth || scrolls(e.parentElement));
+const words = document.createTreeWalker(document.querySelector("article") || document.body, NodeFilter.SHOW_TEXT);
+for (let node = words.nextNode(); node; node = words.nextNode()) {
+  if (!node.data.trim() || scrolls(node.parentElement)) continue;
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  const place = range.getBoundingClientRect();
+  if (place.width && place.right > innerWidth + 1) return node.data.trim().slice(0, 40);
+}
+return "";
+"""
+"""The first text of a page that goes on beyond the window, where nothing scrolls to it."""
+
 FOCUS = """
 const reached = window.reached = [], known = new Map();
 const drawn = s => s.outlineStyle !== "none" || s.boxShadow !== "none" || s.textDecorationLine !== "none";
@@ -90,6 +105,9 @@ def problems(driver: webdriver.Chrome, page: Path, name: str, width: int, pictur
     wide = driver.execute_script("return document.documentElement.scrollWidth")
     if wide > width:
         found.append(f"{wide} pixels wide in a window of {width}")
+    cut = driver.execute_script(CUT)
+    if cut:
+        found.append(f"{cut!r} is cut at the edge of the window")
     formulas = driver.execute_script("return document.querySelectorAll('.math').length")
     if formulas > driver.execute_script("return document.querySelectorAll('.math mjx-container').length"):
         found.append("a formula is not typeset")
