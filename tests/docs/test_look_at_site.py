@@ -20,7 +20,7 @@ LINKS = '<p>Text with <a href="#a">one</a>, <a href="#b">two</a> and <a href="#c
 FAULTS = {
     "wide": ('<div style="width: 2000px">x</div>', "pixels wide"),
     "cut": (
-        '<div style="overflow: hidden"><p style="width: 600px; white-space: nowrap">one two three four five six seven eight nine ten eleven twelve</p></div>',
+        '<div style="overflow: hidden"><p style="width: 600px; white-space: nowrap">' + "word " * 20 + "</p></div>",
         "is cut",
     ),
     "console": ("<script>undefined_name()</script>", "undefined_name"),
