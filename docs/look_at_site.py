@@ -59,11 +59,11 @@ const scrolls = e => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) && 
   && e !== document.body && e.clientWidth < innerWidth || scrolls(e.parentElement));
 const words = document.createTreeWalker(document.querySelector("article") || document.body, NodeFilter.SHOW_TEXT);
 for (let node = words.nextNode(); node; node = words.nextNode()) {
-  if (!node.data.trim() || scrolls(node.parentElement)) continue;
+  if (!node.data.trim() || node.parentElement.closest(".headerlink")) continue;  // links that show under a mouse
   const range = document.createRange();
   range.selectNodeContents(node);
   const place = range.getBoundingClientRect();
-  if (place.width && place.right > innerWidth + 1) return node.data.trim().slice(0, 40);
+  if (place.width && place.right > innerWidth + 1 && !scrolls(node.parentElement)) return node.data.trim().slice(0, 40);
 }
 return "";
 """

@@ -85,11 +85,13 @@ def choose_prior(
     Parameters
     ----------
     y : Tensor or array
-        Measurement ``(..., *operator.out_shape)``. Of several images one is tried, of noisy ones a few tiles of three.
+        Measurement ``(..., *operator.out_shape)``. One of several images is tried; if they are only noisy, a few tiles
+        of three of them.
     operator : LinearOperator
         ``A``, from images ``(C, H, W)``.
     priors : sequence of Prior, optional
-        By default those that are installed and have the operator's channels and kind (:func:`fitting`).
+        By default those that are installed and are over images as the operator takes them: as many channels, real or
+        complex.
     noise, **options
         See :func:`iasolve.solve`.
 
@@ -99,8 +101,10 @@ def choose_prior(
 
     Raises
     ------
-    ValueError, PriorError
-        When nothing fits.
+    PriorError
+        When no installed prior is over such images.
+    ValueError
+        When the measurement does not have the operator's shape, or a prior not its kind.
 
     Examples
     --------

@@ -78,9 +78,9 @@ class Steps:
         Guidance strength: weight of the data term; 1 is the likelihood's exact weight, and that of a scale that a dict
         does not name.
     variables : {"offsets", "latents"}
-        What steps move: the latents, or what they lie off their posteriors in the context at hand, so that finer
-        latents follow where coarser ones go. A step of offsets evaluates the posteriors too and costs 1.4 times as
-        much, and a few do what takes many of the latents.
+        What steps move: the latents, or the offset of each latent from its posterior mean. With offsets the finer
+        latents are recomputed whenever a coarser one moves. A step of offsets costs 1.4 times as much, and far fewer
+        are needed.
     objective : {"expected", "map", "variational"}, or a key of ``iasolve.inference.objective.OBJECTIVES``
         A point by the log prior's expectation over the posterior's width, a point by its log posterior, or the
         posterior's mean under its spread (the ELBO of the measurement).
@@ -91,8 +91,8 @@ class Steps:
         In standard deviations of the posterior; decays to a tenth over the steps. Of ``lbfgs``, the root mean square
         of the first step.
     blocks : {"whole", "scale", "latent"}
-        What moves at once: all latents, by the whole image; those of one scale, scale after scale, by its contribution;
-        or one latent after the other (the paper's loop).
+        What moves at once: all latents; those of one scale, scale after scale; or one latent after the other (the
+        paper's loop).
     views : int
         How many of the recipe's views take steps, the others stopping at the guess; 0, or as many as there are: all.
         Errors of a guess and of a refined solution differ in part: where steps alone gain little, the mean of both is
