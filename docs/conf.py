@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -61,8 +62,13 @@ mathjax3_config = {"options": {"enableMenu": False}}  # the menu loads further f
 _RESULTS = HERE / "results"
 shutil.rmtree(_RESULTS, ignore_errors=True)
 _RESULTS.mkdir()
-for _table in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
-    shutil.copyfile(_table, _RESULTS / _table.name)
+_tables = {path: path.read_text("utf-8") for path in sorted((ROOT / "benchmarks" / "results").glob("*.md"))}
+_titles = Counter(text.partition("\n")[0] for text in _tables.values())
+for _path, _text in _tables.items():
+    _title, _, _rest = _text.partition("\n")
+    # of pages with one title the file's name says of which network each is: fig3_scales-cifar10
+    _which = _path.stem.partition("-")[2].replace("-", " ") if _titles[_title] > 1 else ""
+    (_RESULTS / _path.name).write_text(f"{_title}{f' ({_which})' if _which else ''}\n{_rest}", "utf-8")
 
 # --- reference -------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 """Open the pages of a built site in headless Chromium, wide and narrow, light and dark.
 
-    python look_at_site.py _build/html [FOLDER FOR PICTURES]
+    python look_at_site.py [--all] _build/html [FOLDER FOR PICTURES]
+
+Of the pages that are made from docstrings by one template, three are looked at; with --all, every one.
 
 Fails where the console has an error, a page is wider than the window, a formula is not typeset, text is hard to read in
 either theme, the Tab key reaches nothing, or what it reaches does not show. Needs chromium, chromedriver and the
@@ -52,14 +54,33 @@ return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 """
 """Contrast of a page's text with what is behind it (WCAG 2.2, 1.4.3)."""
 
-FOCUS = """
-const e = arguments[0], text = (e.innerText || e.ariaLabel || e.tagName).trim();
-const name = Array.from(text).slice(0, 40).join("");  // by characters: half a letter of a formula cannot be sent
-const drawn = s => s.outlineStyle !== "none" || s.boxShadow !== "none" || s.textDecorationLine !== "none";
-// a theme may draw the focus on a part of what has it
-return [name, [e, ...e.children].some(part => drawn(getComputedStyle(part)))];
+CUT = """
+const scrolls = e => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) && e !== document.documentElement
+  && e !== document.body && e.clientWidth < innerWidth || scrolls(e.parentElement));
+const words = document.createTreeWalker(document.querySelector("article") || document.body, NodeFilter.SHOW_TEXT);
+for (let node = words.nextNode(); node; node = words.nextNode()) {
+  if (!node.data.trim() || node.parentElement.closest(".headerlink")) continue;  // links that show under a mouse
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  const place = range.getBoundingClientRect();
+  if (place.width && place.right > innerWidth + 1 && !scrolls(node.parentElement)) return node.data.trim().slice(0, 40);
+}
+return "";
 """
-"""Name of an element, and whether its focus is drawn."""
+"""The first text of a page that goes on beyond the window, where nothing scrolls to it."""
+
+FOCUS = """
+const reached = window.reached = [], known = new Map();
+const drawn = s => s.outlineStyle !== "none" || s.boxShadow !== "none" || s.textDecorationLine !== "none";
+document.addEventListener("focusin", ({target: e}) => {
+  if (!known.has(e)) known.set(e, known.size);
+  const text = (e.innerText || e.ariaLabel || e.tagName).trim();
+  const name = Array.from(text).slice(0, 40).join("");  // by characters: half a letter of a formula cannot be sent
+  // a theme may draw the focus on a part of what has it
+  reached.push([known.get(e), name, [e, ...e.children].some(part => drawn(getComputedStyle(part)))]);
+});
+"""
+"""Notes what gets the focus: which element, its name, and whether its focus is drawn around it or behind it."""
 
 
 def browser() -> webdriver.Chrome:
@@ -84,6 +105,9 @@ def problems(driver: webdriver.Chrome, page: Path, name: str, width: int, pictur
     wide = driver.execute_script("return document.documentElement.scrollWidth")
     if wide > width:
         found.append(f"{wide} pixels wide in a window of {width}")
+    cut = driver.execute_script(CUT)
+    if cut:
+        found.append(f"{cut!r} is cut at the edge of the window")
     formulas = driver.execute_script("return document.querySelectorAll('.math').length")
     if formulas > driver.execute_script("return document.querySelectorAll('.math mjx-container').length"):
         found.append("a formula is not typeset")
@@ -104,32 +128,26 @@ def problems(driver: webdriver.Chrome, page: Path, name: str, width: int, pictur
 
 def keyboard_problems(driver: webdriver.Chrome, presses: int = 12) -> list[str]:
     """What the Tab key does not do: reach something new at each press, show where it is."""
-    found, reached = [], []
-    for _ in range(presses):
-        driver.switch_to.active_element.send_keys(Keys.TAB)
-        element = driver.switch_to.active_element
-        if element.tag_name == "body":
-            break
-        # what it is, and whether anything is drawn around it or behind it
-        name, drawn = driver.execute_script(FOCUS, element)
-        reached.append(element.id)
-        if not drawn:
-            found.append(f"the focus on {name!r} cannot be seen")
-    if len(set(reached)) < min(3, presses):
-        found.append(f"the Tab key reaches {len(set(reached))} things")
+    driver.execute_script(FOCUS)
+    driver.switch_to.active_element.send_keys(Keys.TAB * presses)
+    reached = driver.execute_script("return window.reached")
+    found = [f"the focus on {name!r} cannot be seen" for _, name, drawn in reached if not drawn]
+    count = len({number for number, _, _ in reached})
+    if count < min(3, presses):
+        found.append(f"the Tab key reaches {count} things")
     return found
 
 
-def main(site: Path, pictures: Path | None) -> int:
+def main(site: Path, pictures: Path | None, every: bool = False) -> int:
     """Look at every page; 0 if nothing is wrong."""
     names = [path.relative_to(site) for path in sorted(site.rglob("*.html"))]
     names = [name for name in names if "_static" not in name.parts]
     if not names:
         print(f"{site} holds no page: build the site first")
         return 1
-    # pages of one template: three of them stand for all
+    # pages of one template
     generated = [name for name in names if "generated" in name.parts]
-    names = [name for name in names if name not in generated[3:]]
+    names = [name for name in names if every or name not in generated[3:]]
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
     driver = browser()
@@ -148,6 +166,7 @@ def main(site: Path, pictures: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    places = [Path(word) for word in sys.argv[1:] if word != "--all"]
+    if len(places) not in (1, 2):
         sys.exit(__doc__)
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None))
+    sys.exit(main(places[0], places[1] if len(places) == 2 else None, "--all" in sys.argv))

@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
-from iasolve.cli.help import Command
+from iasolve.cli.help import Command, Group
 
 __all__ = ["Commands", "setup"]
 
@@ -30,10 +30,9 @@ class Commands(SphinxDirective):
         section += nodes.title(text=path)
         usage = " ".join([path, *command.collect_usage_pieces(context)])
         section += nodes.literal_block(usage, usage, language="text")
-        examples = command.epilog if isinstance(command, Command) else ""
-        for text in (command.help, "" if examples else command.epilog):
-            for part in (text or "").split("\n\n"):
-                section += _paragraph(part)
+        examples = command.epilog if isinstance(command, Command | Group) else ""
+        for part in (command.help or "").split("\n\n"):
+            section += _paragraph(part)
         if examples:
             section += nodes.literal_block(examples, examples, language="bash")
         rows = [_row(parameter, context) for parameter in command.get_params(context)]

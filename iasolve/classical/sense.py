@@ -172,6 +172,23 @@ def typical_weight(image: Tensor) -> float:
 
     On the bundled eight-coil slice at reduced resolution, of a CG-SENSE image, it is as good a weight as any tuned by
     held-out k-space: relative error 0.202 with either.
+
+    Parameters
+    ----------
+    image : Tensor
+        ``(..., H, W)``, real or complex.
+
+    Returns
+    -------
+    float
+        In units of one over the image's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ramp = torch.arange(64.0).repeat(64, 1)
+    >>> typical_weight(10 * ramp) < typical_weight(ramp)  # the steeper the image, the smaller the weight
+    True
     """
     mean = float(_length(_differences(image, False)).mean())
     return 1 / max(mean, 1e-20)

@@ -92,19 +92,19 @@ class Work:
             rows = self._todo.popleft()
             self._begun.append((rows, workers.begin(self.solver, self.solver.part(self.source, rows))))
 
-    def finish(self, progress: Callable[[int], None] | None = None) -> Answer:
+    def finish(self, progress: Callable[[float, str], None] | None = None) -> Answer:
         """The answer, once all pieces are solved.
 
         Parameters
         ----------
         progress : callable, optional
-            Called with the tiles that are done.
+            Called with the tiles that are done, parts of one included, and what was done last, in words.
 
         Raises
         ------
         UnfitInput, NonFiniteError, MemoryError, WriteError
         """
-        tell = progress or (lambda done: None)
+        tell = progress or (lambda done, words: None)
         solved: dict[int, Piece] = {}
         kept = self.kept
         for rows, piece in self._pieces(tell):
@@ -121,15 +121,15 @@ class Work:
             return Answer(pages, error, self._report(facts), kept)
         return self._answer([solved[some.start] for some in self.rows])
 
-    def _pieces(self, tell: Callable[[int], None]) -> Iterator[tuple[slice, Piece]]:
+    def _pieces(self, tell: Callable[[float, str], None]) -> Iterator[tuple[slice, Piece]]:
         left = [*self._todo, *(rows for rows, _ in self._begun)]
         images = self.rows[-1].stop - sum(some.stop - some.start for some in left)
         workers = self.workers
 
-        def tell_images(done: float, images: int) -> None:
-            tell(int(self.tiles * (images + done)))
+        def tell_images(done: float, words: str, images: int) -> None:
+            tell(self.tiles * (images + done), words)
 
-        tell_images(0, images)
+        tell_images(0, "", images)
         if workers is None:
             for rows in self._todo:
                 part = self.solver.part(self.source, rows)
@@ -144,7 +144,7 @@ class Work:
                 self._begin(workers)
                 yield rows, piece
                 images += rows.stop - rows.start
-                tell_images(0, images)
+                tell_images(0, "", images)
         finally:
             workers.cancel(future for _, future in self._begun)
 

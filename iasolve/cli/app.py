@@ -17,6 +17,7 @@ from typer.main import get_command
 from iasolve import __version__
 from iasolve.cli.commands import add_commands
 from iasolve.cli.errors import BROKEN_PIPE, INTERRUPTED, DeviceError, UsageError, describe
+from iasolve.cli.help import Group
 from iasolve.cli.interruption import termination_as_interrupt
 from iasolve.plugins import PluginWarning
 
@@ -24,11 +25,14 @@ __all__ = ["app", "run"]
 
 app = typer.Typer(
     name="iasolve",
-    help="Denoise, deblur and reconstruct images with a hierarchical VAE prior, with error bars. Not for clinical use.",
-    epilog=(
+    cls=Group,
+    help=(
+        "Denoise, deblur and reconstruct images with a hierarchical VAE prior, with error bars. Not for clinical use."
+        "\n\n"
         "Exit codes: 0 done; 2 usage; 3 unreadable or unfit input; 4 prior missing or damaged; 5 device, memory, disk "
         "or cluster; 6 non-finite result; 7 some files of a folder failed; 130 interrupted; 141 broken pipe."
     ),
+    epilog=("iasolve demo\niasolve denoise noisy.png clean.png --report look.html\niasolve denoise --help"),
     rich_markup_mode=None,  # rich's help costs 0.2 s
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from iasolve.cli.options import EXPERT, expand
 
-__all__ = ["Command", "add_command"]
+__all__ = ["Command", "Group", "add_command"]
 
 _EXAMPLES = "\n\nExamples\n--------\n"
 
@@ -34,10 +34,22 @@ class Command(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples as they are."""
-        if self.epilog:
-            with formatter.section("Examples"):
-                for line in self.epilog.splitlines():
-                    formatter.write(f"{' ' * formatter.current_indent}{line}".rstrip() + "\n")
+        _write_examples(self.epilog, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands whose help ends with examples."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples as they are."""
+        _write_examples(self.epilog, formatter)
+
+
+def _write_examples(examples: str | None, formatter: Any) -> None:
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples.splitlines():
+                formatter.write(f"{' ' * formatter.current_indent}{line}".rstrip() + "\n")
 
 
 def add_command(app: typer.Typer, name: str, command: Callable[..., None]) -> None:

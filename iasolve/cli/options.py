@@ -62,7 +62,7 @@ class Running:
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="What the program keeps to, as 1.5GB.  [default: half of what is free, at most 1.5GB; on a GPU its "
+            help="Memory to use at most, such as 1.5GB.  [default: half of what is free, at most 1.5GB; on a GPU its "
             "free memory]",
         ),
     ] = None
@@ -131,25 +131,25 @@ class Solving:
         str,
         typer.Option(
             metavar="auto|gaussian|spectral|rician",
-            help="What the noise is: of one level at all frequencies; of a level for each ring of them, as after "
-            "interpolation, demosaicing or compression (estimated only); or that of magnitudes, which brightens air. "
-            "auto: gaussian, or of images spectral where levels differ.",
+            help="Kind of noise. gaussian: white. spectral: a level for each ring of frequencies, as after "
+            "interpolation, demosaicing or compression; always estimated. rician: noise of magnitude images, which "
+            "brightens air. auto: gaussian; for images spectral, if the levels differ.",
         ),
     ] = "auto"
     offset: Annotated[
         str,
         typer.Option(
             metavar="B|auto",
-            help="A constant in all of the image, in the file's units, that is taken off before and put back after "
-            "(-1024 of Hounsfield units). auto: found where images go further below zero than noise does.",
+            help="A constant to subtract before and to add back after, in the file's units (-1024 for Hounsfield "
+            "units). auto: estimated, if the image goes further below zero than its noise.",
         ),
     ] = "auto"
     prior: Annotated[
         str,
         typer.Option(
             metavar="auto|NAME|PATH",
-            help="Bundled prior, or a .safetensors file. auto: of those over images of this kind, the one that answers "
-            "best for a part of the measurement that it has not seen.",
+            help="Bundled prior, or a .safetensors file. auto: the one that best predicts a part of the measurement "
+            "that was kept back.",
             autocompletion=_priors,
         ),
     ] = "auto"
@@ -164,24 +164,26 @@ class Solving:
     steps: Annotated[
         str | None,
         typer.Option(
-            metavar='N|"8=10,16=25"', help="Refinement steps, of every scale or scale by scale.", rich_help_panel=EXPERT
+            metavar='N|"8=10,16=25"',
+            help="Gradient steps, the same for every scale or scale by scale.",
+            rich_help_panel=EXPERT,
         ),
     ] = None
     passes: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="Further readings of the measurement by the encoder.", rich_help_panel=EXPERT
+            metavar="N", min=0, help="How often the network looks at the measurement again.", rich_help_panel=EXPERT
         ),
     ] = None
     guess_stop: Annotated[
         str | None,
-        typer.Option(metavar="SCALE|auto|all", help="Scale where the amortized guess ends.", rich_help_panel=EXPERT),
+        typer.Option(metavar="SCALE|auto|all", help="Finest scale of the first guess.", rich_help_panel=EXPERT),
     ] = None
     beta: Annotated[
         str | None,
         typer.Option(
             metavar='B|"8=1,16=2"',
-            help="Guidance strength: weight of the data, 1 being the exact one.",
+            help="Weight of the measurement in the steps; 1 is the likelihood.",
             rich_help_panel=EXPERT,
         ),
     ] = None
@@ -194,8 +196,8 @@ class Solving:
         str,
         typer.Option(
             metavar="auto|canvas|field-of-view",
-            help="Images of another size than the prior's: overlapping tiles at their own resolution, or one tile "
-            "that shows the whole field of view. auto: tiles for larger images, one tile for smaller ones.",
+            help="What to do with images of another size than the prior's. canvas: overlapping tiles. field-of-view: "
+            "one tile that shows the whole image. auto: canvas for larger images, field-of-view for smaller ones.",
         ),
     ] = "auto"
     tile: Annotated[
@@ -224,8 +226,8 @@ class Solving:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write each pixel's standard deviation (npy, npz, tif, nii, ..); 8 samples unless --samples says "
-            "otherwise. With a folder as input, a folder.",
+            help="Write the error bar: each pixel's standard deviation (npy, npz, tif, nii, ..). It takes 8 samples "
+            "unless --samples says otherwise. With a folder as input, a folder.",
         ),
     ] = None
     figure: Annotated[
@@ -239,7 +241,7 @@ class Solving:
         Path | None,
         typer.Option(
             metavar="PAGE.html",
-            help="Write a page to look at: before and after, error bar, residual, settings; one for a whole folder.",
+            help="Write a page to look at: before and after, error bar, residual, settings. A folder gets one page.",
         ),
     ] = None
     watch: Annotated[

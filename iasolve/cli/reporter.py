@@ -80,35 +80,48 @@ class Reporter:
             print(json.dumps(plain(report), indent=2, allow_nan=False))
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A progress bar, on a terminal only.
+    def progress(self, what: str, total: int, *, share: bool = False) -> Iterator[Callable[[float, str], None]]:
+        """A progress bar with the time that is left, on a terminal only.
+
+        Parameters
+        ----------
+        what : str
+            What is done.
+        total : int
+            Of how many things.
+        share : bool
+            Whether to show the percentage that is done instead of the number.
 
         Yields
         ------
         callable
-            ``(done, label)``.
+            ``(done, words)``: how many are done, and what is being done to the next.
         """
         if not self._bars:
-            yield lambda done, label: None
+            yield lambda done, words: None
             return
         from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            TaskProgressColumn,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
 
+        console = Console(stderr=True)
+        # what does not fit is cut in words and names, not in numbers
+        what = _short(what, console.width // 3)
+        room = console.width - len(what) - _BAR - len(f"{total}/{total} 0:00:00 left") - 5
         bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            BarColumn(bar_width=_BAR),
+            TaskProgressColumn() if share else MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            TextColumn("left"),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=console,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),  # or what is piped elsewhere would land on the terminal
         )
@@ -116,11 +129,23 @@ class Reporter:
         with bar:
             # through the bar's console, or the two would draw over each other; file names may hold brackets
             self._print = lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            task = bar.add_task(what, total=total)
+            task = bar.add_task(what, total=total, words="")
             try:
-                yield lambda done, label: bar.update(task, completed=done, description=label or what)
+                yield lambda done, words: bar.update(task, completed=done, words=_short(words, room))
             finally:
                 self._print = before
+
+
+_BAR = 10
+"""Width of a progress bar, in characters."""
+
+
+def _short(text: str, width: int) -> str:
+    """A text that is cut to a width; of a long one the beginning and the end are left."""
+    if len(text) <= width:
+        return text
+    kept = max(width - 1, 0)
+    return f"{text[: kept - kept // 2]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - kept // 2 :]}"
 
 
 def plain(value: Any, digits: int = 17) -> Any:

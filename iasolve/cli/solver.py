@@ -22,6 +22,7 @@ from iasolve.cli.provenance import hash_of_card, hashes_of_files
 from iasolve.cli.reporter import plain
 from iasolve.cli.settings import Settings
 from iasolve.cli.sources import Source
+from iasolve.cli.stages import Stages
 from iasolve.cli.task import Task
 from iasolve.files import Stack
 from iasolve.files.stack import as_array
@@ -33,7 +34,7 @@ from iasolve.noise_level import EstimatedNoise, filled_fraction
 from iasolve.operators import GaussianNoise, LinearOperator, NoiseModel, RicianNoise
 from iasolve.priors import Prior
 from iasolve.problem.geometry import tiles_of
-from iasolve.problem.options import Options, SolveOptions, Status
+from iasolve.problem.options import Options, SolveOptions
 from iasolve.reconstruction.reconstruct import Reconstruction
 from iasolve.reconstruction.single_coil import LARGEST_IMAGINARY
 
@@ -74,12 +75,6 @@ def _unit(largest: float) -> float:
     if largest == 0 or 1e-12 < largest < 1e12:
         return 1.0
     return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
-
-
-def _images_done(status: Status, images: int) -> float:
-    """Images of a piece that are done; of those at work, the share of their views."""
-    at_work = status.step / status.steps if status.stage == "closing" else 0.0
-    return min(status.image + at_work * (images - status.image), images)
 
 
 _LARGEST_NOISE = 1e9
@@ -203,14 +198,14 @@ class Solver:
         single = y.astype(np.complex64 if y.dtype.kind == "c" else np.float32)
         return Part(replace(source.of(rows, single), like=like), unit)
 
-    def solve(self, part: Part, progress: Callable[[float], None] | None = None) -> Piece:
+    def solve(self, part: Part, progress: Callable[[float, str], None] | None = None) -> Piece:
         """Solve some images of a measurement.
 
         Parameters
         ----------
         part : Part
         progress : callable, optional
-            Called with the images that are done, parts of one included.
+            Called with the images that are done, parts of one included, and what was done last, in words.
 
         Raises
         ------
@@ -219,6 +214,8 @@ class Solver:
         settings, (source, unit) = self.settings, part
         y = source.y
         solve = self.task.solve or self._with_operator
+        # slices of several coils are solved one by one
+        stages = Stages(settings.recipe, self.prior, len(y), len(y) if self.task.solve is None else 1)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UnlikePriorWarning)
@@ -229,7 +226,7 @@ class Solver:
                     self.prior,
                     noise=self._noise(unit),
                     recipe=settings.recipe,
-                    callback=None if progress is None else lambda status: progress(_images_done(status, len(y))),
+                    callback=None if progress is None else lambda status: progress(*stages(status)),
                     **self._in_units_of(unit),
                 )
         said = [str(w.message) for w in caught] + self._phase(result) + self._enlarged(y)

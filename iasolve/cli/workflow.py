@@ -123,12 +123,12 @@ def _solve_file(
         with open_workers() as workers:
             work = Work(solver, source, outputs, workers)
             begun = time.monotonic()
-            with reporter.progress(f"{task.command} {path.name} (tiles)", work.total) as advance:
+            with reporter.progress(f"{task.command} {path.name}", work.total, share=True) as advance:
 
-                def tell(done: int) -> None:
-                    advance(done, "")
+                def tell(done: float, words: str) -> None:
+                    advance(done, words)
                     if page is not None:
-                        page.watch(_so_far(done, work.before, work.total, time.monotonic() - begun))
+                        page.watch(_so_far(done, work.before, work.total, time.monotonic() - begun, words))
 
                 answer = work.finish(tell)
         with uninterrupted():
@@ -159,10 +159,10 @@ def _rest(kept: int) -> str:
     return f"{kept} finished parts of it are kept: the same command goes on from there"
 
 
-def _so_far(done: int, before: int, total: int, seconds: float) -> str:
+def _so_far(done: float, before: int, total: int, seconds: float, words: str) -> str:
     """How far the work is, and how long it may still take; what an earlier run did (``before``) took none of it."""
     left = f", about {seconds / (done - before) * (total - done):.0f} s left" if before < done < total else ""
-    return f"{done / total:.0%} done in {seconds:.0f} s{left}"
+    return f"{done / total:.0%} done in {seconds:.0f} s{left}" + (f"; {words}" if words else "")
 
 
 def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
@@ -214,8 +214,14 @@ def _summary(path: Path, outputs: Outputs, report: Mapping[str, Any]) -> str:
 
 def _chosen(errors: Mapping[str, float]) -> list[str]:
     """Why a prior was chosen: how large the others' errors were."""
-    others = [f"{name} has {error:.2f} times its error" for name, error in errors.items() if error > 1]
-    return [f"  chosen    on a part kept back, {', '.join(others)}"] if others else []
+    others = [f"{name} errs {_more(error)}" for name, error in errors.items() if error > 1]
+    return [f"  chosen    by a part that was kept back: {', '.join(others)}"] if others else []
+
+
+def _more(ratio: float) -> str:
+    if ratio >= 2:
+        return f"{ratio:.3g} times as much"
+    return f"{100 * (ratio - 1):.1f} % more" if ratio > 1.0005 else "hardly more"
 
 
 def _steps(scales: Sequence[Mapping[str, Any]]) -> str:

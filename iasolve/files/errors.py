@@ -43,12 +43,48 @@ class FileError(Exception):
 
 
 class UnreadableFile(FileError):  # noqa: N818 - says what the file is
-    """The file is missing, of an unknown kind, truncated or corrupt."""
+    """The file is missing, of an unknown kind, truncated or corrupt.
+
+    Examples
+    --------
+    >>> from iasolve.files import read_image
+    >>> try:
+    ...     read_image("gone.png")
+    ... except UnreadableFile as error:
+    ...     print(error)
+    gone.png: no such file. Expected an existing file. Check the spelling of the path.
+    """
 
 
 class UnfitData(FileError):  # noqa: N818
-    """The file can be read, but what it holds cannot be used here."""
+    """The file can be read, but what it holds cannot be used here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from iasolve.files import read_image
+    >>> with TemporaryDirectory() as folder:
+    ...     np.save(path := Path(folder) / "empty.npy", np.zeros((0, 4)))
+    ...     try:
+    ...         read_image(path)
+    ...     except UnfitData as error:
+    ...         print(error.found)
+    the array is empty, shape (0, 4)
+    """
 
 
 class WriteError(FileError):
-    """A result that cannot be written: wrong kind of file, no room, no permission, already there."""
+    """A result that cannot be written: wrong kind of file, no room, no permission, already there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from iasolve.files import write_image
+    >>> try:
+    ...     write_image("result.png", np.zeros((8, 8)))
+    ... except WriteError as error:
+    ...     print(error.expected)
+    numbers of shape (pages, channels, H, W) with 1 or 3 channels
+    """

@@ -226,6 +226,16 @@ def write_kspace(path: PathInput, kspace: Array | Stack, mask: NDArray[np.bool_]
     ------
     WriteError
         For another kind of file, or if writing fails.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from iasolve.files import read_kspace
+    >>> with TemporaryDirectory() as folder:
+    ...     write_kspace(path := Path(folder) / "kspace.npy", np.ones((4, 16, 16), np.complex64))
+    ...     read_kspace(path).kspace.shape
+    (1, 4, 16, 16)
     """
     suffix = suffix_of(path)
     entry = format_of(suffix)

@@ -21,8 +21,9 @@ from iasolve.problem.pose import Problem
 __all__ = ["Negative", "below_zero", "likeness_of", "structureless", "warn_signed", "warn_unlike"]
 
 
-FLATTER = 0.05
-"""How far the share of edges in the gradient lies beyond the validation images' before it is said."""
+FLATTER = 0.1
+"""How far the share of edges in the gradient lies beyond the validation images' before it is said: denoising smoothes.
+Of 27 photographs at noise 10 to 50 the largest was 0.66, of the validation images as they are 0.59."""
 
 FEW_GREYS = 0.9
 """Share of an object's pixels in two greys from which on it is said; of 290 validation scans and photographs 0.78."""

@@ -38,7 +38,23 @@ _EXTREME = 0.05  # share of pixels at the image's lowest or highest value, which
 
 
 class RingLevels(NamedTuple):
-    """Noise level of each of :data:`RINGS` rings ``(RINGS,)`` and its relative standard error, float64."""
+    """Noise level of each ring of frequencies, and how sure it is.
+
+    Attributes
+    ----------
+    levels : Tensor
+        ``(16,)``, float64, in units of the image, from the lowest frequencies to the highest.
+    error : Tensor
+        ``(16,)``, float64: relative standard error of each level.
+
+    Examples
+    --------
+    >>> import torch
+    >>> noise = 5 * torch.randn(1, 128, 128, generator=torch.Generator().manual_seed(0))
+    >>> rings = ring_levels(noise)
+    >>> tuple(rings.levels.shape), tuple(rings.error.shape)
+    ((16,), (16,))
+    """
 
     levels: Tensor
     error: Tensor
@@ -58,6 +74,13 @@ def ring_levels(image: Tensor) -> RingLevels | None:
     RingLevels or None
         Of root mean square values (of complex ones, where the image is complex); None where fewer than 10 blocks of
         16 x 16 pixels are neither constant nor clipped.
+
+    Examples
+    --------
+    >>> import torch
+    >>> noise = 5 * torch.randn(1, 128, 128, generator=torch.Generator().manual_seed(0))
+    >>> round(float(ring_levels(noise).levels.mean()))
+    5
     """
     image = as_floating(image).reshape(-1, *image.shape[-2:])
     parts = torch.cat([image.real, image.imag]) if image.is_complex() else image

@@ -26,6 +26,14 @@ def estimate_sigma(y: Tensor, operator: LinearOperator) -> Tensor:
     ------
     ValueError
         When the measurement is smaller than 8 x 8.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from iasolve.operators import Identity
+    >>> noise = 5 * torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    >>> estimate_sigma(noise, Identity((1, 128, 128))).round().tolist()
+    [5.0]
     """
     if y.ndim < 3 or min(y.shape[-2:]) < _SMALLEST:
         raise ValueError(

@@ -23,6 +23,12 @@ class Guess:
         Finest scale that the guess covers. ``"auto"``: the finest ring in which the data say more than the
         prior in at least one bin. Finer scales take the prior's mean (or a sample) and are not refined. ``"none"``:
         no encoder at all; every latent starts from the prior and is refined (iterative inference).
+
+    Examples
+    --------
+    >>> from iasolve import load_recipe
+    >>> load_recipe("compressed-sensing").guess
+    Guess(stop='all')
     """
 
     stop: str | int = "all"
@@ -44,6 +50,12 @@ class Passes:
     end : float
         Level of the white noise that the last pass takes its image to be in, over the root mean square of the prior's
         images. The first pass takes 0.2; the levels between fall in equal ratios. One pass takes ``end``.
+
+    Examples
+    --------
+    >>> from iasolve import load_recipe
+    >>> load_recipe("compressed-sensing").changed(passes={"count": 4}).passes.count
+    4
     """
 
     count: int = 0
@@ -66,9 +78,9 @@ class Steps:
         Guidance strength: weight of the data term; 1 is the likelihood's exact weight, and that of a scale that a dict
         does not name.
     variables : {"offsets", "latents"}
-        What steps move: the latents, or what they lie off their posteriors in the context at hand, so that finer
-        latents follow where coarser ones go. A step of offsets evaluates the posteriors too and costs 1.4 times as
-        much, and a few do what takes many of the latents.
+        What steps move: the latents, or the offset of each latent from its posterior mean. With offsets the finer
+        latents are recomputed whenever a coarser one moves. A step of offsets costs 1.4 times as much, and far fewer
+        are needed.
     objective : {"expected", "map", "variational"}, or a key of ``iasolve.inference.objective.OBJECTIVES``
         A point by the log prior's expectation over the posterior's width, a point by its log posterior, or the
         posterior's mean under its spread (the ELBO of the measurement).
@@ -79,12 +91,18 @@ class Steps:
         In standard deviations of the posterior; decays to a tenth over the steps. Of ``lbfgs``, the root mean square
         of the first step.
     blocks : {"whole", "scale", "latent"}
-        What moves at once: all latents, by the whole image; those of one scale, scale after scale, by its contribution;
-        or one latent after the other (the paper's loop).
+        What moves at once: all latents; those of one scale, scale after scale; or one latent after the other (the
+        paper's loop).
     views : int
         How many of the recipe's views take steps, the others stopping at the guess; 0, or as many as there are: all.
-        A guess and a refined solution err in part differently: where steps alone gain little, the mean of both is
+        Errors of a guess and of a refined solution differ in part: where steps alone gain little, the mean of both is
         better than either.
+
+    Examples
+    --------
+    >>> from iasolve import Recipe
+    >>> Recipe().changed(steps={"count": {32: 5, 16: 10}}).steps.count  # five steps at scale 32, ten at 16
+    {16: 10, 32: 5}
     """
 
     count: int | Mapping[int, int] = 0
@@ -141,6 +159,12 @@ class Closing:
         the measurement shows more detail than the decoder makes, as of images unlike the training data (a few dozen
         applications of the operator). ``"stationary"``: the training set's, everywhere in the image. ``"none"``: the
         decoded image is the solution.
+
+    Examples
+    --------
+    >>> from iasolve import load_recipe
+    >>> load_recipe("fast").closing.error
+    'local'
     """
 
     error: str = "local"

@@ -215,10 +215,25 @@ def list_recipes() -> tuple[str, ...]:
 def recipe_text(name: str) -> str:
     """The TOML text, comments included, of a ready recipe.
 
+    Parameters
+    ----------
+    name : str
+        One of :func:`iasolve.list_recipes`.
+
+    Returns
+    -------
+    str
+
     Raises
     ------
     RecipeError
         When there is none of that name.
+
+    Examples
+    --------
+    >>> from iasolve.recipe import recipe_text
+    >>> print(recipe_text("fast").splitlines()[2])
+    name = "fast"
     """
     if name not in list_recipes():
         raise RecipeError(

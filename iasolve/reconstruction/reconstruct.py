@@ -53,7 +53,8 @@ class Reconstruction(Result[Array]):
     >>> import iasolve
     >>> from iasolve.samples import load_kspace
     >>> prior = iasolve.load_prior("mri-t1-128")
-    >>> result = iasolve.reconstruct(load_kspace().kspace, prior, recipe="fast", warn=False)
+    >>> kspace = load_kspace().kspace[::4, 83:147, 58:122]  # two coils, the centre of k-space: quick
+    >>> result = iasolve.reconstruct(kspace, prior, recipe="fast", warn=False)
     >>> isinstance(result, iasolve.Result), len(result.facts)
     (True, 1)
     """
@@ -136,9 +137,10 @@ def reconstruct(
     >>> import iasolve
     >>> from iasolve.samples import load_kspace
     >>> prior = iasolve.load_prior("mri-t1-128")
-    >>> result = iasolve.reconstruct(load_kspace().kspace, prior, recipe="fast", warn=False)
+    >>> kspace = load_kspace().kspace[::4, 83:147, 58:122]  # two coils, the centre of k-space: quick
+    >>> result = iasolve.reconstruct(kspace, prior, recipe="fast", warn=False)
     >>> result.image.shape, result.facts[0]["coils"]
-    ((1, 230, 180), 8)
+    ((1, 64, 64), 2)
     """
     volume = as_tensor(kspace)
     stack = _checked(volume)
@@ -249,9 +251,9 @@ def choose_kspace_prior(
     Examples
     --------
     >>> from iasolve.samples import load_kspace
-    >>> choice = choose_kspace_prior(load_kspace().kspace)
-    >>> choice.prior.name in choice.errors
-    True
+    >>> kspace = load_kspace().kspace[::4, 83:147, 58:122]  # two coils, the centre of k-space: quick
+    >>> choose_kspace_prior(kspace).prior.name
+    'mri-t1-128'
     """
     running = list(load_kspace_priors() if priors is None else priors)
     return _choose(_checked(as_tensor(kspace)), running, noise, options)[0]

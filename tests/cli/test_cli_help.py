@@ -41,6 +41,19 @@ def test_help_ends_with_examples_that_parse(name):
         COMMANDS[name].make_context(name, words[1 + len(name.split()) :])
 
 
+@pytest.mark.parametrize("name", ["", "prior", "recipe"])
+def test_help_of_a_group_ends_with_examples_that_parse(name):
+    examples = [line.strip() for line in cli(*name.split(), "--help").out.partition("\nExamples:\n")[2].splitlines()]
+    assert examples
+    for line in examples:
+        words = shlex.split(line)[1:]
+        inner = next(known for known in (" ".join(words[:2]), words[0]) if known in COMMANDS)
+        assert inner.startswith(name), line
+        arguments = words[len(inner.split()) :]
+        if arguments != ["--help"]:
+            COMMANDS[inner].make_context(inner, arguments)
+
+
 def test_expert_options_stand_behind_the_common_ones():
     text = cli("denoise", "--help").out
     order = [text.index(word) for word in ("Arguments:", "Options:", "--sigma", "Expert options:", "--guess-stop")]

@@ -238,9 +238,10 @@ def test_progress_counts_tiles(volume, tiny, monkeypatch):
     seen = []
 
     @contextmanager
-    def progress(self, what, total):
+    def progress(self, what, total, *, share):
         assert total == 9
-        yield lambda done, name: seen.append(done)
+        assert share
+        yield lambda done, words: seen.append(done)
 
     monkeypatch.setattr("iasolve.cli.reporter.Reporter.progress", progress)
     wide = volume.with_name("wide.npy")

@@ -57,7 +57,8 @@ def test_set_up_commands_are_in_the_readme_word_for_word():
 
 def test_files_that_the_readme_links_to_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
+    links = [link.split("#")[0] for link in re.findall(r"(?:\]\(|src=\")([^)\"]+)", text)]
+    assert "docs/_static/demo.png" in links
     assert links
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
@@ -90,8 +91,16 @@ def test_the_conda_recipe_and_the_container_hold_what_the_package_needs():
             assert run.get(names.get(name, name)) == line[len(name) :], name
     assert run["python"] == project["requires-python"]
     container = (ROOT / "Dockerfile").read_text()
-    for line in re.findall(r"^COPY (.+)$", container, flags=re.MULTILINE):
-        assert all((ROOT / file).exists() for file in line.split()[:-1]), line
+    copied = [file for line in re.findall(r"^COPY (.+)$", container, flags=re.MULTILINE) for file in line.split()[:-1]]
+    assert [file for file in copied if not (ROOT / file).exists()] == []
+    # all that the build reads, or pip would fail in the container only
+    assert {"pyproject.toml", project["readme"], *project["license-files"], "iasolve", "operators", "recipes"} <= {
+        *copied
+    }
+    (extras,) = re.findall(r"'\.\[(.*?)\]'", container)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    python = re.search(r"^FROM python:([\d.]+)-slim$", container, flags=re.MULTILINE).group(1)
+    assert f"Programming Language :: Python :: {python}" in project["classifiers"]
 
 
 def test_versions_agree():

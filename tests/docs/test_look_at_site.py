@@ -19,6 +19,10 @@ HEAD += '<meta name="viewport" content="width=device-width">'
 LINKS = '<p>Text with <a href="#a">one</a>, <a href="#b">two</a> and <a href="#c">three</a> links.</p>'
 FAULTS = {
     "wide": ('<div style="width: 2000px">x</div>', "pixels wide"),
+    "cut": (
+        '<div style="overflow: hidden"><p style="width: 600px; white-space: nowrap">' + "word " * 20 + "</p></div>",
+        "is cut",
+    ),
     "console": ("<script>undefined_name()</script>", "undefined_name"),
     "focus": ("<style>a:focus { outline: none; text-decoration: none }</style>", "cannot be seen"),
     "contrast": ("<style>p { color: #999; background: #aaa }</style>", "contrast"),

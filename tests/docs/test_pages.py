@@ -40,7 +40,7 @@ OTHERS = {
     *("--nproc-per-node", "--nnodes", "--no-python", "--rdzv-backend", "--rdzv-id", "--rdzv-endpoint"),  # torchrun
     *("--nthreads", "--no-nanny", "--memory-limit", "--protocol"),  # dask
     *("--nodes", "--ntasks-per-node", "--gpus-per-node"),  # SLURM
-    *("--no-deps", "--config-settings", "--validate"),  # pip, cffconvert
+    *("--no-deps", "--config-settings", "--validate", "--all"),  # pip, cffconvert, look_at_site.py
 }
 """Options of other programs that pages name."""
 

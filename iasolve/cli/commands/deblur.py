@@ -45,8 +45,8 @@ class Blurring:
         str,
         typer.Option(
             metavar="auto|unknown|circular",
-            help="How the scene goes on beyond the picture: unknown, as outside of a camera's frame, or from the other "
-            "side. auto: unknown, unless the picture's own report says circular; of --cutoff circular.",
+            help="What is beyond the edge. unknown: the scene goes on, as outside of a camera's frame. circular: the "
+            "picture wraps around. auto: circular for --cutoff and if the picture's report says so, else unknown.",
         ),
     ] = "auto"
 

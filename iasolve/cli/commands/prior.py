@@ -7,12 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from iasolve.cli.help import add_command
+from iasolve.cli.help import Group, add_command
 from iasolve.cli.options import Printing
 
 __all__ = ["app", "list_", "show", "verify"]
 
-app = typer.Typer(help="Priors: trained networks, bundled or one's own.")
+app = typer.Typer(
+    cls=Group,
+    help="Priors: trained networks, bundled or one's own.",
+    epilog="iasolve prior list\niasolve prior show photo-128\niasolve prior verify runs/mine/mine.safetensors",
+)
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A prior's name, or the path of a .safetensors file.")]
 

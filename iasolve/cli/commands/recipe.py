@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from iasolve.cli.help import add_command
+from iasolve.cli.help import Group, add_command
 from iasolve.cli.options import Printing
 
 __all__ = ["app", "list_", "show"]
 
-app = typer.Typer(help="Ready recipes: how a problem is solved.")
+app = typer.Typer(
+    cls=Group, help="Ready recipes: how a problem is solved.", epilog="iasolve recipe list\niasolve recipe show denoise"
+)
 
 
 def list_(printing: Printing) -> None:

@@ -44,15 +44,15 @@ class Sampling:
         str,
         typer.Option(
             metavar="auto|none",
-            help="With a prior over real images: estimate the image's smooth phase and take it out, or take the image "
-            "for real. auto: always for several coils, for one where it matters.",
+            help="For a prior over real images. auto: estimate the phase and take it out (for a single coil only if "
+            "the image has a phase). none: treat the image as real.",
         ),
     ] = "auto"
     keep_oversampling: Annotated[
         bool,
         typer.Option(
             "--keep-oversampling",
-            help="Leave the whole field of view of the k-space; by default fastMRI's is cropped as its header says.",
+            help="Keep the whole field of view of fastMRI's k-space; by default it is cropped as the header says.",
         ),
     ] = False
 
