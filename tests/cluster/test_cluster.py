@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from cli_fixtures import cli
 
 import iasolve
@@ -119,6 +120,17 @@ def test_a_killed_worker_loses_nothing_and_a_deadly_task_is_given_up(address):
             cluster.result(deadly)
         assert cluster.result(innocent) == 3
         assert cluster.room == 4
+
+
+@pytest.mark.parametrize(("name", "taken"), [(0, [0]), (3, [1]), ("tcp://10.0.0.7:4711", [])])
+def test_a_local_worker_takes_the_gpu_of_its_number(monkeypatch, name, taken):
+    found = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(name=name))
+    assert cluster_module._checked(cluster_module.fingerprint(), abs, -3) == 3
+    assert found == taken
 
 
 def test_workers_and_schedulers_that_cannot_be(heads, tiny, tmp_path):
