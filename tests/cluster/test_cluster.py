@@ -12,7 +12,6 @@ from cli_fixtures import cli
 
 import iasolve
 from iasolve import cluster as cluster_module
-from iasolve.cli import remote
 from iasolve.cluster import Cluster, ClusterError
 from iasolve.operators import GaussianNoise, Identity
 
@@ -69,7 +68,7 @@ def test_workers_without_the_clients_folder_need_only_the_files_of_options(addre
     (tmp_path / "mine.py").write_text(
         "from iasolve.operators import Identity\ndef factory():\n    return Identity((1, 32, 32))\n"
     )
-    monkeypatch.setattr(remote, "os", SimpleNamespace(getcwd=lambda: "/not/on/this/machine"))
+    monkeypatch.setattr("iasolve.cli.remote.os", SimpleNamespace(getcwd=lambda: "/not/on/this/machine"))
     run = ("--sigma", 20, "--prior", tiny, "--recipe", "fast", "--memory", "2GB", "--scheduler", address)
     assert cli("denoise", "a.npy", "many.npy", *run).code == 0
     assert cli("denoise", "a.npy", "one.npy", *run[:-2]).code == 0
