@@ -90,7 +90,19 @@ def _checked(theirs: dict[str, str], function: Callable[..., T], *arguments: Any
             "machines and start the workers again"
         )
     keep_free_memory()
+    _take_gpu()
     return function(*arguments)
+
+
+def _take_gpu() -> None:
+    """On a worker of this machine: ``cuda`` is the GPU of its number, where there are several."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count > 1:
+        from distributed import get_worker
+
+        name = get_worker().name  # a number here; of workers that were started by hand, an address
+        if isinstance(name, int):
+            torch.cuda.set_device(name % count)
 
 
 def _quiet() -> None:

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from cli_fixtures import cli
 
 import iasolve
 from iasolve import cluster as cluster_module
-from iasolve.cli import remote
 from iasolve.cluster import Cluster, ClusterError
 from iasolve.operators import GaussianNoise, Identity
 
@@ -68,7 +68,7 @@ def test_workers_without_the_clients_folder_need_only_the_files_of_options(addre
     (tmp_path / "mine.py").write_text(
         "from iasolve.operators import Identity\ndef factory():\n    return Identity((1, 32, 32))\n"
     )
-    monkeypatch.setattr(remote, "os", SimpleNamespace(getcwd=lambda: "/not/on/this/machine"))
+    monkeypatch.setattr("iasolve.cli.remote.os", SimpleNamespace(getcwd=lambda: "/not/on/this/machine"))
     run = ("--sigma", 20, "--prior", tiny, "--recipe", "fast", "--memory", "2GB", "--scheduler", address)
     assert cli("denoise", "a.npy", "many.npy", *run).code == 0
     assert cli("denoise", "a.npy", "one.npy", *run[:-2]).code == 0
@@ -119,6 +119,17 @@ def test_a_killed_worker_loses_nothing_and_a_deadly_task_is_given_up(address):
             cluster.result(deadly)
         assert cluster.result(innocent) == 3
         assert cluster.room == 4
+
+
+@pytest.mark.parametrize(("name", "taken"), [(0, [0]), (3, [1]), ("tcp://10.0.0.7:4711", [])])
+def test_a_local_worker_takes_the_gpu_of_its_number(monkeypatch, name, taken):
+    found = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(name=name))
+    assert cluster_module._checked(cluster_module.fingerprint(), abs, -3) == 3
+    assert found == taken
 
 
 def test_workers_and_schedulers_that_cannot_be(heads, tiny, tmp_path):
