@@ -23,7 +23,6 @@ from iasolve.priors.portions import Portion
 from iasolve.problem import Measurement, Options
 from iasolve.recipe import load_recipe
 
-CHOICE = importlib.import_module("iasolve.inference.choice")
 SOLVE = importlib.import_module("iasolve.inference.solve")
 WINDOWS = importlib.import_module("iasolve.inference.windows")
 FALLBACK = importlib.import_module("iasolve.inference.fallback")
@@ -211,21 +210,21 @@ def test_what_does_not_fit_in_windows_either_is_refused_in_words(prior):
         cut(prior, FAST, (9000, 9000), Options(memory="1.5GB"), least=lambda: 1)
 
 
-def test_a_large_blurred_picture_is_tried_in_the_windows_that_show_most(monkeypatch):
-    """For the choice of a prior; a picture of usual size is tried as a whole, and one whose blur goes round, too."""
+def test_the_windows_of_a_blurred_picture_that_show_most_are_looked_at(monkeypatch):
+    """A small picture is looked at as a whole, and one whose blur goes round, too."""
     kernel = torch.ones(9, 9) / 81
     operator = picture((192, 248), kernel, (8, 8))
     scene = torch.zeros(operator.in_shape)
     scene[:, 70:] = torch.randn(1, 130, 256, generator=torch.Generator().manual_seed(0))
-    whole = WINDOWS.Measurement(operator(scene)[None], torch.ones(1), operator, offset=torch.zeros(1))
-    assert CHOICE._windows(whole) is whole
-    for name, value in (("LARGEST", 1), ("WINDOW", 64)):
-        monkeypatch.setattr(CHOICE, name, value)
-    found = CHOICE._windows(whole)
+    whole = Measurement(operator(scene)[None], torch.ones(1), operator, offset=torch.zeros(1))
+    assert WINDOWS.glimpse(whole, 4) == (whole, 1)
+    monkeypatch.setattr(WINDOWS, "GLIMPSE", 56)
+    found, count = WINDOWS.glimpse(whole, 4)
+    assert count == 4
     assert found.operator.in_shape == (1, 64, 64)
     assert found.y.shape == (4, 1, 56, 56)
     assert found.sigma.shape == found.offset.shape == (4,)
     assert float(found.y.std()) > 0.8 * float(whole.y[..., 70:, :].std())
     circular = CircularBlur(kernel, (1, 200, 256))
-    round_ = WINDOWS.Measurement(circular(scene)[None], torch.ones(1), circular)
-    assert CHOICE._windows(round_) is round_
+    round_ = Measurement(circular(scene)[None], torch.ones(1), circular)
+    assert WINDOWS.glimpse(round_, 4) == (round_, 1)
