@@ -14,6 +14,7 @@ _DROP = 30.0  # power inside the edge over power outside
 _SMALLEST = 32
 _STEP = 2  # frequencies over which the edge falls
 _CORE = 8  # an image with less k-space than one in so many is blurred, not interpolated
+_LEAST = 12  # frequencies inside the edge: among fewer, the power of any image falls as fast
 
 
 def filled_fraction(image: Tensor) -> tuple[float, float]:
@@ -54,7 +55,7 @@ def _filled(power: Tensor) -> float:
     pairs = torch.stack([row[: rows // 2 + 1], row.flip(0).roll(1)[: rows // 2 + 1]])
     lesser, greater = pairs.amin(0), pairs.amax(0)
     sharpest, edge = _DROP, len(lesser)
-    for last in range(rows // (2 * _CORE), len(lesser) - _STEP - 2):
+    for last in range(max(rows // (2 * _CORE), _LEAST), len(lesser) - _STEP - 2):
         inside, beyond = lesser[last - 2 : last + 1].median(), greater[last + _STEP :]
         # no frequency beyond stands out either
         drop = float(inside / torch.maximum(beyond.median(), beyond.max() / 8).clamp_min(torch.finfo(row.dtype).tiny))

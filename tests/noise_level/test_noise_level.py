@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from skimage.data import camera
 
 from iasolve.noise_level import estimate_noise, estimate_sigma, filled_fraction, ring_levels
 from iasolve.operators import (
@@ -139,6 +140,26 @@ def test_empty_outer_k_space_is_recognised(crop):
     # rounded to whole numbers, as files hold them
     assert filled_fraction((1000 * zero_filled(y)).round().to(torch.int16)) == pytest.approx((0.5, 0.5), abs=0.03)
     assert filled_fraction(y) == filled_fraction(image()) == filled_fraction(doubled(y)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("side", [40, 64, 96])
+def test_small_crops_of_a_photograph_are_seldom_taken_for_interpolated(side):
+    """A fifth to a half of them were, where the power of a few coarse frequencies fell as fast as an edge does."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(40):
+        row, column = rng.integers(512 - side, size=2)
+        crop = camera()[row : row + side, column : column + side]
+        found.append(filled_fraction(torch.from_numpy(crop + rng.normal(0, 5, crop.shape))[None]))
+    assert sum(min(one) < 1 for one in found) <= 1
+
+
+def test_a_small_image_that_was_interpolated_is_still_found():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(20):
+        row, column = rng.integers(480, size=2)
+        crop = camera()[row : row + 32, column : column + 32]
+        found.append(filled_fraction(zero_filled(torch.from_numpy(crop + rng.normal(0, 5, crop.shape))[None])))
+    assert sum(one == pytest.approx((0.5, 0.5), abs=0.05) for one in found) >= 18
 
 
 def test_k_space_may_be_empty_along_one_axis():
