@@ -35,7 +35,11 @@ def read_text(path: PathInput) -> str:
     UnicodeDecodeError
         If it is not UTF-8.
     """
-    with open(path, "rb") as file:
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except ValueError as error:  # a name that no file can have
+        raise OSError(str(error)) from None
+    with file:
         data = file.read(LARGEST_TEXT + 1)
     if len(data) > LARGEST_TEXT:
         raise OSError(errno.EFBIG, f"more than {LARGEST_TEXT >> 20} MB, which no text of settings has", os.fspath(path))

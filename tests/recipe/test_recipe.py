@@ -340,3 +340,8 @@ def test_files(tmp_path):
             load_recipe(wrong)
     with pytest.raises(RecipeError, match=r"no recipe 'nothing'.*denoise"):
         load_recipe("nothing")
+
+
+def test_a_name_that_no_file_can_have_is_refused_in_words():
+    with pytest.raises(RecipeError, match="cannot be read: embedded null byte"):
+        load_recipe("a\0b.toml")
