@@ -17,7 +17,7 @@ from torch import Tensor
 from iasolve.inference.fallback import Gaussian
 from iasolve.inference.trial import Trial, hold_back
 from iasolve.inference.view import quick_answer
-from iasolve.inference.windows import glimpse
+from iasolve.inference.windows import TILES, glimpse
 from iasolve.noise_level import EstimatedNoise
 from iasolve.operators import Identity
 from iasolve.operators.base import LinearOperator, as_tensor
@@ -29,9 +29,6 @@ from iasolve.problem.options import Options, SolveOptions
 from iasolve.recipe import load_recipe
 
 __all__ = ["Choice", "choose_prior", "fitting"]
-
-TILES = 4
-"""Tiles that are looked at, those with the largest standard deviation."""
 
 
 class Choice(NamedTuple):
@@ -168,7 +165,7 @@ def _tiles(pieces: list[Measurement]) -> list[Measurement]:
     """The tiles that show most, of images with white noise; of other measurements one, whole."""
     plain = [piece for piece in pieces if type(piece.operator) is Identity]
     if not plain:
-        return [glimpse(pieces[len(pieces) // 2], TILES)[0]]
+        return [glimpse(pieces[len(pieces) // 2])[0]]
     channels, height, width = plain[0].y.shape[1:]
     size = (min(height, 128), min(width, 128))
     cuts: list[tuple[float, Tensor, Tensor]] = []

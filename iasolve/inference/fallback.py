@@ -45,10 +45,6 @@ SLACK = 1e-3
 frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
 
 
-TILES = 4
-"""Largest number of the windows of a large image that tell whether a prior fits."""
-
-
 class Verdict(NamedTuple):
     """``(B,)`` each: whether the trained prior ``fits``, whether it is ``ahead``, whether ``x >= 0`` holds."""
 
@@ -199,7 +195,7 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
         return None
     bound = options.nonnegative and prior.nonnegative
     # a reader takes a tile for an image of its own
-    looked, count = glimpse(batch, TILES) if reads(prior, recipe) else (batch, 1)
+    looked, count = glimpse(batch) if reads(prior, recipe) else (batch, 1)
 
     def errors(part: int) -> tuple[Trial, Tensor]:
         """The trial, and the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``."""

@@ -64,15 +64,17 @@ def structureless(piece: Measurement) -> bool:
     if not operator.is_complex:
         gram, told = gram.real, told.real
     level = torch.linalg.lstsq(gram, told).solution
-    constant = level.T.to(dtype)[..., None, None].expand(-1, *operator.in_shape)
-    left = residual_of(y, operator, constant, piece.sigma)
     highest = (rows.T - columns.T @ level.to(y.dtype)).abs().amax(0) / piece.sigma
     # of n values of white noise the largest is about sqrt(2 ln n); of complex ones, over their rms, sqrt(ln n)
     # entries that are exactly 0 were not measured
     counted = max(2, int((rows != 0).sum(1).min()))
     values = counted * (2 if y.is_complex() else 1)
     expected = math.sqrt(math.log(counted) * (1 if y.is_complex() else 2))
-    like_noise = (left["whole"].square() < 1 + 3 * math.sqrt(2 / values)) & (highest < expected + 0.7)
+    if not bool((highest < expected + 0.7).all()):
+        return False  # as of nearly all measurements, and nothing more needs to be computed of them
+    constant = level.T.to(dtype)[..., None, None].expand(-1, *operator.in_shape)
+    left = residual_of(y, operator, constant, piece.sigma)
+    like_noise = left["whole"].square() < 1 + 3 * math.sqrt(2 / values)
     if left["bands"].shape[-1]:
         like_noise &= ~(left["bands"][:, 0].square() > 2)
     return bool(like_noise.all())

@@ -24,10 +24,13 @@ from iasolve.problem.geometry import flanks, positions
 from iasolve.problem.measurement import Measurement
 from iasolve.problem.options import Watch
 
-__all__ = ["cutter", "glimpse", "least_window", "solve_windows"]
+__all__ = ["TILES", "cutter", "glimpse", "least_window", "solve_windows"]
 
 OVERLAP = 64
 """Pixels over which one window leads into the next; a quarter of a smaller window."""
+
+TILES = 4
+"""Most of the tiles or windows of a large image in which a prior is tried."""
 
 GLIMPSE = 128
 """Pixels of a side of the windows in which a prior is tried."""
@@ -154,14 +157,15 @@ def cutter(batch: Measurement, size: tuple[int, int]) -> tuple[Callable[[int, in
     ), scene.frame
 
 
-def glimpse(batch: Measurement, most: int) -> tuple[Measurement, int]:
+def glimpse(batch: Measurement, most: int = TILES) -> tuple[Measurement, int]:
     """At most half of large images: up to ``most`` windows of each, those that show most; and how many there are.
 
     A window that shows much has a large standard deviation. Windows of one image follow each other. Images that are
     not as large as four windows, and those that hang together as a whole (:func:`least_window`), are their own only
     window.
     """
-    shape, least = batch.operator.in_shape[1:], 1 if batch.images is not None else least_window(batch.operator)
+    noisy = batch.images
+    shape, least = batch.operator.in_shape[1:], 1 if noisy is not None else least_window(batch.operator)
     if least is None:
         return batch, 1
     # the frame of a scene comes on top
@@ -171,10 +175,8 @@ def glimpse(batch: Measurement, most: int) -> tuple[Measurement, int]:
     if count < 2 or down * across < count:
         return batch, 1
     chosen: list[Measurement] = []
-    for image in batch.batches(1):
+    for image, seen in zip(batch.batches(1), (batch.y if noisy is None else noisy).split(1), strict=True):
         part, frame = cutter(image, (side, side))
-        noisy = image.images
-        seen = image.y if noisy is None else noisy
         shown = seen.unfold(-2, side - frame[0], side).unfold(-2, side - frame[1], side)[..., :down, :across, :, :]
         order = shown.std((-2, -1)).mean((0, 1)).flatten().argsort(descending=True)[:count].tolist()
         chosen += [part(side * (place // across), side * (place % across)) for place in order]

@@ -15,10 +15,10 @@ def multiplies_bfloat16(kind: str) -> bool:
 
     Parameters
     ----------
-    kind : {"cpu", "cuda"}
-        Type of the device.
+    kind : str
+        The device or its type: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     """
-    if kind == "cuda":
+    if torch.device(kind).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -163,7 +163,7 @@ def test_a_large_image_is_judged_by_its_windows_as_it_is_as_a_whole(name, monkey
     batch = Measurement(y, torch.full((2,), 25.0), Identity((1, 384, 512)))
     options, recipe = Options(), FAST
     tiled = FALLBACK.verdict(batch, prior, recipe, options)
-    monkeypatch.setattr(FALLBACK, "glimpse", lambda one, most: (one, 1))
+    monkeypatch.setattr(FALLBACK, "glimpse", lambda one: (one, 1))
     whole = FALLBACK.verdict(batch, prior, recipe, options)
     assert tiled.fits.tolist() == whole.fits.tolist() == [True, False]
 
@@ -188,7 +188,7 @@ def test_windows_of_a_blurred_picture_tell_whether_a_prior_fits(prior, monkeypat
     for one in found.y:
         assert min(float((one - part[0]).std()) for part in parts) == pytest.approx(2.0, rel=0.1)
     tiled = FALLBACK.verdict(batch, prior, load_recipe("deblur"), Options())
-    monkeypatch.setattr(FALLBACK, "glimpse", lambda one, most: (one, 1))
+    monkeypatch.setattr(FALLBACK, "glimpse", lambda one: (one, 1))
     whole = FALLBACK.verdict(batch, prior, load_recipe("deblur"), Options())
     assert tiled.fits.tolist() == whole.fits.tolist() == [True]
 
