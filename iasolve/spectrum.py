@@ -36,6 +36,7 @@ __all__ = [
     "ring_index",
     "rings_at",
     "scales_of",
+    "uneven_variance",
 ]
 
 
@@ -72,6 +73,17 @@ def filtered(x: Tensor, by: Tensor) -> Tensor:
     if x.is_complex():
         return ifft2(by * fft2(x))
     return irfft2(rfft2(x).mul_(half(by)), x.shape[-1])
+
+
+def uneven_variance(power: Tensor, spread: Tensor) -> Tensor:
+    """Variance of each pixel of ``F^H sqrt(V) F W u``, with white ``u`` of variance 1: uneven noise, filtered.
+
+    ``V``: ``power``, unshifted full grid, and ``W``: ``spread``, of one shape ``(..., H, W)``. ``W^2`` is seen through
+    the squares of the filter's kernel.
+    """
+    height, width = power.shape[-2:]
+    kernel = ifft2(power.sqrt()).abs().square() / (height * width)
+    return ((height * width) ** 0.5 * ifft2(fft2(kernel) * fft2(spread.square())).real).clamp_min(0)
 
 
 def reflect(h: Tensor) -> Tensor:

@@ -154,7 +154,8 @@ def _errors(trial: Trial, priors: Sequence[Prior], options: Options) -> list[Ten
     found: list[Tensor] = []
     rival: Gaussian | None = None
     for prior in priors:
-        problem, image = quick_answer(trial.seen, prior, load_recipe("fast"), options)
+        view = quick_answer(trial.seen, prior, load_recipe("fast"), options)
+        problem, image = view.problem, view.image
         if rival is None:
             rival = Gaussian(trial.seen, prior, options, problem)
         found.append(trial.error(image, rival.expected, rival.linear).sum())

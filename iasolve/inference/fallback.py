@@ -46,11 +46,13 @@ frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
 
 
 class Verdict(NamedTuple):
-    """``(B,)`` each: whether the trained prior ``fits``, whether it is ``ahead``, whether ``x >= 0`` holds."""
+    """``(B,)`` each: whether the trained prior ``fits``, whether it is ``ahead``, whether ``x >= 0`` holds, and how
+    many times as large as the reader expected its squared ``error`` was (:meth:`Trial.surplus`)."""
 
     fits: Tensor
     ahead: Tensor
     bounded: Tensor
+    error: Tensor
 
 
 class Answer(NamedTuple):
@@ -197,29 +199,34 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
     # a reader takes a tile for an image of its own
     looked, count = glimpse(batch) if reads(prior, recipe) else (batch, 1)
 
-    def errors(part: int) -> tuple[Trial, Tensor]:
-        """The trial, and the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``."""
+    def errors(part: int) -> tuple[Trial, Tensor, Tensor]:
+        """The trial, the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``, and the first
+        one's over what the reader expected ``(B,)``."""
         trial = hold_back(looked, options.seed, part)
         # where data are missing, one reading alone may be as bad as the Gaussian's; recipes for blurs have views, too
         enough = trial.back is None and recipe.views > 1
         asked = recipe.changed(passes={"count": 0}) if enough else recipe
-        problem, image = quick_answer(trial.seen, prior, asked, options)
-        rival = Gaussian(trial.seen, prior, options, problem)
-        images = [image, rival.image(False), *([rival.image(True)] if bound else [])]
+        view = quick_answer(trial.seen, prior, asked, options)
+        rival = Gaussian(trial.seen, prior, options, view.problem)
+        images = [view.image, rival.image(False), *([rival.image(True)] if bound else [])]
         found = [trial.error(one, rival.expected, rival.linear) for one in images]
         if trial.back is None:
             found[0] = found[0] - SLACK * rival.unseen
         every = torch.stack([*found, *([] if bound else [torch.full_like(found[0], torch.inf)])])
-        return trial, every.unflatten(1, (-1, count)).sum(2)
+        surplus = every.new_ones(every.shape[1])
+        if view.variance is not None and view.variance.shape == view.image.shape:
+            surplus = trial.surplus(view.image, view.variance * view.problem.gain.square().reshape(-1, 1, 1, 1))
+        return trial, every.unflatten(1, (-1, count)).sum(2), surplus.unflatten(0, (-1, count)).mean(1)
 
-    trial, (ours, free, held) = errors(0)
+    trial, (ours, free, held), surplus = errors(0)
     worse = ours > torch.minimum(free, held)
     if trial.back is not None and bool(worse.any()):
         # a few lines may err: what they speak against is tried once more, on others
-        again = errors(1)[1]
+        _, again, more = errors(1)
+        surplus = torch.where(worse, (surplus + more) / 2, surplus)
         ours, free, held = (torch.where(worse, a + b, a) for a, b in zip((ours, free, held), again, strict=True))
     theirs = torch.minimum(free, held)
-    return Verdict(ours <= theirs, ours < theirs, held <= free)
+    return Verdict(ours <= theirs, ours < theirs, held <= free, surplus)
 
 
 def better(

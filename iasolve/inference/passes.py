@@ -255,10 +255,12 @@ def levels(count: int, end: float) -> list[float]:
 
 
 class Estimate(NamedTuple):
-    """``image`` ``(B, C, H, W)``, the reader's; ``variance`` of its error at each frequency, the same shape."""
+    """``image`` ``(B, C, H, W)``, the reader's, and of the same shape what :class:`iasolve.networks.Reading` tells of
+    its error: ``variance`` at each frequency, and ``spread`` over the pixels."""
 
     image: Tensor
     variance: Tensor
+    spread: Tensor
 
 
 def mirrors(prior: Prior) -> list[tuple[int, ...]]:
@@ -278,12 +280,13 @@ def mirrored(posterior: WienerPosterior, axes: tuple[int, ...]) -> WienerPosteri
 
 
 def read_views(prior: Prior, posterior: WienerPosterior, ways: list[tuple[int, ...]]) -> Estimate:
-    """The mean of the readings of an image mirrored in several ways, each mirrored back; the first one's variance."""
+    """The mean of the readings of an image mirrored in several ways, each mirrored back; the first one's error."""
     readings = [prior.read(mirrored(posterior, way)) for way in ways]
     views = [
         reading.estimate.flip(way) if way else reading.estimate for reading, way in zip(readings, ways, strict=True)
     ]
-    return Estimate(torch.stack(views).mean(0) if len(views) > 1 else views[0], readings[0].variance)
+    mean = torch.stack(views).mean(0) if len(views) > 1 else views[0]
+    return Estimate(mean, readings[0].variance, readings[0].spread)
 
 
 def _bounded(problem: Problem, found: Estimate) -> Tensor:
@@ -323,7 +326,7 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
             # a profile says how well a ring is measured, not which part of it: what was measured is put back once
             image = problem.likelihood.mean(first.image, first.variance.expand_as(first.image))
             image = image.clamp_min(0) if nonnegative else image
-        return Estimate(image, first.variance)
+        return first._replace(image=image)
 
     def read(joined: Tensor, level: float, number: int) -> Tensor:
         return read_views(prior, problem.posterior_of(joined, level), [ways[number % len(ways)]]).image
@@ -334,4 +337,4 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
         estimate = FIRST_SHARE * image + (1 - FIRST_SHARE) * estimate
     # as far as the last level says: what is known exactly stays so
     white = torch.full_like(problem.variance, recipe.passes.end**2)
-    return Estimate(closest_image(problem.likelihood, estimate, white, nonnegative).image, first.variance)
+    return first._replace(image=closest_image(problem.likelihood, estimate, white, nonnegative).image)

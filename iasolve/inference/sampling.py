@@ -11,11 +11,11 @@ from iasolve.inference.objective import Noise
 from iasolve.inference.passes import Guess, descend
 from iasolve.priors import Prior
 from iasolve.priors.hierarchy import Hierarchy, Node
-from iasolve.problem.closing import Closing, local_spread
+from iasolve.problem.closing import Closing
 from iasolve.problem.likelihood import Draw, white_noise
 from iasolve.problem.options import Watch
 from iasolve.problem.pose import Problem
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import fft2, ifft2, uneven_variance
 
 __all__ = ["Samples", "StationaryError", "draw_errors", "draw_samples"]
 
@@ -90,34 +90,32 @@ def draw_samples(samples: Samples, count: int, closing: Closing, watch: Watch) -
 
 
 class StationaryError:
-    """A reader's error: of known variance at each frequency, and larger where there is more to see.
+    """A reader's error: of known variance at each frequency, and larger where the reader says so.
 
-    ``e = F^H sqrt(V) F W u`` with white ``u``: noise that is as uneven as a decoder's error
-    (:func:`iasolve.problem.closing.local_spread`), filtered. What was measured exactly has no error.
+    ``e = F^H sqrt(V) F W u`` with white ``u``: uneven noise, filtered. What was measured exactly has no error.
 
     Parameters
     ----------
     variance : Tensor
         ``V`` ``(B, C, H, W)``, unshifted full grid.
-    image : Tensor
-        ``(B, C, H, W)``, whose ``W`` it is.
+    spread : Tensor
+        ``W`` ``(B, C, H, W)``.
+    is_complex : bool
+        Whether images are.
     """
 
-    def __init__(self, variance: Tensor, image: Tensor) -> None:
-        self.root, self.spread, self.is_complex = variance.sqrt(), local_spread(image), image.is_complex()
+    def __init__(self, variance: Tensor, spread: Tensor, is_complex: bool) -> None:
+        self.variance, self.spread, self.is_complex = variance, spread, is_complex
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of each pixel, exact: ``W^2`` seen through the squares of the filter's kernel."""
-        height, width = self.root.shape[-2:]
-        kernel = ifft2(self.root).abs().square() / (height * width)
-        variance = (height * width) ** 0.5 * ifft2(fft2(kernel) * fft2(self.spread.square())).real
-        return variance.clamp_min(0).sqrt()
+        """Standard deviation of each pixel, exact (:func:`iasolve.spectrum.uneven_variance`)."""
+        return uneven_variance(self.variance, self.spread).sqrt()
 
     def draw(self, normal: Draw) -> Tensor:
         """One error ``(B, C, H, W)``."""
         white = white_noise(normal, tuple(self.spread.shape[1:]), self.is_complex)
-        error = ifft2(self.root * fft2(self.spread * white))
+        error = ifft2(self.variance.sqrt() * fft2(self.spread * white))
         return error if self.is_complex else error.real
 
 

@@ -80,6 +80,37 @@ class Trial(NamedTuple):
             return _energy(off)
         return _energy(linear(off))
 
+    def surplus(self, image: Tensor, variance: Tensor) -> Tensor:
+        """How many times as large as expected the squared error of an image is, ``(B,)``: the most likely factor.
+
+        Told by k-space that was kept back where the operator is diagonal in it; 1 of other measurements, as of noise
+        drawn anew, which is much larger than the error.
+
+        Parameters
+        ----------
+        image : Tensor
+            ``(B, C, H, W)``.
+        variance : Tensor
+            ``(B, C, H, W)``, unshifted, in the user's units: the expected squared error at each frequency.
+        """
+        transfer = self.operator.transfer()
+        if self.back is None or transfer is None:
+            return variance.new_ones(len(variance))
+        expected = variance * transfer.abs().square().to(variance.device, variance.dtype)
+        if self.operator.codomain == "kspace":
+            expected = torch.fft.fftshift(expected, (-2, -1))
+        noise = self.seen.sigma.square().reshape(-1, 1, 1, 1)
+        squared = (self.operator(image) - self.hidden).abs().square()
+        level = variance.new_ones(len(variance), 1, 1, 1)
+        for _ in range(_SCORINGS):
+            weight = self.back * (expected / (level * expected + noise)).square()
+            told = (weight * (squared - noise) / expected.clamp_min(_TINY)).sum((1, 2, 3), keepdim=True)
+            level = (told / weight.sum((1, 2, 3), keepdim=True).clamp_min(_TINY)).clamp(1 / _MOST, _MOST)
+        return level.flatten()
+
+
+_SCORINGS, _MOST, _TINY = 8, 16.0, 1e-30
+
 
 def _energy(values: Tensor) -> Tensor:
     return values.abs().square().flatten(1).sum(1)

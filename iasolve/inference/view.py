@@ -52,7 +52,8 @@ def descends(prior: Prior, recipe: Recipe) -> bool:
 
 
 class View(NamedTuple):
-    """The solution for one moved image; ``estimate``: on the problem's grid, in the prior's units."""
+    """The solution for one moved image; on the problem's grid, in the prior's units, ``estimate`` and, of a reader,
+    ``variance``, its error's at each frequency as its first reading expects it."""
 
     problem: Problem
     estimate: Tensor
@@ -63,6 +64,7 @@ class View(NamedTuple):
     improved: Tensor
     offsets: list[Tensor]
     solves: Solves | None
+    variance: Tensor | None = None
 
 
 def solve_view(
@@ -135,8 +137,13 @@ def solve_view(
     )
 
 
-def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch) -> View:
-    """The reader's estimate alone, views and passes included; samples have the error that the reader expects."""
+def read_view(
+    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch, error: Tensor | None = None
+) -> View:
+    """The reader's estimate alone, views and passes included; samples have the error that the reader expects.
+
+    ``error`` ``(B,)``: how many times as large the squared error was found to be (:class:`Verdict`).
+    """
     wide = batch.widened()
     gain = gain_of(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
     problem = pose(wide.y, wide.operator, prior, wide.sigma, options, whole=True, gain=gain)
@@ -154,15 +161,16 @@ def read_view(batch: Measurement, prior: Prior, recipe: Recipe, options: Options
     rows: list[ScaleReport[Tensor]] = [
         {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit} for s in prior.spectrum.scales
     ]
-    error = StationaryError(found.variance, found.image)
-    std, drawn = problem.crop(gain * error.std), None
+    variance = found.variance if error is None else error.reshape(-1, 1, 1, 1) * found.variance
+    stationary = StationaryError(variance, found.spread, found.image.is_complex())
+    std, drawn = problem.crop(gain * stationary.std), None
     if recipe.samples:
         noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
-        errors = draw_errors(error, recipe.samples, noise, watch)
+        errors = draw_errors(stationary, recipe.samples, noise, watch)
         drawn = torch.stack([problem.crop(gain * (found.image + one)) for one in errors])
         drawn = drawn.clamp_min(0) if nonnegative else drawn
     idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
-    return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves)
+    return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves, found.variance)
 
 
 FEW = 4
@@ -178,15 +186,14 @@ def quick(recipe: Recipe) -> Recipe:
     return recipe.changed(views=1, samples=0, steps={"count": 0}, passes=passes)
 
 
-def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) -> tuple[Problem, Tensor]:
-    """A recipe's answer without views, steps and samples: the problem as posed, and the image in the user's units.
+def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) -> View:
+    """A recipe's answer without views, steps and samples.
 
     Where conjugate gradients solve, they end earlier, for the answer is only compared.
     """
     recipe, options = quick(recipe), replace(options, tolerance=ROUGHLY * options.tolerance)
     first = read_view if reads(prior, recipe) else solve_view
-    view = first(batch, prior, recipe, options, watch=Watch())
-    return view.problem, view.image
+    return first(batch, prior, recipe, options, watch=Watch())
 
 
 def joined(read: View, solved: View, nonnegative: bool) -> View:

@@ -30,11 +30,13 @@ class Reading(NamedTuple):
     """What the reader says of a measurement.
 
     ``estimate`` ``(B, C, H, W)``: the posterior mean of the image. ``variance`` ``(B, C, H, W)``, unshifted full grid:
-    its mean squared error at each frequency. ``features``: maps ``(B, width, h, w)`` of every level, coarse to fine.
+    its mean squared error at each frequency, were it everywhere alike. ``spread`` ``(B, C, H, W)``: how much larger the
+    error is at each pixel. ``features``: maps ``(B, width, h, w)`` of every level, coarse to fine.
     """
 
     estimate: Tensor
     variance: Tensor
+    spread: Tensor
     features: list[Tensor]
 
 
@@ -87,10 +89,11 @@ class ReaderConfig:
     def reach(self) -> int:
         """Rows (or columns) around one that it depends on, at most; a multiple of :attr:`multiple`.
 
-        Head and tail see 1 on either side, a block 2 of its level's, and halving and doubling align to ``multiple``.
+        The head sees 1 on either side, the tail 1 or the error's place 2, a block 2 of its level's, and halving and
+        doubling align to ``multiple``.
         """
         twice = sum(2 * 2 * count * 2**level for level, count in enumerate(self.blocks))
-        return (-(-(2 + twice) // self.multiple) + 1) * self.multiple
+        return (-(-(3 + twice) // self.multiple) + 1) * self.multiple
 
     @property
     def kept_per_pixel(self) -> float:
@@ -134,6 +137,22 @@ class _Block(nn.Module):
         return x + out
 
 
+class _Spread(nn.Module):
+    """How much larger the error is at each place than its rings say, from the finest features."""
+
+    def __init__(self, width: int, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.first, self.last = _conv(width, width, math.sqrt(2.0)), _conv(width, channels, 0.0)
+        self.scale = nn.Linear(embedding, width)
+        nn.init.normal_(self.scale.weight, std=0.1 / math.sqrt(embedding))
+        nn.init.zeros_(self.scale.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale = (1 + self.scale(embedding))[:, :, None, None]
+        log_spread = self.last(F.relu(self.first(x) * scale.to(x.dtype))).to(embedding.dtype)
+        return torch.exp(_WIDEST * torch.tanh(log_spread / _WIDEST))
+
+
 class Reader(nn.Module):
     """The network and, as a buffer, what it knows of its training images.
 
@@ -164,6 +183,7 @@ class Reader(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.error = nn.Sequential(nn.Linear(embedding + width[-1], embedding), nn.SiLU(), last)
+        self.spread = _Spread(width[0], config.channels, embedding)
         self.register_buffer("power", torch.ones(config.channels, config.size, config.size))
         self.power: Tensor
 
@@ -187,10 +207,10 @@ class Reader(nn.Module):
         power = power_at(self.power, (mean.shape[-2], mean.shape[-1]))
         seen = torch.cat([mean.real, mean.imag], 1) if self.config.is_complex else mean
         if rows is None or rows >= mean.shape[-2]:
-            correction, features = self._network(seen, embedding)
+            correction, spread, features = self._network(seen, embedding)
             seen_of = features[0].detach().to(embedding.dtype).abs().mean((-2, -1))
         else:
-            correction, seen_of = self._in_strips(seen, embedding, rows)
+            correction, spread, seen_of = self._in_strips(seen, embedding, rows)
             features = []
         correction = correction.to(mean.real.dtype)
         if self.config.is_complex:
@@ -200,27 +220,32 @@ class Reader(nn.Module):
         estimate = mean + (change if self.config.is_complex else change.real)
         with torch.autocast(mean.device.type, enabled=False):
             ratio = self._ratio(self.error(torch.cat([embedding.detach(), seen_of], 1)), rho)
-        return Reading(estimate, left * ratio, features)
+        return Reading(estimate, left * ratio, spread, features)
 
-    def _in_strips(self, x: Tensor, embedding: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """The correction, and the coarsest features' mean magnitudes, strip by strip."""
+    def _in_strips(self, x: Tensor, embedding: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The correction, the error's spread, and the coarsest features' mean magnitudes, strip by strip."""
         height, width = x.shape[-2:]
         multiple, reach = self.config.multiple, self.config.reach
         rows = -(-rows // multiple) * multiple  # or a strip's coarse grid would not be the whole's
         x = _extended(x, multiple)
-        corrections, sums = [], torch.zeros((), device=x.device)
+        corrections, spreads, sums = [], [], torch.zeros((), device=x.device)
         for first in range(0, x.shape[-2], rows):
             last = min(first + rows, x.shape[-2])
             top, bottom = max(0, first - reach), min(x.shape[-2], last + reach)
-            correction, features = self._network(x[..., top:bottom, :], embedding, finer=False)
-            corrections.append(correction[..., first - top : last - top, :width].clone())
+            correction, spread, features = self._network(x[..., top:bottom, :], embedding, finer=False)
+            own = slice(first - top, last - top)
+            corrections.append(correction[..., own, :width].clone())
+            spreads.append(spread[..., own, :width].clone())
             coarse = features[0][..., (first - top) // multiple : (last - top) // multiple, :]
             sums = sums + coarse.to(embedding.dtype).abs().sum((-2, -1))
-            del correction, features, coarse  # or the next strip would come on top
-        return torch.cat(corrections, -2)[..., :height, :], sums * multiple**2 / (x.shape[-2] * x.shape[-1])
+            del correction, spread, features, coarse  # or the next strip would come on top
+        correction, spread = (torch.cat(maps, -2)[..., :height, :] for maps in (corrections, spreads))
+        return correction, spread, sums * multiple**2 / (x.shape[-2] * x.shape[-1])
 
-    def _network(self, x: Tensor, embedding: Tensor, *, finer: bool = True) -> tuple[Tensor, list[Tensor]]:
-        """The correction, and the features of every level, coarse to fine, or of the coarsest alone."""
+    def _network(
+        self, x: Tensor, embedding: Tensor, *, finer: bool = True
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The correction, the error's spread, and the features of every level, coarse to fine, or of the coarsest."""
         height, width = x.shape[-2:]
         x = self.head(_extended(x, self.config.multiple).contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
@@ -235,7 +260,8 @@ class Reader(nn.Module):
             x = _through(self.decoder[level], x, embedding)
             if finer:
                 features.append(x)
-        return self.tail(x)[..., :height, :width], features
+        spread = self.spread(x.detach(), embedding.detach())
+        return self.tail(x)[..., :height, :width], spread[..., :height, :width], features
 
     def _ratio(self, log_ratio: Tensor, rho: Tensor) -> Tensor:
         """Error over the Wiener posterior's variance at each frequency, from two values a ring ``(B, 2 C S)``."""
@@ -245,8 +271,8 @@ class Reader(nn.Module):
         return torch.exp(free + (sure - free) * rho)
 
 
-_LARGEST = 6.0
-"""Bound of the log ratio of variances."""
+_LARGEST, _WIDEST = 6.0, 4.0
+"""Bounds of the log ratio of variances, and of the log of the spread."""
 
 
 def _conv(c_in: int, c_out: int, gain: float) -> nn.Conv2d:

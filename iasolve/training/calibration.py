@@ -2,7 +2,8 @@
 
 Training images are augmented: blurred, sharpened, windowed, with a floor of noise. An expected error that is right on
 average over them is too large of plain images, up to 2.4 times in the finest ring at strong noise. So after training
-the head of the expected error, and nothing else, learns on plain images that training has not seen.
+the heads of the expected error, of its rings and of its place, and nothing else, learn on plain images that training
+has not seen.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iasolve.evidence import Folded
 from iasolve.networks import Reader
@@ -30,7 +31,7 @@ _BATCH, _RATE = 16, 1e-3
 def calibrate(
     reader: Reader, images: Tensor, degradations: Sequence[Degradation], *, steps: int = 300, half: bool = False
 ) -> bool:
-    """Fit the head of the expected error; whether there were images enough, 32, beside those of validation.
+    """Fit the heads of the expected error; whether there were images enough, 32, beside those of validation.
 
     Parameters
     ----------
@@ -52,8 +53,8 @@ def calibrate(
     rng = np.random.default_rng(11)
     learning = {name: p.requires_grad for name, p in reader.named_parameters()}
     reader.requires_grad_(False)
-    reader.error.requires_grad_(True)
-    optimizer = torch.optim.Adam(reader.error.parameters(), lr=_RATE)
+    heads = nn.ModuleList([reader.error, reader.spread]).requires_grad_(True)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=_RATE)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = _RATE * (1 - step / steps)
@@ -62,9 +63,9 @@ def calibrate(
             some = some.flip(axis) if rng.random() < _MIRRORED else some
         folded = Folded(*(t.to(images.device) for t in mix(some.cpu(), rng)))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-            spread = objective(some, folded).spread
+            losses = objective(some, folded)
         optimizer.zero_grad(set_to_none=True)
-        spread.backward()  # type: ignore[no-untyped-call]
+        (losses.spread + losses.place).backward()
         optimizer.step()
     for name, parameter in reader.named_parameters():
         parameter.requires_grad_(learning[name])

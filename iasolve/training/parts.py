@@ -157,7 +157,7 @@ class HierarchyPart:
 class ReaderPart:
     """The reader."""
 
-    logged: tuple[str, ...] = ("total", "error", "spread", "mse")
+    logged: tuple[str, ...] = ("total", "error", "spread", "place", "mse")
 
     def __init__(self, config: TrainingConfig, settings: ReaderTraining) -> None:
         self.config, self.settings, self.optimisation = config, settings, settings.optimisation

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from iasolve.evidence import Folded, WienerPosterior, wiener_posterior
 from iasolve.networks import Reader, Reading
-from iasolve.spectrum import fft2, power_at, rings_at
+from iasolve.spectrum import fft2, power_at, rings_at, uneven_variance
 
 __all__ = ["ReaderLosses", "ReaderObjective"]
 
@@ -20,11 +20,13 @@ class ReaderLosses(NamedTuple):
 
     ``error``: half the logarithm of the squared error per pixel, mean over images. ``spread``: minus the log likelihood
     of the error under the expected variance, per frequency, compared with the Wiener posterior's where that is right.
+    ``place``: the same per pixel, compared with an error of the same size everywhere.
     """
 
     total: Tensor
     error: Tensor
     spread: Tensor
+    place: Tensor
     mse: Tensor
 
 
@@ -60,7 +62,8 @@ class ReaderObjective(nn.Module):
         left = power_at(net.power, (images.shape[-2], images.shape[-1])) * (1 - posterior.rho)
         error = 0.5 * torch.log(squared + _SHARE * left.mean((-3, -2, -1)) + 1e-6).mean()
         spread = self._spread(reading, images, left, posterior)
-        return ReaderLosses(error + _WEIGHT * spread, error, spread, squared.mean())
+        place = self._place(reading, images)
+        return ReaderLosses(error + _WEIGHT * (spread + place), error, spread, place, squared.mean())
 
     def _spread(self, reading: Reading, images: Tensor, left: Tensor, posterior: WienerPosterior) -> Tensor:
         """Mean over rings of ``(e^2 / V + log V / V_0) / 2``; the estimate does not learn from it."""
@@ -72,9 +75,23 @@ class ReaderObjective(nn.Module):
         rings = rings_at((images.shape[-2], images.shape[-1]), self.network.config.size, each.device)
         return rings.means(each).sum(-1).mean() / (rings.counts > 0).sum() - 0.5
 
+    def _place(self, reading: Reading, images: Tensor) -> Tensor:
+        """Mean over pixels of ``(e^2 / v + log v / v_0) / 2``, ``v_0`` the mean over the image of what rings expect.
+
+        Of images without negative values the error is that of the estimate over ``x >= 0``, as users get it.
+        """
+        estimate, rings = reading.estimate.detach(), reading.variance.detach()
+        if not images.is_complex():
+            positive = images.amin((-3, -2, -1), keepdim=True) >= 0
+            estimate = torch.where(positive, estimate.clamp_min(0), estimate)
+        mean = rings.mean((-3, -2, -1), keepdim=True).clamp_min(_TINY)
+        expected = uneven_variance(rings, reading.spread) / mean + _LEAST
+        squared = (estimate - images).abs().square() / mean
+        return (0.5 * ((squared / expected).clamp_max(_OUTLIER) + expected.log())).mean() - 0.5
+
 
 _SHARE = 0.003
 _WEIGHT = 0.02
-"""Weight of the likelihood: its gradient moves the error's own head alone, and should not fill the clipped norm."""
+"""Weight of the likelihoods: they move the heads of the error alone, and should not fill the clipped norm."""
 
-_EXACT, _TINY, _OUTLIER = 1e-5, 1e-12, 1e3
+_EXACT, _TINY, _OUTLIER, _LEAST = 1e-5, 1e-12, 1e3, 1e-6

@@ -280,7 +280,7 @@ def test_a_readers_error_has_the_variance_that_it_says_at_each_pixel_and_frequen
     variance = torch.rand(1, 1, 6, 9, generator=generator)
     variance = (variance + torch.roll(variance.flip((-2, -1)), (1, 1), (-2, -1))) / 2
     variance[..., 0, 0] = 0
-    error = StationaryError(variance, image)
+    error = StationaryError(variance, 0.2 + image.abs(), is_complex)
     draws = torch.stack([error.draw(lambda shape: torch.randn(1, *shape, generator=generator)) for _ in range(4000)])
     # four standard errors of a variance from 4000 real draws
     assert (draws.abs().square().mean(0).sqrt() / error.std - 1).abs().max() < 0.05

@@ -54,6 +54,7 @@ def test_a_batch_gives_what_single_images_give():
         alone = reader(*(t[i : i + 1] for t in evidence))
         assert relative(together.estimate[i : i + 1], alone.estimate) < 1e-12
         assert relative(together.variance[i : i + 1], alone.variance) < 1e-12
+        assert relative(together.spread[i : i + 1], alone.spread) < 1e-12
 
 
 def test_a_change_in_the_middle_stays_in_the_middle_of_the_correction():

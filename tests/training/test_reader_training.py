@@ -11,10 +11,10 @@ from test_training import SIZE, blobs, config_data
 
 from iasolve import PriorError, load_prior
 from iasolve.evidence import Folded, fold, wiener_posterior
-from iasolve.networks import Reader, ReaderConfig
+from iasolve.networks import Reader, ReaderConfig, Reading
 from iasolve.priors import list_priors
 from iasolve.priors.reader import load_reader, reader_beside
-from iasolve.spectrum import fft2
+from iasolve.spectrum import fft2, uneven_variance
 from iasolve.training import (
     CHECKED,
     ReaderObjective,
@@ -25,6 +25,7 @@ from iasolve.training import (
     train,
     validate_reader,
 )
+from iasolve.training.degradations import Degradation
 from iasolve.training.parts import part_of
 
 READER = {
@@ -118,7 +119,7 @@ def test_calibration_moves_the_expected_error_alone(trained, folder):
     spread = validate_reader(reader, images, mix)["spread"]
     assert calibrate(reader, images, mix, steps=40)
     changed = {k for k, v in reader.state_dict().items() if not torch.equal(v, before[k])}
-    assert {name.split(".")[0] for name in changed} == {"error"}
+    assert {name.split(".")[0] for name in changed} == {"error", "spread"}
     assert validate_reader(reader, images, mix)["spread"] < spread
     assert all(p.requires_grad for p in reader.parameters())
     assert not calibrate(reader, images[: CHECKED + 10], mix)
@@ -181,6 +182,49 @@ def test_the_losses_are_those_of_the_formulas():
     assert abs(float(losses.spread)) < 0.2
 
 
+@torch.no_grad()
+def test_the_likelihood_of_the_place_is_that_of_the_formula():
+    """Against dense algebra: the covariance of uneven noise, filtered. And a spread that is right has the lower one."""
+    torch.manual_seed(0)
+    n = 6
+    variance, spread = torch.rand(2, 1, n, n, dtype=torch.float64), 0.2 + torch.rand(2, 1, n, n, dtype=torch.float64)
+    variance = (variance + torch.roll(variance.flip((-2, -1)), (1, 1), (-2, -1))) / 2
+    fourier = torch.fft.fft2(torch.eye(n * n, dtype=torch.float64).reshape(-1, n, n), norm="ortho").reshape(n * n, -1).T
+    for one, place in zip(variance.flatten(1), spread.flatten(1), strict=True):
+        root = (fourier.conj().T @ torch.diag(one.sqrt()).to(fourier.dtype) @ fourier).real @ torch.diag(place)
+        wanted = (root @ root.T).diagonal()
+        found = uneven_variance(one.reshape(n, n), place.reshape(n, n)).flatten()
+        assert torch.allclose(found, wanted)
+    errors = torch.randn(2, 1, n, n, dtype=torch.float64)
+    reading = Reading(-errors, variance, spread, [])
+    expected = uneven_variance(variance, spread)
+    mean = variance.mean((1, 2, 3), keepdim=True)
+    wanted = 0.5 * (errors.square() / expected + (expected / mean).log()).mean() - 0.5
+    # images of both signs: nothing is cut off below 0
+    signed = torch.full_like(errors, -1e-9)
+    assert math.isclose(ReaderObjective(Reader(ReaderConfig(SIZE)))._place(reading, signed), wanted, rel_tol=1e-4)
+
+
+def test_the_spread_learns_where_errors_are():
+    """Images with structure in one half alone: after calibration the error bar is larger there, and of the right size."""
+    torch.manual_seed(0)
+    reader = Reader(ReaderConfig(SIZE, widths=(8, 12), blocks=(1, 1), embedding=16))
+    images = 0.05 * torch.randn(160, 1, SIZE, SIZE)
+    images[..., : SIZE // 2] *= 20
+    mix = [Degradation(1.0, sigma=(0.5, 0.5))]
+    assert calibrate(reader, images, mix, steps=150)
+    power = torch.ones(SIZE, SIZE)
+    noisy = images + 0.5 * torch.randn_like(images)
+    folded = fold(fft2(noisy), power, 0.5, real_image=True, complex_noise=False)
+    with torch.no_grad():
+        reading = reader.eval()(*wiener_posterior(folded, reader.power, is_complex=False))
+        found = uneven_variance(reading.variance, reading.spread).mean((0, 1, 2)).sqrt()
+    error = (reading.estimate - images).square().mean((0, 1, 2)).sqrt()
+    quarter = SIZE // 4
+    for half in (slice(1, quarter), slice(-quarter, -1)):
+        assert 0.8 < float(found[half].mean() / error[half].mean()) < 1.25
+
+
 def test_the_error_head_alone_learns_from_the_spread():
     reader = Reader(ReaderConfig(SIZE, widths=(8, 12), blocks=(1, 1), embedding=16))
     x = torch.randn(2, 1, SIZE, SIZE)
@@ -189,6 +233,11 @@ def test_the_error_head_alone_learns_from_the_spread():
     moved = {name for name, p in reader.named_parameters() if p.grad is not None and bool(p.grad.abs().any())}
     assert moved
     assert all(name.startswith("error.") for name in moved)
+    reader.zero_grad()
+    ReaderObjective(reader)(x, Folded(*folded)).place.backward()
+    moved = {name for name, p in reader.named_parameters() if p.grad is not None and bool(p.grad.abs().any())}
+    assert moved
+    assert all(name.startswith("spread.") for name in moved)
 
 
 def test_a_reader_reads_degraded_images_alone(folder):
