@@ -75,6 +75,9 @@ class Result(Generic[Array]):
         ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
     distance : array
         Of the power of its coarse scales from that of validation images, in their standard deviations; NaN: unknown.
+    surplus : array
+        Squared error at k-space that was kept back over what the prior's reader expected of it, per image: its error
+        bar's variance is larger by that factor. 1 of other measurements.
     offsets : list of list of array
         What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, without
         encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
@@ -115,6 +118,7 @@ class Result(Generic[Array]):
     fits: Array
     likeness: Array
     distance: Array
+    surplus: Array
     offsets: list[list[Array]]
     solver: SolverReport[Array] | None
     residual: ResidualReport[Array]
@@ -135,7 +139,7 @@ class Result(Generic[Array]):
         return result_html(self)
 
 
-_PER_IMAGE = ("image", "std", "sigma", "levels", "gain", "offset", "improved", "fits", "likeness", "distance")
+_PER_IMAGE = ("image", "std", "sigma", "levels", "gain", "offset", "improved", "fits", "likeness", "distance", "surplus")
 
 
 def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.device) -> Result[Tensor]:

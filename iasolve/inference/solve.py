@@ -303,6 +303,7 @@ def _answer(
         fits=torch.ones_like(first.improved),
         likeness=likeness,
         distance=distance,
+        surplus=torch.ones_like(batch.sigma) if error is None or not reads(prior, recipe) else error,
         offsets=by_scale(prior, first.offsets),
         solver=None
         if residual is None

@@ -81,9 +81,10 @@ class Trial(NamedTuple):
         return _energy(linear(off))
 
     def surplus(self, image: Tensor, variance: Tensor) -> Tensor:
-        """How many times as large as expected the squared error of an image is, ``(B,)``: the most likely factor.
+        """How many times as large as expected the squared error of an image is, ``(B,)``.
 
-        Told by k-space that was kept back where the operator is diagonal in it; 1 of other measurements, as of noise
+        The most likely factor, by Fisher scoring, under a prior that takes its logarithm for 0 with a standard
+        deviation of 1. Told by k-space that was kept back where the operator is diagonal in it; 1 of other measurements, as of noise
         drawn anew, which is much larger than the error.
 
         Parameters
@@ -101,15 +102,19 @@ class Trial(NamedTuple):
             expected = torch.fft.fftshift(expected, (-2, -1))
         noise = self.seen.sigma.square().reshape(-1, 1, 1, 1)
         squared = (self.operator(image) - self.hidden).abs().square()
+        # of a real image k and -k are one number
+        doubt = 1.0 if image.is_complex() else 2.0
         level = variance.new_ones(len(variance), 1, 1, 1)
         for _ in range(_SCORINGS):
             weight = self.back * (expected / (level * expected + noise)).square()
-            told = (weight * (squared - noise) / expected.clamp_min(_TINY)).sum((1, 2, 3), keepdim=True)
-            level = (told / weight.sum((1, 2, 3), keepdim=True).clamp_min(_TINY)).clamp(1 / _MOST, _MOST)
+            score = (weight * (squared - noise) / expected.clamp_min(_TINY)).sum((1, 2, 3), keepdim=True)
+            own = doubt / level.square()
+            information = weight.sum((1, 2, 3), keepdim=True)
+            level = ((score + own) / (information + own)).clamp(1 / _MOST, _MOST)
         return level.flatten()
 
 
-_SCORINGS, _MOST, _TINY = 8, 16.0, 1e-30
+_SCORINGS, _MOST, _TINY = 20, 64.0, 1e-30
 
 
 def _energy(values: Tensor) -> Tensor:
