@@ -199,7 +199,7 @@ def test_how_much_larger_the_error_is_than_expected_is_told_by_what_was_kept_bac
         found = trial.surplus(x + (error if dtype.is_complex else error.real), expected)
         # about 130 places are kept back, in a real image each twice
         assert float(found.log().std()) < 0.15
-        assert float(found.mean()) == pytest.approx(factor, rel=0.05)
+        assert float(found.mean()) == pytest.approx(factor, rel=0.1)
     anew = hold_back(Measurement(x, torch.full((50,), 0.1), Identity(shape, dtype)))
     assert torch.equal(anew.surplus(x, expected), torch.ones(50))
 
