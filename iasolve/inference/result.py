@@ -139,7 +139,19 @@ class Result(Generic[Array]):
         return result_html(self)
 
 
-_PER_IMAGE = ("image", "std", "sigma", "levels", "gain", "offset", "improved", "fits", "likeness", "distance", "surplus")
+_PER_IMAGE = (
+    "image",
+    "std",
+    "sigma",
+    "levels",
+    "gain",
+    "offset",
+    "improved",
+    "fits",
+    "likeness",
+    "distance",
+    "surplus",
+)
 
 
 def join(parts: Sequence[Result[Tensor]], lead: Sequence[int], device: torch.device) -> Result[Tensor]:

@@ -242,9 +242,7 @@ class Reader(nn.Module):
         correction, spread = (torch.cat(maps, -2)[..., :height, :] for maps in (corrections, spreads))
         return correction, spread, sums * multiple**2 / (x.shape[-2] * x.shape[-1])
 
-    def _network(
-        self, x: Tensor, embedding: Tensor, *, finer: bool = True
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _network(self, x: Tensor, embedding: Tensor, *, finer: bool = True) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The correction, the error's spread, and the features of every level, coarse to fine, or of the coarsest."""
         height, width = x.shape[-2:]
         x = self.head(_extended(x, self.config.multiple).contiguous(memory_format=torch.channels_last))

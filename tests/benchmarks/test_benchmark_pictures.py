@@ -10,7 +10,9 @@ import pytest
 import torch
 from tiny import images
 
+import iasolve
 from iasolve.operators import CircularBlur, gaussian_kernel
+from iasolve.samples import load_samples
 
 pytestmark = pytest.mark.benchmark
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -169,3 +171,20 @@ def test_methods_for_a_picture_inside_a_scene_are_aligned_with_it():
         assert error(estimate, inside) < 0.5 * error(picture.y, inside)
         for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             assert error(estimate, inside) < 0.4 * error(estimate, inside.roll(step, (-2, -1)))
+
+
+def test_error_bars_are_judged_where_there_is_much_to_see_and_where_there_is_little():
+    bars = script("error_bars")
+    image = torch.zeros(1, 1, 50, 50)
+    image[..., 25:, :] = torch.randn(25, 50, generator=torch.Generator().manual_seed(0))
+    part = bars.parts_of(image)
+    assert part.shape == image.shape
+    assert int(part[..., :20, :].max()) < int(part[..., 30:, :].min())
+    assert int(part.max()) == bars.PARTS - 1
+    x = torch.from_numpy(load_samples().images[:2]).float()[:, None]
+    x = x / x.std((1, 2, 3), keepdim=True)
+    task = script("common").TASKS[1]
+    found = bars.covered(iasolve.load_prior("mri-t1-128"), task, "fast", x, samples=2, seed=0)
+    assert 0.85 < found["whole"] < 0.95
+    assert all(0.8 < share < 0.98 for share in found["parts"])
+    assert 0.7 < found["squared"] < 1.3
