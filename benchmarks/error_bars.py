@@ -39,7 +39,7 @@ PARTS = 5
 
 
 def test_images(prior: str, count: int) -> Tensor:
-    """Test images of a bundled prior, ``(count, C, 128, 128)``, of unit standard deviation: no training has seen them."""
+    """Test images of a bundled prior, ``(count, C, 128, 128)``, of unit standard deviation."""
     if prior == "mri-t1-128":
         found = common.pick(common.slices(None, "test"), count, 0)
     elif prior == "mri-any-128":

@@ -46,8 +46,10 @@ frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
 
 
 class Verdict(NamedTuple):
-    """``(B,)`` each: whether the trained prior ``fits``, whether it is ``ahead``, whether ``x >= 0`` holds, and how
-    many times as large as the reader expected its squared ``error`` was (:meth:`Trial.surplus`)."""
+    """``(B,)`` each: whether the trained prior ``fits``, whether it is ``ahead``, whether ``x >= 0`` holds.
+
+    And how many times as large as the reader expected its squared ``error`` was (:meth:`Trial.surplus`).
+    """
 
     fits: Tensor
     ahead: Tensor
@@ -200,8 +202,7 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
     looked, count = glimpse(batch) if reads(prior, recipe) else (batch, 1)
 
     def errors(part: int) -> tuple[Trial, Tensor, Tensor]:
-        """The trial, the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``, and the first
-        one's over what the reader expected ``(B,)``."""
+        """The trial, the errors ``(3, B)`` of trained prior, Gaussian, and Gaussian over ``x >= 0``, and the surplus."""
         trial = hold_back(looked, options.seed, part)
         # where data are missing, one reading alone may be as bad as the Gaussian's; recipes for blurs have views, too
         enough = trial.back is None and recipe.views > 1

@@ -255,8 +255,7 @@ def levels(count: int, end: float) -> list[float]:
 
 
 class Estimate(NamedTuple):
-    """``image`` ``(B, C, H, W)``, the reader's, and of the same shape what :class:`iasolve.networks.Reading` tells of
-    its error: ``variance`` at each frequency, and ``spread`` over the pixels."""
+    """``image`` ``(B, C, H, W)``, the reader's; ``variance`` and ``spread`` of its error, as in a reading."""
 
     image: Tensor
     variance: Tensor

@@ -84,8 +84,8 @@ class Trial(NamedTuple):
         """How many times as large as expected the squared error of an image is, ``(B,)``.
 
         The most likely factor, by Fisher scoring, under a prior that takes its logarithm for 0 with a standard
-        deviation of 1. Told by k-space that was kept back where the operator is diagonal in it; 1 of other measurements, as of noise
-        drawn anew, which is much larger than the error.
+        deviation of 1. Told by k-space that was kept back where the operator is diagonal in it; 1 of other
+        measurements, as of noise drawn anew, which is much larger than the error.
 
         Parameters
         ----------

@@ -52,8 +52,10 @@ def descends(prior: Prior, recipe: Recipe) -> bool:
 
 
 class View(NamedTuple):
-    """The solution for one moved image; on the problem's grid, in the prior's units, ``estimate`` and, of a reader,
-    ``variance``, its error's at each frequency as its first reading expects it."""
+    """The solution for one moved image; on the problem's grid, in the prior's units: ``estimate`` and ``variance``.
+
+    The latter is what a reader's first reading expects of its error at each frequency.
+    """
 
     problem: Problem
     estimate: Tensor

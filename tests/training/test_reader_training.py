@@ -206,7 +206,7 @@ def test_the_likelihood_of_the_place_is_that_of_the_formula():
 
 
 def test_the_spread_learns_where_errors_are():
-    """Images with structure in one half alone: after calibration the error bar is larger there, and of the right size."""
+    """Images with structure in one half alone: calibrated, the error bar is larger there, and of the right size."""
     torch.manual_seed(0)
     reader = Reader(ReaderConfig(SIZE, widths=(8, 12), blocks=(1, 1), embedding=16))
     images = 0.05 * torch.randn(160, 1, SIZE, SIZE)
