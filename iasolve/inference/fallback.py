@@ -202,7 +202,7 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
     looked, count = glimpse(batch) if reads(prior, recipe) else (batch, 1)
 
     def errors(part: int) -> tuple[Trial, Tensor, Tensor]:
-        """The trial, the errors ``(3, B)`` of prior, Gaussian, and Gaussian over ``x >= 0``, and the prior's surplus."""
+        """The trial, errors ``(3, B)`` of prior, Gaussian, and Gaussian over ``x >= 0``, and the prior's surplus."""
         trial = hold_back(looked, options.seed, part)
         # where data are missing, one reading alone may be as bad as the Gaussian's; recipes for blurs have views, too
         enough = trial.back is None and recipe.views > 1
