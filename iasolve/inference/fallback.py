@@ -215,8 +215,8 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
             found[0] = found[0] - SLACK * rival.unseen
         every = torch.stack([*found, *([] if bound else [torch.full_like(found[0], torch.inf)])])
         surplus = every.new_ones(every.shape[1])
-        if view.variance is not None and view.variance.shape == view.image.shape:
-            surplus = trial.surplus(view.image, view.variance * view.problem.gain.square().reshape(-1, 1, 1, 1))
+        if view.expected is not None and view.expected.shape == view.image.shape:
+            surplus = trial.surplus(view.image, view.expected * view.problem.gain.square().reshape(-1, 1, 1, 1))
         return trial, every.unflatten(1, (-1, count)).sum(2), surplus.unflatten(0, (-1, count)).mean(1)
 
     trial, (ours, free, held), surplus = errors(0)

@@ -109,8 +109,13 @@ class StationaryError:
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of each pixel, exact (:func:`iasolve.spectrum.uneven_variance`)."""
+        """Standard deviation of each pixel, ``(B, C, H, W)``, exact (:func:`iasolve.spectrum.uneven_variance`)."""
         return uneven_variance(self.variance, self.spread).sqrt()
+
+    @property
+    def power(self) -> Tensor:
+        """Mean square at each frequency, ``(B, C, H, W)``, unshifted: uneven white noise is white."""
+        return self.variance * self.spread.square().mean((-2, -1), keepdim=True)
 
     def draw(self, normal: Draw) -> Tensor:
         """One error ``(B, C, H, W)``."""

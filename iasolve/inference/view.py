@@ -52,9 +52,9 @@ def descends(prior: Prior, recipe: Recipe) -> bool:
 
 
 class View(NamedTuple):
-    """The solution for one moved image; on the problem's grid, in the prior's units: ``estimate`` and ``variance``.
+    """The solution for one moved image; on the problem's grid, in the prior's units: ``estimate`` and ``expected``.
 
-    The latter is what a reader's first reading expects of its error at each frequency.
+    The latter is a reader's: the squared error at each frequency, as its first reading expects it.
     """
 
     problem: Problem
@@ -66,7 +66,7 @@ class View(NamedTuple):
     improved: Tensor
     offsets: list[Tensor]
     solves: Solves | None
-    variance: Tensor | None = None
+    expected: Tensor | None = None
 
 
 def solve_view(
@@ -163,6 +163,7 @@ def read_view(
     rows: list[ScaleReport[Tensor]] = [
         {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit} for s in prior.spectrum.scales
     ]
+    expected = StationaryError(found.variance, found.spread, found.image.is_complex())
     variance = found.variance if error is None else error.reshape(-1, 1, 1, 1) * found.variance
     stationary = StationaryError(variance, found.spread, found.image.is_complex())
     std, drawn = problem.crop(gain * stationary.std), None
@@ -172,7 +173,7 @@ def read_view(
         drawn = torch.stack([problem.crop(gain * (found.image + one)) for one in errors])
         drawn = drawn.clamp_min(0) if nonnegative else drawn
     idle = torch.zeros(len(image), dtype=torch.bool, device=image.device)
-    return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves, found.variance)
+    return View(problem, found.image, image, std, drawn, rows, idle, [], problem.likelihood.solves, expected.power)
 
 
 FEW = 4

@@ -30,8 +30,8 @@ class Reading(NamedTuple):
     """What the reader says of a measurement.
 
     ``estimate`` ``(B, C, H, W)``: the posterior mean of the image. ``variance`` ``(B, C, H, W)``, unshifted full grid:
-    its mean squared error at each frequency, were it everywhere alike. ``spread`` ``(B, C, H, W)``: how much larger the
-    error is at each pixel. ``features``: maps ``(B, width, h, w)`` of every level, coarse to fine.
+    its squared error at each frequency, where it is alike at all pixels. ``spread`` ``(B, C, H, W)``: how much larger
+    the error is at each pixel. ``features``: maps ``(B, width, h, w)`` of every level, coarse to fine.
     """
 
     estimate: Tensor
