@@ -35,6 +35,8 @@ T = TypeVar("T")
 MOST_SENT = 256_000_000
 """Bytes of a task: the client, the scheduler and the worker hold them in memory, two tasks for each worker."""
 
+_INSTALL = "as here. Install the same for the scheduler and on all machines, and start both again"
+
 _COUNT_AGAIN = 2.0
 """Seconds."""
 
@@ -97,10 +99,7 @@ def _require_same(theirs: dict[str, str]) -> None:
     ours = fingerprint()
     if ours != theirs:
         wanted, found = (", ".join(f"{name} {value}" for name, value in one.items()) for one in (theirs, ours))
-        raise ClusterError(
-            f"a worker of another version was refused: it runs {found}. Expected {wanted}. Install the same on all "
-            "machines and start the workers again"
-        )
+        raise ClusterError(f"a worker of another version was refused: it runs {found}. Expected {wanted}, {_INSTALL}")
 
 
 def _beside_tasks(theirs: dict[str, str], function: Callable[..., T], *arguments: Any) -> T:
@@ -194,6 +193,8 @@ class Cluster:
             self._client.wait_for_workers(self._workers or 1, timeout=120)
             if self._local is not None:
                 self._client.run(_quiet)
+            else:
+                self._require_version()
         except (OSError, TimeoutError, ValueError) as error:
             self.close()
             where = self._scheduler or "this machine's workers"
@@ -215,6 +216,22 @@ class Cluster:
                 "Dask's settings name no certificate for clients: give distributed.comm.tls.ca-file, .client.cert and "
                 ".client.key in ~/.config/dask/distributed.yaml, or as DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on"
             )
+
+    def _require_version(self) -> None:
+        """Refuse what could not even read a task. Code and torch are compared with every task, where both are at work.
+
+        Raises
+        ------
+        ClusterError
+        """
+        found = self._client.get_versions(packages=["iasolve"])
+        for who, one in {"the scheduler": found["scheduler"], **found["workers"]}.items():
+            version = one["packages"].get("iasolve")
+            if version != iasolve.__version__:
+                raise ClusterError(
+                    f"{who}: {f'iasolve {version}' if version else 'iasolve is not installed there'}. Expected "
+                    f"{iasolve.__version__}, {_INSTALL}"
+                )
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -287,6 +304,12 @@ class Cluster:
                 return self.result(self.submit(*call), last=True)
             raise ClusterError(
                 "workers died of it, one after the other, in two attempts: they were killed, or ran out of memory"
+            ) from error
+        except RuntimeError as error:
+            if "deserialization of the task graph" not in str(error):
+                raise
+            raise ClusterError(
+                f"the scheduler runs other code. Expected iasolve {iasolve.__version__}, {_INSTALL}"
             ) from error
         except (self._dask.client.FutureCancelledError, self._dask.comm.CommClosedError) as error:
             raise LostScheduler(

@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import re
 import shutil
 import signal
 import time
@@ -169,6 +170,14 @@ def test_workers_of_another_version_are_refused(address, heads, tiny, tmp_path, 
     assert done.code == 5
     assert "a worker of another version was refused: it runs iasolve " in done.err
     assert "Expected iasolve 0.0.1" in done.err
+
+
+def test_a_scheduler_of_another_version_is_refused_before_the_work(address, heads, tiny, tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", heads[0])
+    monkeypatch.setattr(iasolve, "__version__", "9.9")
+    done = cli("denoise", tmp_path / "a.npy", tmp_path / "out.npy", "--prior", tiny, "--scheduler", address)
+    assert done.code == 5
+    assert re.search(r"the scheduler: iasolve 0\S+\. Expected 9\.9, as here\. Install the same", done.err)
 
 
 def test_another_prior_under_the_same_name_is_refused(address, tiny):
