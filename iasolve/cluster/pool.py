@@ -95,11 +95,16 @@ def _checked(theirs: dict[str, str], function: Callable[..., T], *arguments: Any
     return function(*arguments)
 
 
-def _require_same(theirs: dict[str, str]) -> None:
+def _require_same(theirs: dict[str, str], who: str = "a worker") -> None:
+    """On the other side: refuse to work for another version."""
     ours = fingerprint()
     if ours != theirs:
         wanted, found = (", ".join(f"{name} {value}" for name, value in one.items()) for one in (theirs, ours))
-        raise ClusterError(f"a worker of another version was refused: it runs {found}. Expected {wanted}, {_INSTALL}")
+        raise ClusterError(f"{who} of another version was refused: it runs {found}. Expected {wanted}, {_INSTALL}")
+
+
+def _foreign(who: str, error: Exception) -> str:
+    return f"{who} runs other code ({error}). Expected iasolve {iasolve.__version__}, {_INSTALL}"
 
 
 def _beside_tasks(theirs: dict[str, str], function: Callable[..., T], *arguments: Any) -> T:
@@ -218,20 +223,18 @@ class Cluster:
             )
 
     def _require_version(self) -> None:
-        """Refuse what could not even read a task. Code and torch are compared with every task, where both are at work.
+        """Refuse a scheduler of another version; it takes tasks apart, and so needs the code.
+
+        It loads it now: a task that came before would wait unread, for longer than connections last on slow disks.
 
         Raises
         ------
         ClusterError
         """
-        found = self._client.get_versions(packages=["iasolve"])
-        for who, one in {"the scheduler": found["scheduler"], **found["workers"]}.items():
-            version = one["packages"].get("iasolve")
-            if version != iasolve.__version__:
-                raise ClusterError(
-                    f"{who}: {f'iasolve {version}' if version else 'iasolve is not installed there'}. Expected "
-                    f"{iasolve.__version__}, {_INSTALL}"
-                )
+        try:
+            self._client.run_on_scheduler(_require_same, fingerprint(), "the scheduler")
+        except (ImportError, AttributeError) as error:
+            raise ClusterError(_foreign("the scheduler", error)) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -305,12 +308,10 @@ class Cluster:
             raise ClusterError(
                 "workers died of it, one after the other, in two attempts: they were killed, or ran out of memory"
             ) from error
-        except RuntimeError as error:
-            if "deserialization of the task graph" not in str(error):
+        except (ImportError, AttributeError) as error:
+            if "'iasolve." not in str(error):
                 raise
-            raise ClusterError(
-                f"the scheduler runs other code. Expected iasolve {iasolve.__version__}, {_INSTALL}"
-            ) from error
+            raise ClusterError(_foreign("a worker", error)) from error
         except (self._dask.client.FutureCancelledError, self._dask.comm.CommClosedError) as error:
             raise LostScheduler(
                 f"{self._scheduler or 'the scheduler'} does not answer any more ({type(error).__name__}): what is "
