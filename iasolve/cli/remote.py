@@ -77,8 +77,8 @@ def _folder(order: Order) -> str:
         return order.folder
     from distributed import get_worker
 
-    found: str = get_worker().plugins[order.sent].folder
-    return found
+    plugin: Any = get_worker().plugins[order.sent]
+    return str(plugin.folder)
 
 
 class Workers:

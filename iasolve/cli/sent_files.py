@@ -18,7 +18,7 @@ from iasolve.files import companions
 __all__ = ["SentFiles", "send", "with_neighbours"]
 
 
-class SentFiles(WorkerPlugin):  # type: ignore[misc] # Dask has no types
+class SentFiles(WorkerPlugin):
     """A folder of these files in the worker's own.
 
     Attributes
