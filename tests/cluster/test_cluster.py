@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -131,6 +132,29 @@ def test_files_that_options_name_are_sent_to_workers_without_them(apart, address
     large = cli("solve", "y.npy", "out.npy", *run, "--scheduler", address)
     assert large.code == 2
     assert "Expected at most 0 MB, which are sent. Copy them to" in large.err
+
+
+@pytest.mark.slow
+def test_workers_that_come_later_are_sent_the_files_too(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from iasolve.cli.sent_files import send
+
+    (tmp_path / "k").mkdir()
+    (tmp_path / "k" / "kernel.npy").write_bytes(b"values")
+    with Cluster(scheduler=address) as cluster:
+        name = send(cluster, Path("/not/on/this/machine"), [])
+        assert name == "", "nothing to send"
+        monkeypatch.setattr("iasolve.cli.sent_files._lacks", _yes)
+        name = send(cluster, tmp_path, [Path("k/kernel.npy"), Path("/etc/hostname")])
+        for process in cluster.ask(os.getpid):
+            os.kill(process, signal.SIGKILL)  # nannies start others
+        assert cluster.result(cluster.submit(_sent, name)) == ["k/kernel.npy"]
+
+
+def _sent(name):
+    """Files that the worker of this task was sent."""
+    folder = Path(distributed.get_worker().plugins[name].folder)
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
 def _yes(*_):
