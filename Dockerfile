@@ -16,7 +16,7 @@ COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY iasolve iasolve
 COPY operators operators
 COPY recipes recipes
-RUN pip install --no-cache-dir -c constraints.txt '.[nifti,dicom,nufft]' && rm -rf /src
+RUN pip install --no-cache-dir -c constraints.txt '.[cluster,nifti,dicom,nufft]' && rm -rf /src
 
 # results belong to whoever runs the container: docker run --user "$(id -u):$(id -g)"
 ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/tmp/numba

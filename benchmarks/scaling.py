@@ -24,7 +24,8 @@ import torch
 
 import iasolve
 from common import RESULTS, commit, table
-from iasolve.cluster import Cluster, _Pin, _solve
+from iasolve.cluster import Cluster
+from iasolve.cluster.mapping import pinned, solve_pinned
 from iasolve.operators import GaussianNoise, Identity
 from iasolve.samples import load_samples
 
@@ -92,7 +93,7 @@ def main() -> None:
         for n in range(count)
     ]
     options = {"noise": GaussianNoise(SIGMA), "recipe": recipe, "warn": False, "memory": "1.5GB"}
-    pin = _Pin(str(prior.path), prior.card.get("sha256"))
+    pin = pinned(prior)
     tasks = [(pin, "cpu", y, operator, options) for y in images]
 
     def solve(y: Any) -> Any:
@@ -103,14 +104,14 @@ def main() -> None:
     with workers(1) as one, workers(2) as two:
         for cluster in (one, two):
             # weights are loaded, and convolutions compiled
-            rate(cluster, _solve, tasks[: 2 * cluster.size])
+            rate(cluster, solve_pinned, tasks[: 2 * cluster.size])
         before = one.result(one.submit(used))
         for _ in range(turns):
             for name, measure in {
                 "one process, one thread": lambda: alone(solve, images, 1),
                 f"one process, {cores} threads": lambda: alone(solve, images, cores),
-                "1 worker": lambda: rate(one, _solve, tasks),
-                "2 workers": lambda: rate(two, _solve, tasks),
+                "1 worker": lambda: rate(one, solve_pinned, tasks),
+                "2 workers": lambda: rate(two, solve_pinned, tasks),
                 "2 workers, empty tasks": lambda: rate(two, nothing, [(y,) for y in images] * 4),
             }.items():
                 rates.setdefault(name, []).append(measure())

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from iasolve.cli.errors import LostWorkers, UsageError
@@ -23,13 +24,17 @@ __all__ = ["Workers", "solve_part"]
 
 
 class Order(NamedTuple):
-    """What a worker needs to know once: how its task is made, and what its results depend on (``identity``)."""
+    """What a worker needs to know once: how its task is made, and what its results depend on (``identity``).
+
+    ``sent``: under which name it has the files that options name, where they were sent; else they are in ``folder``.
+    """
 
     make: Callable[[], Task]
     settings: Settings
     identity: dict[str, Any]
     folder: str
     trusted: bool
+    sent: str
 
 
 _solvers: dict[bytes, Solver] = {}
@@ -55,7 +60,7 @@ def solve_part(order: bytes, part: Part) -> Piece:
 
 def _solver(order: Order) -> Solver:
     with suppress(OSError):  # measurements come with the task: the folder is there for files that options name
-        os.chdir(order.folder)  # whose paths stay as the user wrote them
+        os.chdir(_folder(order))  # whose paths stay as the user wrote them
     trust_links(order.trusted)
     solver = Solver(order.make(), order.settings)
     other = differences(order.identity, plain(solver.identity))
@@ -65,6 +70,15 @@ def _solver(order: Order) -> Solver:
             "machines"
         )
     return solver
+
+
+def _folder(order: Order) -> str:
+    if not order.sent:
+        return order.folder
+    from distributed import get_worker
+
+    plugin: Any = get_worker().plugins[order.sent]
+    return str(plugin.folder)
 
 
 class Workers:
@@ -103,9 +117,19 @@ class Workers:
         return piece
 
     def begin(self, solver: Solver, part: Part) -> Any:
-        """Let a worker solve a part; the answer is for ``result``."""
+        """Let a worker solve a part; the answer is for ``result``.
+
+        Raises
+        ------
+        UsageError, ClusterError
+            When the files that options name, or the part, are too large to be sent.
+        """
         settings = solver.settings
         if settings not in self._orders:
-            order = Order(self._make, settings, plain(solver.identity), os.getcwd(), links_are_trusted())
+            from iasolve.cli.sent_files import send, with_neighbours
+
+            identity, folder = plain(solver.identity), os.getcwd()
+            sent = send(self._cluster, Path(folder), with_neighbours(solver.task.files().values(), settings.prior))
+            order = Order(self._make, settings, identity, folder, links_are_trusted(), sent)
             self._orders[settings] = pickle.dumps(order)
         return self._cluster.submit(solve_part, self._orders[settings], part)

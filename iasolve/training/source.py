@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -224,7 +226,7 @@ class ShardedImages:
         # as of crops of images in memory
         upright = None if self.crops is None else replace(self.crops, transpose=False)
         times = 1 if self.crops is None else self.crops.validation
-        images = [self._read(others, int(i), upright, rng) for i in kept for _ in range(times)]
+        images = [self._fitting(others[int(i)], others.name(int(i)), upright, rng) for i in kept for _ in range(times)]
         self.validation = _complex(torch.from_numpy(np.stack(images)), augmentation.phase)
 
     @property
@@ -245,22 +247,27 @@ class ShardedImages:
     def draw(self, count: int, rng: Rng) -> Tensor:
         """See :class:`ImageSource`."""
         picks = self.train[rng.integers(len(self.train), size=count)]
-        images = [
-            self._read(self.shards, int(pick), self.crops, own)
-            for pick, own in zip(picks, each(rng, count), strict=True)
-        ]
+        with ThreadPoolExecutor(_READERS) as readers:
+            # a few at a time: only crops of them are kept
+            runs = (readers.map(self.shards.__getitem__, picks[n : n + _READERS]) for n in range(0, count, _READERS))
+            images = [
+                self._fitting(image, self.shards.name(int(pick)), self.crops, own)
+                for image, pick, own in zip(chain.from_iterable(runs), picks, each(rng, count), strict=True)
+            ]
         return self.augmentation(torch.from_numpy(np.stack(images)).to(self.device), rng)
 
-    def _read(self, shards: Shards, number: int, crops: Crops | None, rng: np.random.Generator) -> np.ndarray:
-        image = shards[number]
+    def _fitting(self, image: np.ndarray, name: str, crops: Crops | None, rng: np.random.Generator) -> np.ndarray:
         if (image.dtype, image.shape if crops is None else image.shape[:1]) != self._kind:
             advice = "give size and channels to make images alike" if crops is None else "give channels"
             first = " ".join(map(str, self._kind))
-            raise ValueError(f"{shards.name(number)} is {image.dtype} {image.shape}, the first {first}: {advice}")
+            raise ValueError(f"{name} is {image.dtype} {image.shape}, the first {first}: {advice}")
         if crops is not None:
             return crops.draw(image, _rms(image), rng)
         return image.astype(np.complex64 if image.dtype.kind == "c" else np.float32)
 
+
+_READERS = 8
+"""Threads that read and decode a batch's images: on a disk across a network, most of the time is waiting."""
 
 _MOST_VALIDATED = 1024
 """Validation images of shards, evenly spread over those that training leaves: they are kept in memory."""

@@ -89,3 +89,9 @@ def test_workers_are_killed_and_nothing_is_lost():
 def test_scaling_runs():
     text = run("scaling.py", "--quick")
     assert "2 workers over 1:" in text
+
+
+def test_small_files_run():
+    text = run("small_files.py", "--quick")
+    assert "| `fast`, .npy |" in text
+    assert "| `fast`, .png |" in text

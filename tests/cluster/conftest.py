@@ -5,7 +5,7 @@ import torch
 from apart import preload
 from cli_fixtures import heads, tiny
 
-from iasolve import cluster as cluster_module
+from iasolve.cluster import pool
 
 __all__ = ["heads", "tiny"]  # fixtures
 
@@ -29,8 +29,8 @@ def local(forked):
 
     threads = {"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": torch.get_num_threads()}
     with (
-        dask.config.set(threads | cluster_module._SETTINGS),
-        distributed.LocalCluster(n_workers=2, **cluster_module._LOCAL) as cluster,
+        dask.config.set(threads | pool._SETTINGS),
+        distributed.LocalCluster(n_workers=2, **pool._LOCAL) as cluster,
     ):
         yield cluster
 

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from cli_fixtures import cli
 
-from iasolve import cluster as cluster_module
-from iasolve.cluster import Cluster, ClusterError
+from iasolve.cluster import Cluster, ClusterError, pool
 
 distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
 
@@ -161,8 +160,8 @@ def test_a_task_that_takes_all_memory_is_given_up(forked):
     import dask
 
     with (
-        dask.config.set(cluster_module._SETTINGS | {"distributed.worker.memory.pause": False}),
-        distributed.LocalCluster(n_workers=1, memory_limit="1GB", **cluster_module._LOCAL) as small,
+        dask.config.set(pool._SETTINGS | {"distributed.worker.memory.pause": False}),
+        distributed.LocalCluster(n_workers=1, memory_limit="1GB", **pool._LOCAL) as small,
         Cluster(scheduler=small.scheduler_address) as cluster,
     ):
         with pytest.raises(ClusterError, match="they were killed, or ran out of memory"):
@@ -173,7 +172,7 @@ def test_a_task_that_takes_all_memory_is_given_up(forked):
 SCHEDULER = """
 import sys, time
 from distributed import LocalCluster
-from iasolve.cluster import _LOCAL
+from iasolve.cluster.pool import _LOCAL
 if __name__ == "__main__":
     cluster = LocalCluster(n_workers=1, **_LOCAL)
     print(cluster.scheduler_address, flush=True)
@@ -250,7 +249,7 @@ def test_a_cluster_with_certificates_answers_those_who_have_one(certificate):
             n_workers=1,
             protocol="tls://",
             security=distributed.Security(),
-            **cluster_module._LOCAL | {"processes": False},
+            **pool._LOCAL | {"processes": False},
         ) as secured,
     ):
         address = secured.scheduler_address

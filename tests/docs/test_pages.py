@@ -38,8 +38,11 @@ PROGRAM = get_command(app)
 OTHERS = {
     *("--build-arg", "--gpus", "--user", "--rm"),  # docker
     *("--nproc-per-node", "--nnodes", "--no-python", "--rdzv-backend", "--rdzv-id", "--rdzv-endpoint"),  # torchrun
-    *("--nthreads", "--no-nanny", "--memory-limit", "--protocol"),  # dask
-    *("--nodes", "--ntasks-per-node", "--gpus-per-node"),  # SLURM
+    *("--nthreads", "--no-nanny", "--memory-limit", "--protocol", "--port"),  # dask
+    *("--nworkers", "--death-timeout", "--no-dashboard", "--dashboard-address"),
+    *("--nodes", "--ntasks-per-node", "--gpus-per-node", "--gpus-per-task"),  # SLURM
+    *("--ntasks", "--cpus-per-task", "--mem-per-cpu", "--time", "--requeue", "--overlap"),
+    *("--replicas",),  # kubectl
     *("--no-deps", "--config-settings", "--validate", "--all"),  # pip, cffconvert, look_at_site.py
 }
 """Options of other programs that pages name."""

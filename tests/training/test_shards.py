@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 from dataclasses import replace
 from functools import partialmethod
 
@@ -220,3 +221,16 @@ def test_a_run_on_shards_that_is_stopped_goes_on_bit_for_bit(shards, monkeypatch
     with pytest.raises(StopHereError):
         train(own, shards / "parts", callback=stop)
     assert train(own, shards / "parts", resume=True).read_bytes() == once.read_bytes()
+
+
+def test_a_batch_is_read_by_several_threads_in_the_order_of_the_draw(shards, monkeypatch):
+    source = open_source(settings(shards), IDLE, shards.parent)
+    alone = source.draw(8, Streams.of_part(0, 0, 8, 0, 1))
+    both, read = threading.Barrier(2, timeout=5), Shards.__getitem__
+
+    def meeting(self, number):
+        both.wait()  # for another image that is being read meanwhile
+        return read(self, number)
+
+    monkeypatch.setattr(Shards, "__getitem__", meeting)
+    assert torch.equal(source.draw(8, Streams.of_part(0, 0, 8, 0, 1)), alone)

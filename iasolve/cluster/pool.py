@@ -1,9 +1,9 @@
-"""Work spread over processes and machines by Dask: the extra ``cluster``.
+"""Worker processes of this machine or of others, and the tasks that they are given.
 
 A :class:`Cluster` is this machine's worker processes, or a cluster that is there already, by its scheduler's address.
-One task is one call of a function; what it needs is sent with it, weights of a prior aside, which every worker loads
-once, by name or path, and compares with the hash of those that are meant. Workers run the same code as the client or
-are refused: results are those of one process, to the bit on equal hardware with as many threads.
+One task is one call of a function; what it needs is sent with it, up to :data:`MOST_SENT`, weights of a prior aside,
+which every worker loads once, by name or path, and compares with the hash of those that are meant. Workers run the same
+code as the client or are refused: results are those of one process, to the bit on equal hardware with as many threads.
 
 A scheduler runs code for whoever reaches it. Dask's own settings (``distributed.comm.tls``, in its configuration files
 or environment) make it ask for certificates; they hold here as everywhere in Dask.
@@ -13,25 +13,32 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 import iasolve
 from iasolve.allocator import keep_free_memory
-from iasolve.inference import solve
-from iasolve.priors import load_prior
 
-__all__ = ["Cluster", "ClusterError", "LostScheduler", "fingerprint", "map"]
+__all__ = ["MOST_SENT", "Cluster", "ClusterError", "LostScheduler", "fingerprint"]
 
 T = TypeVar("T")
+
+MOST_SENT = 256_000_000
+"""Bytes of a task: the client, the scheduler and the worker hold them in memory, two tasks for each worker."""
+
+_INSTALL = "as here. Install the same for the scheduler and on all machines, and start both again"
+
+_COUNT_AGAIN = 2.0
+"""Seconds."""
 
 _SETTINGS = {
     # a task is given up at the second worker that it ends
@@ -82,15 +89,27 @@ def fingerprint() -> dict[str, str]:
 
 def _checked(theirs: dict[str, str], function: Callable[..., T], *arguments: Any) -> T:
     """On a worker: ``function``, if it is the code that the client means."""
+    _require_same(theirs)
+    keep_free_memory()
+    _take_gpu()
+    return function(*arguments)
+
+
+def _require_same(theirs: dict[str, str], who: str = "a worker") -> None:
+    """On the other side: refuse to work for another version."""
     ours = fingerprint()
     if ours != theirs:
         wanted, found = (", ".join(f"{name} {value}" for name, value in one.items()) for one in (theirs, ours))
-        raise ClusterError(
-            f"a worker of another version was refused: it runs {found}. Expected {wanted}. Install the same on all "
-            "machines and start the workers again"
-        )
-    keep_free_memory()
-    _take_gpu()
+        raise ClusterError(f"{who} of another version was refused: it runs {found}. Expected {wanted}, {_INSTALL}")
+
+
+def _foreign(who: str, error: Exception) -> str:
+    return f"{who} runs other code ({error}). Expected iasolve {iasolve.__version__}, {_INSTALL}"
+
+
+def _beside_tasks(theirs: dict[str, str], function: Callable[..., T], *arguments: Any) -> T:
+    """On a worker: ``function``, whatever task is at work there."""
+    _require_same(theirs)
     return function(*arguments)
 
 
@@ -110,6 +129,15 @@ def _quiet() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _bytes_of(arguments: tuple[Any, ...]) -> int:
+    """What is sent of a task; arrays are counted, not copied."""
+    from distributed.protocol import pickle
+
+    arrays: list[Any] = []
+    plain = pickle.dumps(arguments, buffer_callback=arrays.append)  # type: ignore[no-untyped-call]
+    return len(plain) + sum(one.raw().nbytes for one in arrays)
 
 
 class Cluster:
@@ -147,13 +175,16 @@ class Cluster:
         self._settings = ExitStack()
         self._client: Any = None
         self._flying: dict[Any, tuple[Any, ...]] = {}
-        self.size = 0
+        self._plugins: list[str] = []
+        self._size, self._counted = 0, -math.inf
 
     def __enter__(self) -> Cluster:
         import dask
 
         for name in ("distributed", "distributed.client"):  # what they log of a dead worker, errors say
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        # Dask would warn of tasks of more than 10 MB
+        self._settings.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": MOST_SENT}))
         try:
             if self._workers is not None:
                 settings = _SETTINGS | {
@@ -168,6 +199,8 @@ class Cluster:
             self._client.wait_for_workers(self._workers or 1, timeout=120)
             if self._local is not None:
                 self._client.run(_quiet)
+            else:
+                self._require_version()
         except (OSError, TimeoutError, ValueError) as error:
             self.close()
             where = self._scheduler or "this machine's workers"
@@ -178,7 +211,6 @@ class Cluster:
         except BaseException:
             self.close()
             raise
-        self.size = len(self._client.scheduler_info(n_workers=-1)["workers"])
         return self
 
     def _require_certificate(self) -> None:
@@ -191,6 +223,20 @@ class Cluster:
                 ".client.key in ~/.config/dask/distributed.yaml, or as DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on"
             )
 
+    def _require_version(self) -> None:
+        """Refuse a scheduler of another version; it takes tasks apart, and so needs the code.
+
+        It loads it now: a task that came before would wait unread, for longer than connections last on slow disks.
+
+        Raises
+        ------
+        ClusterError
+        """
+        try:
+            self._client.run_on_scheduler(_require_same, fingerprint(), "the scheduler")
+        except (ImportError, AttributeError) as error:
+            raise ClusterError(_foreign("the scheduler", error)) from error
+
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -198,6 +244,9 @@ class Cluster:
 
     def close(self) -> None:
         """Give up what is not done, and end this machine's workers."""
+        while self._plugins and self._client is not None:
+            with suppress(Exception):  # a scheduler that is lost has nothing to take back
+                self._client.unregister_worker_plugin(self._plugins.pop())
         for thing in (self._client, self._local):
             if thing is not None:
                 try:
@@ -208,12 +257,34 @@ class Cluster:
         self._settings.close()
 
     @property
+    def size(self) -> int:
+        """Workers, at least one. Those of a queue come one by one, so they are counted again every few seconds."""
+        now = time.monotonic()
+        if self._client is not None and now > self._counted + _COUNT_AGAIN:
+            # of a lost scheduler, as many as there were: results that are waited for tell that it is
+            self._size = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+            self._counted = now
+        return self._size
+
+    @property
     def room(self) -> int:
         """How many tasks more keep all workers busy: each has one at work, and one that waits for it."""
         return max(0, 2 * self.size - len(self._flying))
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Any:
-        """Begin ``function(*arguments)`` on a worker; the answer is for :meth:`result`."""
+        """Begin ``function(*arguments)`` on a worker; the answer is for :meth:`result`.
+
+        Raises
+        ------
+        ClusterError
+            When the arguments are more than :data:`MOST_SENT` bytes.
+        """
+        size = _bytes_of(arguments)
+        if size > MOST_SENT:
+            raise ClusterError(
+                f"a task of {size / 1e6:.0f} MB. Expected at most {MOST_SENT / 1e6:.0f} MB, which pass through the "
+                "scheduler's memory. Let it hold fewer images (a smaller batch size), or solve it without workers"
+            )
         future = self._client.submit(_checked, fingerprint(), function, *arguments, pure=False)
         self._flying[future] = (function, *arguments)
         return future
@@ -238,11 +309,34 @@ class Cluster:
             raise ClusterError(
                 "workers died of it, one after the other, in two attempts: they were killed, or ran out of memory"
             ) from error
+        except (ImportError, AttributeError) as error:
+            if "'iasolve." not in str(error):
+                raise
+            raise ClusterError(_foreign("a worker", error)) from error
         except (self._dask.client.FutureCancelledError, self._dask.comm.CommClosedError) as error:
             raise LostScheduler(
                 f"{self._scheduler or 'the scheduler'} does not answer any more ({type(error).__name__}): what is "
                 "written is complete"
             ) from error
+
+    def ask(self, function: Callable[..., T], *arguments: Any) -> list[T]:
+        """What ``function(*arguments)`` returns on each worker that answers.
+
+        Raises
+        ------
+        ClusterError
+            When a worker runs other code.
+        """
+        found = self._client.run(_beside_tasks, fingerprint(), function, *arguments, on_error="return").values()
+        for one in found:
+            if isinstance(one, ClusterError):
+                raise one
+        return [one for one in found if not isinstance(one, BaseException)]
+
+    def equip(self, plugin: Any) -> None:
+        """Let a plugin of Dask set up every worker, and those that come later, until the cluster is closed."""
+        self._client.register_plugin(plugin)
+        self._plugins.append(plugin.name)
 
     def cancel(self, futures: Iterable[Any]) -> None:
         """Give tasks up."""
@@ -251,90 +345,3 @@ class Cluster:
             self._flying.pop(future, None)
         if self._client is not None and some:
             self._client.cancel(some, force=True)
-
-
-# ---------------------------------------------------------------------------------------------- solving in Python
-
-
-class _Pin(NamedTuple):
-    """A prior by its name or path, and SHA-256 of its weights."""
-
-    name: str
-    sha256: str | None
-
-
-@cache
-def _loaded(pin: _Pin, device: str) -> Any:
-    prior = load_prior(pin.name)
-    if prior.card.get("sha256") != pin.sha256:
-        raise ClusterError(
-            f"the prior {pin.name} is another on a worker: its weights have SHA-256 {prior.card.get('sha256')}. "
-            f"Expected {pin.sha256}. Copy the same file to all machines"
-        )
-    return prior.to(device)
-
-
-def _solve(pin: _Pin, device: str, y: Any, operator: Any, options: dict[str, Any]) -> Any:
-    return solve(y, operator, _loaded(pin, device), **options)
-
-
-def map(  # noqa: A001 - iasolve.map
-    measurements: Iterable[Any],
-    operator: Any,
-    prior: Any,
-    *,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    **options: Any,
-) -> Iterator[Any]:
-    """:func:`iasolve.solve` of many measurements, on worker processes.
-
-    Parameters
-    ----------
-    measurements : iterable of array
-        Each as :func:`iasolve.solve` takes it; they are taken as workers become free, so a generator that reads files
-        holds few of them at a time.
-    operator : LinearOperator
-        Of all measurements.
-    prior : HVAEPrior or str
-        Loaded by :func:`iasolve.load_prior`, or its name: workers load it themselves, once, by name or path, and
-        compare the hash of its weights.
-    workers : int, optional
-        Processes on this machine.
-    scheduler : str, optional
-        Address of an existing Dask cluster, in place of ``workers``.
-    **options
-        Of :func:`iasolve.solve`, but ``callback``.
-
-    Yields
-    ------
-    Result
-        In the order of the measurements.
-
-    Raises
-    ------
-    ClusterError
-        See :class:`Cluster`; and what :func:`iasolve.solve` raises.
-
-    Examples
-    --------
-    >>> import iasolve
-    >>> noisy = iter([])  # images (1, H, W), one after the other
-    >>> operator = iasolve.operators.Identity((1, 128, 128))
-    >>> for result in iasolve.map(noisy, operator, "mri-t1-128", workers=2):  # doctest: +SKIP
-    ...     print(result.image.shape)
-    """
-    if "callback" in options:
-        raise TypeError("map takes no callback: count the results as they come")
-    known = load_prior(prior) if isinstance(prior, str) else prior
-    if known.path is None:
-        raise ValueError(f"the prior {known.name!r} has no file that workers could load: save it first")
-    pin, device = _Pin(str(known.path), known.card.get("sha256")), str(known.device)
-    with Cluster(workers, scheduler) as cluster:
-        waiting: deque[Any] = deque()
-        for y in measurements:
-            waiting.append(cluster.submit(_solve, pin, device, y, operator, options))
-            while not cluster.room:
-                yield cluster.result(waiting.popleft())
-        while waiting:
-            yield cluster.result(waiting.popleft())
