@@ -4,13 +4,16 @@ import contextlib
 import io
 import json
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from iasolve.cli import main
+from iasolve.priors.registry import find_prior, load_prior
 from iasolve.samples import load_samples
 
 SIZE = 32
@@ -29,9 +32,26 @@ class Outcome(NamedTuple):
 def cli(*arguments):
     """Run the program as its entry point does; warnings are errors here, as for every test."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+    with (
+        patch("iasolve.cli.priors.load_prior", _prior),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as caught,
+    ):
         main([str(a) for a in arguments])
     return Outcome(caught.value.code, out.getvalue(), err.getvalue())
+
+
+def _prior(source):
+    """A prior is read once by a process of tests, and again when one of its files has changed."""
+    path = find_prior(source)
+    files = sorted(path.parent.glob(f"{path.name.partition('.')[0]}.*"))
+    return _read(path, tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@lru_cache(maxsize=4)
+def _read(path, files):
+    return load_prior(path)
 
 
 def small(images):
