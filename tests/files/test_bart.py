@@ -14,7 +14,7 @@ __all__ = ["rng"]  # a fixture
 
 
 def _bart():
-    """BART's Python functions, as mri-nufft carries them: one file, for its package imports deepinv, which takes long."""
+    """BART's Python functions, as mri-nufft carries them: the file alone, for the package imports deepinv."""
     package = importlib.util.find_spec("mrinufft")
     if package is None:
         pytest.skip("needs BART's Python functions: pip install mri-nufft", allow_module_level=True)

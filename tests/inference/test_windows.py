@@ -35,9 +35,12 @@ def prior():
     return iasolve.load_prior("photo-grey-128")
 
 
-@pytest.mark.parametrize("noise", [GaussianNoise(25.0), SpectralNoise((35.0, 27.0, 18.0, 10.0))])
-def test_windows_are_seamless(noise, prior, monkeypatch):
-    """To the truth within 0.1 dB of the whole, from it 10 dB less far; and no worse where windows meet."""
+def test_windows_are_seamless(prior, monkeypatch):
+    """To the truth within 0.1 dB of the whole, from it 10 dB less far; and no worse where windows meet.
+
+    In noise that is not white; in white noise below, of blurred pictures.
+    """
+    noise = SpectralNoise((35.0, 27.0, 18.0, 10.0))
     x = torch.from_numpy(camera()[100:420, 100:388].copy()).float()[None]
     y = noise.sample(x, torch.Generator().manual_seed(0))
     options = {"noise": noise, "recipe": FAST, "samples": 1}
