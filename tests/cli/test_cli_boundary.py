@@ -95,7 +95,7 @@ def test_a_folder_of_pictures_of_several_sizes(tmp_path, picture, tiny):
     values = np.load(picture[0])[:44, :49]
     np.save(folder / "a.npy", values)
     np.save(folder / "b.npy", np.stack([values[:38, :41]] * 2))
-    asked = ("--kernel", picture[2], "--prior", tiny, "--std-out", tmp_path / "std", *QUICK, "--json")
+    asked = ("--kernel", picture[2], "--prior", tiny, "--std-out", tmp_path / "std", "--samples", 2, *QUICK, "--json")
     done = cli("deblur", folder, tmp_path / "out", *asked)
     assert done.code == 0, done.err
     assert np.load(tmp_path / "out" / "a.npy").shape == values.shape

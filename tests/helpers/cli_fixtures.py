@@ -34,6 +34,7 @@ def cli(*arguments):
     out, err = io.StringIO(), io.StringIO()
     with (
         patch("iasolve.cli.priors.load_prior", _prior),
+        patch("iasolve.load_prior", _prior),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as caught,
@@ -49,7 +50,7 @@ def _prior(source):
     return _read(path, tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _read(path, files):
     return load_prior(path)
 
@@ -67,14 +68,21 @@ def heads():
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory, heads):
+def tiny(tmp_path_factory):
     """A 32 x 32 prior that was never trained, but knows the power spectrum of heads: a Wiener filter at heart."""
+    return _tiny(tmp_path_factory.getbasetemp() / "prior")
+
+
+@lru_cache
+def _tiny(folder):
+    """Made once a process, not once for each module that imports the fixture."""
     import torch
 
     from iasolve.networks import HVAE, NetworkConfig
     from iasolve.priors import save_checkpoint
 
     torch.manual_seed(0)
+    heads = small(load_samples().images)
     config = NetworkConfig(SIZE, (16,) * 6, (1,) * 6, (4,) * 6, (1,) * 6, grid_cap=16, head_blocks=1)
     network = HVAE(config)
     images = torch.from_numpy(heads / np.sqrt((heads**2).mean((1, 2), keepdims=True))).float()[:, None]
@@ -89,7 +97,8 @@ def tiny(tmp_path_factory, heads):
         network.power.copy_(_per_bin(rings, spectrum))
         network.ring_std.copy_(0.1 * rings.sqrt())
         network.sigma_x.copy_(rings.sqrt())
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    folder.mkdir()
+    path = folder / "tiny.safetensors"
     card = {
         "name": "tiny",
         "kind": "ia-hvae",
@@ -101,6 +110,14 @@ def tiny(tmp_path_factory, heads):
     }
     save_checkpoint(network, card, path)
     return path
+
+
+@pytest.fixture
+def quick_statistics(monkeypatch):
+    """Trainings measure their images' power on 64 of them, not on 2048."""
+    from iasolve.training import Trainer
+
+    monkeypatch.setattr(Trainer.measure_statistics, "__defaults__", (2,))
 
 
 def _per_bin(rings, spectrum):
