@@ -9,7 +9,8 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, TextIO
+from functools import cache
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.main import get_command
@@ -104,6 +105,11 @@ def _require_space() -> None:
             )
 
 
+@cache
+def _program() -> Any:
+    return get_command(app)
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code.
 
@@ -123,7 +129,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if not {"-h", "--help", "--version"} & set(given):
             _require_space()
         with _plain_warnings(), termination_as_interrupt():
-            code = get_command(app).main(given, prog_name="iasolve", standalone_mode=False)
+            code = _program().main(given, prog_name="iasolve", standalone_mode=False)
     except KeyboardInterrupt:
         print("Error: interrupted", file=sys.stderr)
         return INTERRUPTED

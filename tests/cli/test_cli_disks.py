@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from cli_fixtures import cli, heads, tiny
+from cli_fixtures import cli, heads, quick_statistics, tiny
 from test_cli_failures import CONFIG
 
 import iasolve
@@ -15,7 +15,7 @@ from iasolve.priors import PriorError, save_checkpoint
 from iasolve.training.log import append_row
 
 resource = pytest.importorskip("resource")
-__all__ = ["heads", "tiny"]  # fixtures
+__all__ = ["heads", "quick_statistics", "tiny"]  # fixtures
 
 
 @contextlib.contextmanager
@@ -205,7 +205,7 @@ def test_what_the_system_refuses_is_told_in_words(number, words, image, tiny, tm
     assert "Errno" not in done.err
 
 
-def test_a_training_on_a_full_disk(tmp_path, heads, monkeypatch):
+def test_a_training_on_a_full_disk(tmp_path, heads, quick_statistics):
     """No log, no checkpoint, no prior: each is whole or not there, and what was there goes on."""
     np.savez(tmp_path / "heads.npz", images=heads.astype(np.float32))
     config, run = tmp_path / "small.toml", tmp_path / "run"

@@ -9,13 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cli_fixtures import SIZE, cli, heads, tiny
+from cli_fixtures import SIZE, cli, heads, quick_statistics, tiny
 from test_cli_failures import CONFIG, clean_failure
 
 import iasolve
 from iasolve.training.log import cut_log
 
-__all__ = ["heads", "tiny"]  # fixtures
+__all__ = ["heads", "quick_statistics", "tiny"]  # fixtures
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_results_of_another_type_from_an_operator_that_was_not_checked(image, ti
         "warmup = 0",
     ],
 )
-def test_configurations_that_say_nonsense(change, heads, tmp_path):
+def test_configurations_that_say_nonsense(change, heads, quick_statistics, tmp_path):
     np.savez(tmp_path / "heads.npz", images=heads.astype(np.float32))
     key = change.split()[0]
     text = "\n".join(line for line in CONFIG.splitlines() if not line.startswith(f"{key} ="))
@@ -184,7 +184,7 @@ def test_configurations_that_say_nonsense(change, heads, tmp_path):
     clean_failure(done, 3, "small.toml")
 
 
-def test_a_training_that_diverges(heads, tmp_path):
+def test_a_training_that_diverges(heads, quick_statistics, tmp_path):
     np.savez(tmp_path / "heads.npz", images=heads.astype(np.float32))
     text = "\n".join(line for line in CONFIG.splitlines() if not line.startswith("learning_rate"))
     (tmp_path / "small.toml").write_text(f"{text}\nlearning_rate = 1e30\n")

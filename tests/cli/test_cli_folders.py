@@ -11,6 +11,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from apart import program_apart
 from cli_fixtures import SIZE, cli, heads, program, tiny
 from PIL import Image
 from tiny import tiny_network
@@ -231,21 +232,15 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(heads, tiny, tmp
     for number in range(6):
         np.save(source / f"{number}.npy", heads[0] + number)
     arguments = ["denoise", source, out, "--sigma", 5, "--prior", tiny, "--steps", 8]
-    process = subprocess.Popen(
-        [*program(), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
-    )
+    process = program_apart(*arguments)
     deadline = time.monotonic() + 120
     while not (out / "0.npy.json").exists():
-        assert process.poll() is None, process.communicate()
+        assert process.running
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    process.send(signal.SIGINT)
+    code, _, err = process.ended(60)
+    assert code == 130
     assert "--resume" in err
     assert "Traceback" not in err
     finished = [name for name in names(out) if name.endswith(".json")]

@@ -102,7 +102,7 @@ def test_array_shapes_that_are_no_image_are_refused(tmp_path, shape):
     assert str(shape) in str(caught.value)
 
 
-@settings(FUZZ, max_examples=40)
+@settings(FUZZ, max_examples=20)
 @given(
     data=hnp.arrays(st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)),
     suffix=st.sampled_from(LOSSLESS),
@@ -115,7 +115,7 @@ def test_random_integers_round_trip(tmp_path, data, suffix):
     np.testing.assert_array_equal(back, data)
 
 
-@settings(FUZZ, max_examples=40)
+@settings(FUZZ, max_examples=20)
 @given(
     data=hnp.arrays(
         st.sampled_from([np.uint8, np.int16, np.float32]),

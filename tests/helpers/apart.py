@@ -14,6 +14,7 @@ from iasolve.cli import main
 _METHODS = multiprocessing.get_all_start_methods()
 _FORKS = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
 _IMPORTED = ["iasolve.cli.answer", "iasolve.cli.workflow", "iasolve.cli.inspection", "iasolve.training", "scipy.stats"]
+_IMPORTED += ["torch._dynamo"]  # the first optimizer imports it, which takes longer than torch
 
 
 def preload(*modules):

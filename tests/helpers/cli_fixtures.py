@@ -4,13 +4,16 @@ import contextlib
 import io
 import json
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from iasolve.cli import main
+from iasolve.priors.registry import find_prior, load_prior
 from iasolve.samples import load_samples
 
 SIZE = 32
@@ -29,9 +32,27 @@ class Outcome(NamedTuple):
 def cli(*arguments):
     """Run the program as its entry point does; warnings are errors here, as for every test."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+    with (
+        patch("iasolve.cli.priors.load_prior", _prior),
+        patch("iasolve.load_prior", _prior),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as caught,
+    ):
         main([str(a) for a in arguments])
     return Outcome(caught.value.code, out.getvalue(), err.getvalue())
+
+
+def _prior(source):
+    """A prior is read once by a process of tests, and again when one of its files has changed."""
+    path = find_prior(source)
+    files = sorted(path.parent.glob(f"{path.name.partition('.')[0]}.*"))
+    return _read(path, tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@lru_cache(maxsize=8)
+def _read(path, files):
+    return load_prior(path)
 
 
 def small(images):
@@ -47,14 +68,21 @@ def heads():
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory, heads):
+def tiny(tmp_path_factory):
     """A 32 x 32 prior that was never trained, but knows the power spectrum of heads: a Wiener filter at heart."""
+    return _tiny(tmp_path_factory.getbasetemp() / "prior")
+
+
+@lru_cache
+def _tiny(folder):
+    """Made once a process, not once for each module that imports the fixture."""
     import torch
 
     from iasolve.networks import HVAE, NetworkConfig
     from iasolve.priors import save_checkpoint
 
     torch.manual_seed(0)
+    heads = small(load_samples().images)
     config = NetworkConfig(SIZE, (16,) * 6, (1,) * 6, (4,) * 6, (1,) * 6, grid_cap=16, head_blocks=1)
     network = HVAE(config)
     images = torch.from_numpy(heads / np.sqrt((heads**2).mean((1, 2), keepdims=True))).float()[:, None]
@@ -69,7 +97,8 @@ def tiny(tmp_path_factory, heads):
         network.power.copy_(_per_bin(rings, spectrum))
         network.ring_std.copy_(0.1 * rings.sqrt())
         network.sigma_x.copy_(rings.sqrt())
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    folder.mkdir()
+    path = folder / "tiny.safetensors"
     card = {
         "name": "tiny",
         "kind": "ia-hvae",
@@ -81,6 +110,14 @@ def tiny(tmp_path_factory, heads):
     }
     save_checkpoint(network, card, path)
     return path
+
+
+@pytest.fixture
+def quick_statistics(monkeypatch):
+    """Trainings measure their images' power on 64 of them, not on 2048."""
+    from iasolve.training import Trainer
+
+    monkeypatch.setattr(Trainer.measure_statistics, "__defaults__", (2,))
 
 
 def _per_bin(rings, spectrum):

@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LOSSLESS = (".png", ".tif", ".npy", ".npz")
 
 

@@ -143,17 +143,18 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("name", list(OPERATORS))
-@pytest.mark.parametrize("blocks", ["scale", "latent", "whole"])
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("mask", "scale"), ("identity", "latent"), ("blur", "whole"), ("low-pass", "scale")]
+)
 def test_complex_images_are_solved(name, blocks):
     a, prior = OPERATORS[name], tiny_prior(is_complex=True)
     y = measure(a, images(2, dtype=C64))
     assert y.is_complex()
-    result = solve(y, a, prior, noise=NOISE, recipe=recipe_of(steps=4, blocks=blocks, samples=3), warn=False)
+    result = solve(y, a, prior, noise=NOISE, recipe=recipe_of(steps=2, blocks=blocks, samples=2), warn=False)
     assert result.image.shape == (2, 1, 32, 32)
     assert result.image.dtype == C64
     assert result.std.dtype == torch.float32
-    assert result.samples.shape == (3, 2, 1, 32, 32)
+    assert result.samples.shape == (2, 2, 1, 32, 32)
     assert (result.std > 0).all()
     assert float(result.image.imag.abs().mean()) > 0
     assert result.improved.all()
@@ -246,7 +247,7 @@ def test_colour_images_are_solved(decoder, general):
         a,
         colour_prior(decoder=decoder),
         noise=NOISE,
-        recipe=recipe_of(steps=3, samples=2),
+        recipe=recipe_of(steps=2, samples=2),
         warn=False,
         force_general=general,
     )
@@ -303,12 +304,12 @@ def training_config(folder, decoder="separable", **network):
                 },
             ],
             "optimisation": {
-                "images": 120,
+                "images": 48,
                 "batch": 8,
-                "warmup": 5,
-                "kl_warmup": 80,
-                "validate_every": 40,
-                "learning_rate": 1e-3,
+                "warmup": 3,
+                "kl_warmup": 32,
+                "validate_every": 24,
+                "learning_rate": 2e-3,
                 "decay": 0.0,
             },
         },
@@ -346,14 +347,14 @@ def test_a_complex_prior_is_trained_saved_and_used(tmp_path, decoder, domain):
 
 def test_an_interrupted_vanilla_run_resumes_bit_for_bit(tmp_path):
     config = training_config(tmp_path, "vanilla")
-    config = replace(config, optimisation=replace(config.optimisation, images=32, validate_every=16))
+    config = replace(config, optimisation=replace(config.optimisation, images=16, validate_every=8))
     whole = train(config, tmp_path / "whole")
 
     class StopHereError(Exception):
         pass
 
     def interrupt(row):
-        if row["images"] == 16:
+        if row["images"] == 8:
             raise StopHereError
 
     with pytest.raises(StopHereError):
@@ -361,8 +362,7 @@ def test_an_interrupted_vanilla_run_resumes_bit_for_bit(tmp_path):
     assert train(config, tmp_path / "parts", resume=True).read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("decoder", ["separable", "vanilla"])
-@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize(("decoder", "is_complex"), [("separable", True), ("vanilla", True)])
 def test_checkpoints_keep_kind_and_channels(tmp_path, decoder, is_complex):
     network = tiny_network(decoder=decoder, is_complex=is_complex, channels=2)
     path = tmp_path / "a.safetensors"

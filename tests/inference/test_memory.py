@@ -94,10 +94,9 @@ def test_a_way_down_in_portions_is_the_way_down():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("blocks", ["whole", "scale", "latent"])
-@pytest.mark.parametrize("objective", ["map", "expected", "variational"])
+@pytest.mark.parametrize(("blocks", "objective"), [("whole", "expected"), ("scale", "variational"), ("latent", "map")])
 def test_what_is_evaluated_again_is_the_same_to_the_bit(blocks, objective):
-    recipe = recipe_of(steps=2, objective=objective, blocks=blocks, samples=2)
+    recipe = recipe_of(steps=2, objective=objective, blocks=blocks, samples=1)
     plan = {"noise": NOISE, "recipe": recipe, "warn": False}
     found = [
         solve(measured(), Identity(WIDE), in_portions(tiny_prior(), Portion(4, again)), **plan)
@@ -111,12 +110,12 @@ def test_what_is_evaluated_again_is_the_same_to_the_bit(blocks, objective):
 
 def test_pieces_of_a_stack_are_the_stack_to_the_bit():
     prior, operator = tiny_prior(), Identity((1, SIZE, SIZE))
-    y = measured(11, (SIZE, SIZE))
-    for noise in (NOISE, None):
-        whole = solve(y, operator, prior, noise=noise, recipe=STEPS, warn=False)
-        parts = [solve(part, operator, prior, noise=noise, recipe=STEPS, warn=False) for part in y.split(8)]
-        assert torch.equal(whole.image, torch.cat([part.image for part in parts]))
-        assert torch.equal(whole.sigma, torch.cat([part.sigma for part in parts]))
+    y = measured(10, (SIZE, SIZE))
+    # its noise is estimated, image by image
+    whole = solve(y, operator, prior, recipe=STEPS, warn=False)
+    parts = [solve(part, operator, prior, recipe=STEPS, warn=False) for part in y.split(8)]
+    assert torch.equal(whole.image, torch.cat([part.image for part in parts]))
+    assert torch.equal(whole.sigma, torch.cat([part.sigma for part in parts]))
 
 
 class Exhausted(Identity):

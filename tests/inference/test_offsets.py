@@ -85,14 +85,22 @@ def run(y, a, prior, sigma=0.1, **changes):
     return solve(y, a, prior, noise=GaussianNoise(sigma), **asked)
 
 
-@pytest.mark.parametrize("objective", ["expected", "map", "variational"])
-@pytest.mark.parametrize("stop", ["all", "none"])
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    ("decoder", "stop", "objective"),
+    [
+        ("separable", "all", "expected"),
+        ("separable", "none", "map"),
+        ("separable", "none", "variational"),
+        ("vanilla", "none", "expected"),
+        ("vanilla", "all", "map"),
+        ("vanilla", "all", "variational"),
+    ],
+)
 def test_refinement_lowers_the_objective(decoder, stop, objective):
     optimizer = {"optimizer": "adam", "size": 0.02} if objective == "variational" else {}
     how = OFFSETS | {"objective": objective, "stop": stop} | optimizer
     a = operator("mask", DOUBLE)
-    found = run(measure(a), a, prior_of(decoder), steps=6, **how)
+    found = run(measure(a), a, prior_of(decoder), steps=4, **how)
     assert bool(found.improved.all())
     before, after = (torch.stack([s[key] for s in found.scales]).sum(0) for key in ("before", "after"))
     assert bool((after < before).all())

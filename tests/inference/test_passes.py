@@ -214,14 +214,14 @@ def test_passes_of_a_prior_without_latents_change_nothing():
 
 @pytest.mark.parametrize("prior", [tiny_prior(DOUBLE), magnitude_prior()], ids=["signed", "magnitudes"])
 def test_a_batch_gives_what_single_images_give(prior):
-    y = GaussianNoise(SIGMA).sample(masked()(images(3, 4, dtype=DOUBLE)), torch.Generator().manual_seed(1))
+    y = GaussianNoise(SIGMA).sample(masked()(images(2, 4, dtype=DOUBLE)), torch.Generator().manual_seed(1))
 
     def run(measured):
         recipe = recipe_of(passes=2, steps=2, samples=2)
         return solve(measured, masked(), prior, noise=GaussianNoise(SIGMA), recipe=recipe, seed=5, warn=False)
 
     together = run(y)
-    for i in range(3):
+    for i in range(2):
         alone = run(y[i])
         torch.testing.assert_close(together.image[i], alone.image, rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(together.std[i], alone.std, rtol=1e-6, atol=1e-8)

@@ -75,11 +75,10 @@ class Setting(Posed):
         return data.value(image, self.problem.variance).nats + cost
 
 
-@pytest.mark.parametrize("objective", ["variational", "map"])
 @pytest.mark.parametrize(
-    ("name", "general"), [("mask", False), ("blur", False), ("blurred mask", True), ("blur", True)]
+    ("name", "general", "index"), [("mask", False, 2), ("blur", False, 5), ("blurred mask", True, 5), ("blur", True, 2)]
 )
-@pytest.mark.parametrize("index", [2, 5])
+@pytest.mark.parametrize("objective", ["variational", "map"])
 def test_gradient_of_a_scale_is_the_finite_difference(objective, name, general, index):
     recipe = recipe_of(objective=objective, beta=0.7)
     setting = Setting(name, recipe, count=1, iterations=300, force_general=general)
@@ -142,25 +141,24 @@ MIXED = recipe_of(steps=1, size=3.0, objective="expected", optimizer="lbfgs", bl
 """One step so long that it helps some images only."""
 WILD = [
     MIXED,
-    recipe_of(steps=6, size=3.0, objective="map"),
-    recipe_of(steps=6, size=3.0, objective="map", blocks="latent"),
-    recipe_of(steps=6, size=0.05, objective="map", optimizer="gradient"),
-    recipe_of(steps=6, size=0.05, objective="map", beta=3.0),
-    recipe_of(steps=6, size=50.0),
-    recipe_of(steps=6, size=0.03),
-    recipe_of(steps=4, size=0.03, blocks="latent"),
-    recipe_of(steps=4, size=0.1, blocks="whole"),
-    recipe_of(steps=6, size=0.1, objective="map", optimizer="lbfgs"),
-    recipe_of(steps=6, size=30.0, objective="map", optimizer="lbfgs", blocks="whole"),
-    recipe_of(steps=6, size=0.1, objective="expected", optimizer="lbfgs", blocks="whole"),
-    recipe_of(steps=4, size=0.1, objective="expected", blocks="latent"),
+    recipe_of(steps=3, size=3.0, objective="map"),
+    recipe_of(steps=3, size=3.0, objective="map", blocks="latent"),
+    recipe_of(steps=3, size=0.05, objective="map", optimizer="gradient"),
+    recipe_of(steps=3, size=0.05, objective="map", beta=3.0),
+    recipe_of(steps=3, size=50.0),
+    recipe_of(steps=3, size=0.03),
+    recipe_of(steps=2, size=0.03, blocks="latent"),
+    recipe_of(steps=2, size=0.1, blocks="whole"),
+    recipe_of(steps=3, size=0.1, objective="map", optimizer="lbfgs"),
+    recipe_of(steps=3, size=30.0, objective="map", optimizer="lbfgs", blocks="whole"),
+    recipe_of(steps=3, size=0.1, objective="expected", optimizer="lbfgs", blocks="whole"),
+    recipe_of(steps=2, size=0.1, objective="expected", blocks="latent"),
 ]
 
 
 @pytest.mark.parametrize("recipe", WILD)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_refinement_never_ends_worse_than_its_guess(recipe, seed):
-    setting = Setting("mask", recipe, count=3, seed=seed)
+def test_refinement_never_ends_worse_than_its_guess(recipe):
+    setting = Setting("mask", recipe, count=3)
     final, reports, improved = setting.improved()
     before = sum(r["before"] for r in reports)
     after = sum(r["after"] for r in reports)
@@ -180,11 +178,10 @@ def test_refinement_never_ends_worse_than_its_guess(recipe, seed):
     assert all((o[~improved] == 0).all() for o in final.offsets)
 
 
-@pytest.mark.parametrize("size", [0.05, 30.0])
-@pytest.mark.parametrize("iterations", [1, 50])
+@pytest.mark.parametrize(("size", "iterations"), [(0.05, 1), (30.0, 1), (30.0, 50)])
 def test_refinement_on_the_general_path_never_ends_worse_than_its_guess(size, iterations):
     """The promise is about the whole objective, in which the likelihood of the image counts once."""
-    recipe = recipe_of(steps=6, size=size, objective="map")
+    recipe = recipe_of(steps=3, size=size, objective="map")
     changes = []
     for seed in range(2):
         setting = Setting("blurred mask", recipe, count=3, seed=seed, iterations=iterations, force_general=True)

@@ -38,7 +38,7 @@ from iasolve.samples import load_samples
 from iasolve.spectrum import Spectrum, fft2, ifft2, radius, ring_index
 
 SHAPE = (1, 32, 32)
-QUICK = recipe_of(steps=2)
+QUICK = recipe_of(steps=1)
 FAST = recipe_of(steps=0)
 
 
@@ -66,8 +66,7 @@ def measure(operator, sigma, count=2, seed=0, dtype=torch.float32, size=(32, 32)
 # ------------------------------------------------------------------------------------------- units
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("factor", [1000.0, 3e-4])
+@pytest.mark.parametrize(("name", "factor"), [("identity", 1000.0), ("mask", 3e-4), ("blur", 1000.0)])
 def test_the_users_scale_is_theirs(name, factor):
     operator, prior = operators()[name], tiny_prior()
     _, y = measure(operator, 0.1)
@@ -106,20 +105,6 @@ def test_the_sign_of_an_image_is_the_datas():
 
 
 # ------------------------------------------------------------------------------------------- kinds and shapes
-
-
-def test_numpy_in_numpy_out():
-    operator, prior = operators()["mask"], tiny_prior()
-    _, y = measure(operator, 0.1)
-    given = y.numpy()
-    as_array = solve(given, operator, prior, noise=GaussianNoise(0.1), recipe=QUICK, samples=2)
-    as_tensor = solve(y, operator, prior, noise=GaussianNoise(0.1), recipe=QUICK, samples=2)
-    for name in ("image", "std", "samples", "sigma", "gain", "improved", "likeness"):
-        found = getattr(as_array, name)
-        assert isinstance(found, np.ndarray), name
-        assert np.array_equal(found, getattr(as_tensor, name).numpy())
-    assert isinstance(as_array.scales[0]["before"], np.ndarray)
-    assert as_array.image.dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", ["read-only", "reversed", "float64", "uint8", "big-endian", "fortran"])
@@ -198,10 +183,9 @@ def test_the_result_says_how_it_came_about():
     assert torch.equal(result.sigma, torch.full((2,), 0.1))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_complex_prior_solves_complex_images(name):
+def test_a_complex_prior_solves_complex_images():
     prior = tiny_prior(is_complex=True)
-    operator = operators(torch.complex64)[name]
+    operator = operators(torch.complex64)["mask"]
     x, y = measure(operator, 0.05, dtype=torch.complex64)
     result = solve(y, operator, prior, noise=GaussianNoise(0.05), recipe=QUICK, samples=12)
     assert result.image.dtype == torch.complex64
@@ -309,8 +293,7 @@ def test_a_result_that_is_not_finite_is_refused():
         solve(images(1), Identity(SHAPE), wild, noise=GaussianNoise(0.1), recipe=FAST)
 
 
-@pytest.mark.parametrize("noise", [GaussianNoise(0.1), None])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "noise"), [("identity", None), ("mask", GaussianNoise(0.1)), ("blur", None)])
 def test_a_blank_image_stays_blank(name, noise):
     """A volume has empty slices: they must not stop the batch, nor come back as anything but noise."""
     operator = operators()[name]
@@ -536,12 +519,17 @@ def test_crop_is_central_and_has_its_adjoint(outer, inner):
     assert torch.equal(crop(x), x[:, top : top + inner[0], left : left + inner[1]])
 
 
-SIZES = [(64, 64), (20, 24), (48, 20)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("fit", ["canvas", "field-of-view"])
+@pytest.mark.parametrize(
+    ("size", "name", "fit"),
+    [
+        ((64, 64), "identity", "canvas"),
+        ((64, 64), "mask", "field-of-view"),
+        ((20, 24), "blur", "canvas"),
+        ((20, 24), "identity", "field-of-view"),
+        ((48, 20), "mask", "canvas"),
+        ((48, 20), "blur", "field-of-view"),
+    ],
+)
 def test_images_of_any_size(size, name, fit):
     prior = tiny_prior()
     operator = operators(size=size)[name]
@@ -752,7 +740,7 @@ def test_noise_stated_above_the_measurements_own_level_degrades_smoothly(general
     level = float(y.square().mean().sqrt())
     operator = Identity((1, 128, 128))
     errors = []
-    for share in (0.9, 0.97, 1.0, 1.03, 1.06, 1.2):
+    for share in (0.9, 1.0, 1.06, 1.2):
         noise = GaussianNoise(share * level)
         result = solve(y, operator, prior, noise=noise, recipe="fast", force_general=general, warn=False)
         assert abs(float(result.gain) - 1) < 0.12

@@ -12,7 +12,7 @@ from iasolve.operators.whitening import CoilMixing, Weighting
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
-CASES = [*((SIZES[0], dtype) for dtype in DTYPES), *((size, torch.complex128) for size in SIZES[1:])]
+CASES = list(zip(SIZES, DTYPES, strict=True))
 """Every precision, and every size: what depends on both at once is the transform's, not the operator's."""
 
 
@@ -172,8 +172,7 @@ def test_impossible_mixtures_are_refused(matrix, shape, dtype, words):
         CoilMixing(matrix, shape, dtype)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "dtype"), CASES)
 def test_weighted_k_space_stays_diagonal(size, dtype):
     weights = 0.1 + torch.rand(size, generator=torch.Generator().manual_seed(0))
     mask = KSpaceMask(half_mask(size), (2, *size), dtype)

@@ -49,7 +49,7 @@ with warnings.catch_warnings():
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
-CASES = [*((SIZES[0], dtype) for dtype in DTYPES), *((size, torch.complex128) for size in SIZES[1:])]
+CASES = list(zip(SIZES, DTYPES, strict=True))
 """Every precision, and every size: what depends on both at once is the transform's, not the operator's."""
 
 
@@ -609,9 +609,8 @@ class OtherNorm(Broken):
 
 
 @pytest.mark.parametrize("name", bad_operators())
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_check_finds(name, seed):
-    report = check_operator(bad_operators()[name], seed)
+def test_the_check_finds(name):
+    report = check_operator(bad_operators()[name])
     assert not report.ok, str(report)
     assert report.failures
     assert "NOT ok" in str(report)
@@ -621,8 +620,7 @@ def test_the_check_finds(name, seed):
     assert len(said) == len(set(said)), report.failures
 
 
-@pytest.mark.parametrize("norm", [1e4, 1.0, 1e-6])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.float64])
+@pytest.mark.parametrize(("norm", "dtype"), [(1e4, torch.float32), (1.0, torch.float64), (1e-6, torch.complex64)])
 @pytest.mark.parametrize("wrong", ["a thousandth off", "transpose", "another"])
 def test_wrong_adjoints_are_found_at_any_norm(norm, dtype, wrong):
     matrix, other = (norm * random((20, 20), dtype, seed) for seed in (0, 1))

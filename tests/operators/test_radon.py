@@ -15,7 +15,7 @@ from iasolve.operators.radon import Radon
 
 SIZES = [(8, 8), (7, 7), (6, 9), (9, 6), (4, 7), (2, 5)]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
-CASES = [*((SIZES[0], dtype) for dtype in DTYPES), *((size, torch.complex128) for size in [*SIZES[1:], (1, 1)])]
+CASES = list(zip([*SIZES, (1, 1)], [*DTYPES, *DTYPES[1:]], strict=True))
 """Every precision, and every size: what depends on both at once is the transform's, not the operator's."""
 ANGLES = np.array([0.0, 13.7, 45, 90, 135.2, 180, 270, -30, 359])
 

@@ -86,7 +86,7 @@ def test_there_are_at_most_fifteen_keys():
     assert len([key for key in KEYS if key not in GROUPS]) + len(INNER) <= 15
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=40)
 @given(recipes())
 def test_recipes_round_trip(recipe):
     assert Recipe.from_toml(recipe.to_toml()) == recipe
@@ -103,7 +103,7 @@ plain = st.recursive(
 )
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=40)
 @given(st.dictionaries(st.one_of(st.sampled_from(KEYS), st.text(max_size=8)), plain, max_size=4))
 def test_arbitrary_dictionaries_are_recipes_or_refused_as_such(data):
     try:
@@ -113,7 +113,7 @@ def test_arbitrary_dictionaries_are_recipes_or_refused_as_such(data):
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=40)
 @given(st.sampled_from(KEYS), plain)
 def test_arbitrary_values_of_one_key_are_accepted_or_refused_by_its_name(key, value):
     try:
@@ -126,7 +126,7 @@ def test_arbitrary_values_of_one_key_are_accepted_or_refused_by_its_name(key, va
     assert key in refusal
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=40)
 @given(st.sampled_from(INNER), plain)
 def test_arbitrary_values_of_a_groups_key_are_accepted_or_refused_by_its_name(key, value):
     group, name = key
@@ -140,7 +140,7 @@ def test_arbitrary_values_of_a_groups_key_are_accepted_or_refused_by_its_name(ke
     assert f"{group}.{name}" in refusal
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=40)
 @given(st.one_of(st.text(), st.text(alphabet=string.printable), st.sampled_from(KEYS).map(lambda k: f"{k} = ")))
 def test_arbitrary_text_is_a_recipe_or_refused_as_such(text):
     try:
@@ -150,7 +150,7 @@ def test_arbitrary_text_is_a_recipe_or_refused_as_such(text):
     assert isinstance(recipe, Recipe)
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=40)
 @given(st.sampled_from(KEYS), st.text(alphabet="0123456789.eE+-_\"'[]{}=x #\n", max_size=24))
 def test_almost_recipes_are_recipes_or_refused_as_such(key, text):
     try:

@@ -30,7 +30,7 @@ from iasolve.training.crops import Crops
 from iasolve.training.phase import PhaseField
 
 CPU = torch.device("cpu")
-STEPS = {"images": 96, "validate_every": 48, "decay": 0.5, "degraded": 0.5, "warmup": 2}
+STEPS = {"images": 64, "validate_every": 32, "decay": 0.5, "degraded": 0.5, "warmup": 2}
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,8 @@ def test_two_batches_of_eight_are_one_of_sixteen(folder, whole):
     parts = finished(config(folder, batch=8, accumulate=2, **STEPS), folder / "parts")
     assert_same_run(parts, whole)
     state = json.loads((folder / "parts" / "log.jsonl").read_text().splitlines()[-1])
-    assert state["images"] == 96
-    assert {float(t) for name, t in parts[0].items() if name.endswith(".step")} == {6.0}, "steps, not batches"
+    assert state["images"] == 64
+    assert {float(t) for name, t in parts[0].items() if name.endswith(".step")} == {4.0}, "steps, not batches"
     eight = finished(config(folder, batch=8, **STEPS), folder / "eight")
     assert not torch.allclose(eight[0]["network.sigma_x"], whole[0]["network.sigma_x"], rtol=1e-3), "no other batch"
 

@@ -441,6 +441,10 @@ def batch_for(config, count=2):
     return config.augmentation(normalise(images.abs()), np.random.default_rng(0))
 
 
+STEPPED = ("cifar10", "cifar10-spectral", "cifar10-vanilla", "mri-complex-128")
+"""Configurations that make a training step here: one of each kind of network and data; the others differ in numbers."""
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_configuration_makes_a_network_and_a_training_step(path):
     config = load_config(path)
@@ -461,6 +465,8 @@ def test_a_configuration_makes_a_network_and_a_training_step(path):
     assert images.is_complex() == config.network.is_complex
     share = round(2 * config.optimisation.degraded)
     degraded = DegradationMix(config.degradations)(images[:share], np.random.default_rng(0)) if share else None
+    if path.stem not in STEPPED:
+        return
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     losses = objective(images, degraded)
     losses.total.backward()
