@@ -90,6 +90,10 @@ def cg_sense(y: Tensor, encoding: SensitivityEncoding, sigma: float, iterations:
     return likelihood.mean(torch.zeros_like(likelihood.backprojection), power, iterations)[0]
 
 
+_ROUGH = 20
+"""Iterations of CG-SENSE for a start: as many again change the weight that fits it by 3 %."""
+
+
 class _Start(NamedTuple):
     """An image ``(1, H, W)`` to start from, and the weight of total variation that fits such images."""
 
@@ -98,12 +102,15 @@ class _Start(NamedTuple):
 
     @classmethod
     def of(cls, y: Tensor, encoding: SensitivityEncoding, sigma: float) -> _Start:
-        image = cg_sense(y, encoding, sigma)
+        image = cg_sense(y, encoding, sigma, _ROUGH)
         return cls(image, typical_weight(image[None]))
 
 
-_COMPARED = 3e-2
+_COMPARED = 1e-1
 """Tolerance of images that are only compared: 0.01 to 0.1 choose alike (11 scans)."""
+
+_FIRST = 3e-2
+"""Tolerance of the image whose phases are compared: to go on from there with all data costs the same."""
 
 
 def _tv_sense(
@@ -132,7 +139,7 @@ def _best_size(y: Tensor, encoding: SensitivityEncoding, sigma: float) -> tuple[
     rest = y * ~hidden
     seen_by_all = SensitivityEncoding(encoding.maps, sampled & ~hidden, y.dtype)
     first = _Start.of(rest, seen_by_all, sigma)
-    image = _tv_sense(rest, seen_by_all, sigma, first)
+    image = _tv_sense(rest, seen_by_all, sigma, first, _FIRST)
     errors = {}
     for size in (smaller // 2, smaller, None):
         phase = _smoothed(image, size)

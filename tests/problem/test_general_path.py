@@ -18,7 +18,9 @@ from iasolve.operators import (
 )
 from iasolve.operators.shift import CircularShift
 from iasolve.operators.whitening import Weighting
-from iasolve.problem import OperatorLikelihood, operator_likelihood
+from iasolve.problem import OperatorLikelihood
+from iasolve.problem.probed import Probed
+from iasolve.spectrum import fft2, rings_at
 
 SIGMA = 0.05
 EXACT = Identity((1, SIZE, SIZE), torch.float64)
@@ -104,17 +106,40 @@ def test_the_profile_of_an_operator_is_probed_once(size, monkeypatch):
     """Also where the operator is put onto a larger grid, which makes another object of it in every call."""
     operator = SensitivityEncoding(birdcage_maps((size, size), 3), torch.arange(size) % 2 == 0, torch.float64)
     y = GaussianNoise(SIGMA).sample(operator(images(2, size=size, dtype=torch.float64)))
-    probed = []
+    sent = []
 
-    def counted(self, sigma, original=operator_likelihood.Probed.profile):
-        probed.append(sigma)
+    def counted(self, sigma, original=Probed.profile):
+        sent.append(sigma)
         return original(self, sigma)
 
-    monkeypatch.setattr(operator_likelihood.Probed, "profile", counted)
+    monkeypatch.setattr(Probed, "profile", counted)
     for _ in range(2):
         solve(y, operator, tiny_prior(torch.float64), noise=GaussianNoise(SIGMA), recipe="fast", warn=False)
     # once for each noise level in units of the image, not again in the second call
-    assert len(probed) == len(set(probed)) <= 2
+    assert len(sent) == len(set(sent)) <= 2
+
+
+def test_the_profile_is_that_of_the_resolution_matrix():
+    """Mean, and mean square within the ring, of the diagonal of ``(A^H A / sigma^2 + 1 / P)^-1 A^H A / sigma^2``.
+
+    On a fine enough grid one probe a ring tells both; coarse rings, of few frequencies, are left out.
+    """
+    operator = SensitivityEncoding(birdcage_maps((SIZE, SIZE), 3), torch.arange(SIZE) % 2 == 0, torch.float64)
+    prior = tiny_prior(torch.float64)
+    y = operator(images(1, dtype=torch.float64))
+    rings = rings_at((SIZE, SIZE), SIZE, torch.device("cpu"))
+    told = Probed(operator, y, prior.power, rings, 1e-9).profile(SIGMA)
+    pixels = torch.eye(SIZE * SIZE, dtype=torch.float64).reshape(-1, 1, SIZE, SIZE)
+    waves = fft2(pixels).flatten(1).mT
+    seen = waves @ operator.gram(pixels).flatten(1).to(waves) @ waves.mH / SIGMA**2
+    # real images: of the complex noise, half is theirs
+    seen = 2 * seen
+    resolution = torch.linalg.solve(seen + torch.diag(1 / prior.power.flatten()).to(seen), seen)
+    for ring in range(3, len(rings.counts)):
+        inside = (rings.owner == ring).flatten()
+        block = resolution[inside][:, inside]
+        assert abs(float(block.diagonal().real.mean()) - float(told[0, ring])) < 0.1
+        assert abs(float(block.abs().square().sum(1).mean()) - float(told[1, ring])) < 0.1
 
 
 def test_the_result_tells_what_conjugate_gradients_did(measured):
