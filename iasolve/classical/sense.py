@@ -22,7 +22,7 @@ from iasolve.spectrum import frequencies
 
 __all__ = ["TotalVariationSense", "total_variation_sense", "typical_weight"]
 
-_INNER = 2  # conjugate-gradient iterations of one image update; more do not pay, as each starts from the last
+_INNER = 4  # conjugate-gradient iterations of one image update; more do not pay, as each starts from the last
 _RENEWED = 25  # iterations from one residual that is not taken from the one before to the next
 _ADAPT_UNTIL = 200  # a penalty that stays put from here on makes convergence ADMM's textbook theorem
 
