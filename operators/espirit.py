@@ -210,8 +210,8 @@ _STEPS = 4
 def _leading_eigenvectors(correlation: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Unit eigenvector ``(coils, H, W)`` and eigenvalue ``(H, W)``, the largest, of ``G(r)`` in each pixel.
 
-    ``G`` changes little from a pixel to the next. So it is decomposed at every second one, either way, and at the others
-    power iterations go on from a neighbour's eigenvector.
+    ``G`` changes little from a pixel to the next. So it is decomposed at every second one, either way, and from there
+    power iterations go on to the others.
     """
     coils, reach = len(correlation), correlation.shape[-1] // 2
     height, width = grid

@@ -209,7 +209,7 @@ class OperatorLikelihood:
         return self.solve(x0, variance, iterations).image
 
     def resolved(self, x: Tensor, variance: Tensor) -> Tensor:
-        """What the posterior mean about 0 makes of the measurement of ``x`` without noise: the resolution matrix times it."""
+        """What the posterior mean about 0 makes of ``x`` measured without noise: the resolution matrix times it."""
         zero = torch.zeros_like(x)
         if self._gains is not None or self._window is not None:
             return self._solve(zero, variance, 200, Solution(zero), self.tolerance, self.operator(x)).image

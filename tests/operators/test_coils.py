@@ -5,7 +5,15 @@ import pytest
 import torch
 from tiny import dense, relative
 
-from iasolve.operators import CircularShift, KSpaceMask, SampleKSpace, centred_fft2, centred_ifft2, check_operator, vstack
+from iasolve.operators import (
+    CircularShift,
+    KSpaceMask,
+    SampleKSpace,
+    centred_fft2,
+    centred_ifft2,
+    check_operator,
+    vstack,
+)
 from iasolve.operators.coils import SensitivityEncoding, birdcage_maps, root_sum_of_squares
 from iasolve.operators.compression import compress_coils
 from iasolve.operators.crop import Crop
@@ -71,7 +79,9 @@ def test_encoding_is_the_explicit_sum_over_pixels(size, real):
 
 
 # lengths with small prime factors only and with a large one, of each a few lines and many
-@pytest.mark.parametrize(("length", "lines", "product"), [(36, 5, True), (36, 31, False), (94, 40, True), (94, 90, False)])
+@pytest.mark.parametrize(
+    ("length", "lines", "product"), [(36, 5, True), (36, 31, False), (94, 40, True), (94, 90, False)]
+)
 @pytest.mark.parametrize("axis", [-2, -1])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("whole", [True, False])

@@ -171,7 +171,9 @@ def test_eigenvectors_are_those_of_each_pixels_own_matrix():
     y, maps, inside = simulated(size=(41, 37), sigma=0.02)
     found = espirit_maps(y)
     correlation = _kernel_correlation(found.region.cut(y), 6, 0.02)
-    axes = [torch.exp(-2j * torch.pi * torch.outer(torch.arange(n) - n // 2, torch.arange(-5, 6)) / n) for n in (41, 37)]
+    axes = [
+        torch.exp(-2j * torch.pi * torch.outer(torch.arange(n) - n // 2, torch.arange(-5, 6)) / n) for n in (41, 37)
+    ]
     matrices = torch.einsum("abpq,yp,xq->yxab", correlation, *(wave.to(correlation) for wave in axes))
     values, vectors = torch.linalg.eigh(matrices)
     own = error(found.maps, vectors[..., -1].permute(2, 0, 1), inside)
