@@ -23,15 +23,11 @@ from torch import Tensor
 from iasolve.classical.sense import total_variation_sense, typical_weight
 from iasolve.operators.bases import centred_fft2
 from iasolve.operators.coils import SensitivityEncoding
-from iasolve.operators.compression import compress_coils
 from iasolve.operators.phase import estimate_phase
 from iasolve.problem.operator_likelihood import OperatorLikelihood
 from iasolve.spectrum import radius
 
 __all__ = ["cg_sense", "image_phase"]
-
-_HELD = 0.995
-"""Share of the energy in the coils that the phase is estimated from: of 8 measured ones, 6, which tell the same."""
 
 _HIDDEN, _FEWEST = 0.1, 50  # share, and number of hidden positions; an error over fewer says little
 
@@ -52,23 +48,12 @@ def image_phase(
     size : int, optional
         The side; by default the one that predicts hidden k-space best.
     """
-    count = _main_coils(y)
-    if count < len(y) and encoding.common_mask:
-        fewer = compress_coils(y, count)
-        y, encoding = fewer.kspace, encoding.mixed(fewer.matrix)
     # noise-free data would leave total variation without a scale
     sigma = max(sigma, 1e-3 * float(y.abs().square().mean().sqrt()))
     start = None
     if size is None:
         size, start = _best_size(y, encoding, sigma)
     return _smoothed(_tv_sense(y, encoding, sigma, start), size), size
-
-
-def _main_coils(y: Tensor) -> int:
-    """How many virtual coils hold what tells of the phase."""
-    flat = y.flatten(1)
-    levels = torch.linalg.eigvalsh(flat @ flat.mH).flip(0)
-    return 1 + int((levels.cumsum(0) < _HELD * levels.sum()).sum())
 
 
 def cg_sense(y: Tensor, encoding: SensitivityEncoding, sigma: float, iterations: int = 60) -> Tensor:
@@ -112,7 +97,7 @@ def _tv_sense(
     encoding: SensitivityEncoding,
     sigma: float,
     start: _Start | None,
-    tolerance: float = 8e-3,
+    tolerance: float = 1e-2,
     iterations: int = 100,
 ) -> Tensor:
     """``(1, H, W)``; started from CG-SENSE it takes some twenty iterations, from its like half of them."""
