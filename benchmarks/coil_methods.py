@@ -17,7 +17,8 @@ import iasolve
 from iasolve.classical.sense import total_variation_sense
 from iasolve.noise_level import estimate_sigma
 from iasolve.operators import SensitivityEncoding, calibration_region
-from iasolve.reconstruction.multicoil import CoilProblem, cg_sense, pose_coils
+from iasolve.reconstruction.multicoil import CoilProblem, pose_coils
+from iasolve.reconstruction.phase import cg_sense
 
 RECIPES = ("fast", "compressed-sensing")
 

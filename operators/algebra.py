@@ -137,6 +137,12 @@ class Composition(Derived):
         """``B^H (A^H y)``."""
         return self.inner.adjoint(as_declared(self.outer.adjoint(y), self.inner.out_dtype))
 
+    @property
+    def gram(self) -> LinearOperator:
+        """``B^H (A^H A) B``, where ``A`` has a quick way to its own."""
+        middle = self.outer.gram
+        return super().gram if isinstance(middle, Composition) else Within(self.inner, middle)
+
     def multiplier(self) -> Tensor | None:
         """``D_A D_B`` where the bases between them are the same; ``|D|^2`` of a gram."""
         outer, inner = self.outer, self.inner
@@ -180,6 +186,27 @@ class Composition(Derived):
     def to_grid(self, y: Tensor) -> Tensor:
         """``W^H y`` of the outer operator."""
         return self.outer.to_grid(y)
+
+
+class Within(Derived):
+    """``B^H G B`` of a ``G`` that is its own adjoint, and not diagonal."""
+
+    def __init__(self, operator: LinearOperator, middle: LinearOperator) -> None:
+        super().__init__(_input(operator), _input(operator))
+        self.operator, self.middle = operator, middle
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B^H (G (B x))``."""
+        inner = self.operator
+        return as_declared(inner.adjoint(as_declared(self.middle(inner(x)), inner.out_dtype)), inner.in_dtype)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The same."""
+        return self.forward(y)
+
+    def multiplier(self) -> Tensor | None:
+        """Not diagonal."""
+        return None
 
 
 class Sum(Derived):

@@ -16,13 +16,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iasolve.classical.conjugate import conjugate_gradients, mean_gain
+from iasolve.classical.conjugate import Isometry, Regularised, mean_gain
 from iasolve.operators.base import LinearOperator, as_declared
-from iasolve.spectrum import filtered, frequencies
+from iasolve.spectrum import frequencies
 
 __all__ = ["TotalVariationSense", "total_variation_sense", "typical_weight"]
 
 _INNER = 4  # conjugate-gradient iterations of one image update; more do not pay, as each starts from the last
+_RENEWED = 25  # iterations from one residual that is not taken from the one before to the next
 _ADAPT_UNTIL = 200  # a penalty that stays put from here on makes convergence ADMM's textbook theorem
 
 
@@ -128,16 +129,25 @@ def total_variation_sense(
     gram = _gram(back.shape[-2], back.shape[-1], nonnegative, back)
     gain = mean_gain(operator, back)
 
-    def closest(x: Tensor, target: Tensor, rho: Tensor) -> Tensor:
-        """From ``x`` on towards the minimiser of the data term plus ``rho / 2 |K x - target|^2``."""
+    space = Isometry(back)
+    told, bins = scale * space.spectrum(back), space.bins(gram)
+
+    def closest(h: Tensor, seen: Tensor | None, target: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+        """From ``h`` on towards the minimiser of the data term plus ``rho / 2 |K x - target|^2``, as spectra.
+
+        ``seen``: the data term's matrix times ``h``, where it is known; of the outcome it is returned too.
+        """
         spread = rho.reshape(-1, 1, 1, 1)
-        inverse = 1 / (scale * gain + spread * gram)
-
-        def matrix(v: Tensor) -> Tensor:
-            return scale * as_declared(normal(v), operator.in_dtype) + spread * _merged(_differences(v, nonnegative))
-
-        right = scale * back + spread * _merged(target)
-        return conjugate_gradients(matrix, right, lambda r: filtered(r, inverse), x, _INNER, 0.0).solution
+        system = Regularised(
+            lambda v: scale * as_declared(normal(v), operator.in_dtype),
+            spread * gram,
+            1 / (scale * gain + spread * gram),
+            space,
+        )
+        right = told + spread * space.spectrum(_merged(target))
+        product = None if seen is None else seen + spread * bins * h
+        found = system.solve(right, h, _INNER, product=product)
+        return found.solution, found.product - spread * bins * found.solution
 
     # scaled to explain the data: a start of the right size also sets the penalty
     x = back / gain if start is None else start.to(back)
@@ -145,8 +155,11 @@ def total_variation_sense(
     u = torch.zeros_like(d)
     rho = weight / (0.5 * _length(d).flatten(1).mean(1)).clamp_min(1e-12)
     converged, used = False, 0
+    h, seen = space.spectrum(x), None
     for used in range(1, max_iterations + 1):
-        x = closest(x, d - u, rho)
+        # now and then anew, as rounding adds up
+        h, seen = closest(h, None if used % _RENEWED == 0 else seen, d - u, rho)
+        x = space.image(h)
         moved = _differences(x, nonnegative)
         before = d
         d = _shrunk(moved + u, weight / rho, nonnegative)

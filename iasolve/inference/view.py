@@ -91,11 +91,12 @@ def solve_view(
     noise = Noise(options.seed, batch.y.device, batch.y.real.dtype)
     nonnegative = options.nonnegative and prior.nonnegative
 
-    first = first_guess(problem, prior, recipe, stop)
-    guess, again = first, None
+    first, again = None, None
     if start is not None and recipe.passes.count and start.image.shape[-2:] == problem.geometry.shape:
         known = start.image / problem.gain.reshape(-1, 1, 1, 1)
         guess = read_image(problem, prior, known, recipe.passes.end, stop)[1]
+    else:
+        guess = first = first_guess(problem, prior, recipe, stop)
     views = recipe.views if moves(prior) else 1
     watch.tell("guess", number + 1, views)
     if recipe.passes.count and guess is first:
@@ -114,7 +115,10 @@ def solve_view(
     drawn = std = None
     if recipe.samples:
         # the spread is that of a reading that knows the measurement's noise, not of an image that is partly the prior's
-        samples = Samples(problem, prior, centre, first if recipe.passes.count else final, stop, noise)
+        around = final
+        if recipe.passes.count:
+            around = first_guess(problem, prior, recipe, stop) if first is None else first
+        samples = Samples(problem, prior, centre, around, stop, noise)
         drawn, std = draw_samples(samples, recipe.samples, closing, watch)
         if nonnegative:
             estimate, drawn = estimate.clamp_min(0), drawn.clamp_min(0)

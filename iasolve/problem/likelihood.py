@@ -26,7 +26,7 @@ Draw = Callable[[tuple[int, ...]], Tensor]
 
 
 class Solution(NamedTuple):
-    """``image``: ``x*``; ``product``: the normal equations' matrix times it, where it is known.
+    """``image``: ``x*``; ``product``: spectrum of the normal equations' matrix times it, where it is known.
 
     A solve that starts from a solution for the same ``V`` needs no application of the operator to begin with.
     """

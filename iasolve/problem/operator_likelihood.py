@@ -15,22 +15,20 @@ span orders of magnitude.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from iasolve.classical.conjugate import conjugate_gradients, mean_gain
+from iasolve.classical.conjugate import Isometry, Regularised, mean_gain
 from iasolve.classical.window import solve_window
 from iasolve.operators.base import LinearOperator, as_declared
-from iasolve.operators.probes import RingResponse, ring_probes, surplus_of_rings
+from iasolve.operators.probes import RingResponse, surplus_of_rings
 from iasolve.operators.window import Window
 from iasolve.problem.likelihood import Draw, Solution, Solves, Value, white_noise
-from iasolve.spectrum import RingGrid, fft2, filtered, ifft2
+from iasolve.spectrum import RingGrid, fft2, ifft2
 
-__all__ = ["TOLERANCE", "OperatorLikelihood", "Probed", "probed_profile"]
+__all__ = ["TOLERANCE", "OperatorLikelihood"]
 
 TOLERANCE = 1e-4
 """Nats per pixel; what is left then is about ten times as much, 0.04 standard deviations of the posterior."""
@@ -122,15 +120,18 @@ class OperatorLikelihood:
         least = tolerance * min(x0[0].numel(), self.y[0].numel()) / self.factor
         if self._window is not None:
             return self._through_window(self._window, x0, variance, start.image, iterations, least, y)
-        inverse = 1 / variance.clamp_min(1e-12)
-        ratio = self._ratio()
-        preconditioner = 1 / (ratio * self._gain + inverse)
+        back = self.backprojection if y is None else self._adjoint(y)
+        return self._iterated(back, x0, variance, iterations, start, least)
 
-        found = conjugate_gradients(
-            lambda x: ratio * as_declared(self.gram(x), self.operator.in_dtype) + filtered(x, inverse),
-            ratio * (self.backprojection if y is None else self._adjoint(y)) + filtered(x0, inverse),
-            lambda r: filtered(r, preconditioner),
-            start.image,
+    def _iterated(
+        self, back: Tensor, x0: Tensor, variance: Tensor, iterations: int, start: Solution, least: float
+    ) -> Solution:
+        """From a back-projected measurement, by conjugate gradients."""
+        inverse = 1 / variance.clamp_min(1e-12)
+        space = Isometry(x0)
+        found = self._regularised(inverse, space).solve(
+            self._ratio() * space.spectrum(back) + space.bins(inverse) * space.spectrum(x0),
+            space.spectrum(start.image),
             iterations,
             10 * torch.finfo(x0.dtype).eps,
             least,
@@ -139,7 +140,17 @@ class OperatorLikelihood:
         # the first residual takes one more
         used = self.solves.applications + found.iterations + (start.product is None)
         self.solves = Solves(used, found.residual)
-        return Solution(found.solution, found.product)
+        return Solution(space.image(found.solution), found.product)
+
+    def _regularised(self, inverse: Tensor, space: Isometry) -> Regularised:
+        """The normal equations' matrix, for one over ``V``."""
+        ratio = self._ratio()
+        return Regularised(
+            lambda x: ratio * as_declared(self.gram(x), self.operator.in_dtype),
+            inverse,
+            1 / (ratio * self._gain + inverse),
+            space,
+        )
 
     def _white_solution(self, x0: Tensor, level: Tensor, y: Tensor) -> Solution:
         """``x0 + v A^H (v A A^H + noise)^-1 (y - A x0)`` for ``V = v`` at all frequencies: nothing is iterated."""
@@ -196,6 +207,16 @@ class OperatorLikelihood:
     def mean(self, x0: Tensor, variance: Tensor, iterations: int = 200) -> Tensor:
         """See :class:`Likelihood`."""
         return self.solve(x0, variance, iterations).image
+
+    def resolved(self, x: Tensor, variance: Tensor) -> Tensor:
+        """What the posterior mean about 0 makes of ``x`` measured without noise: the resolution matrix times it."""
+        zero = torch.zeros_like(x)
+        if self._gains is not None or self._window is not None:
+            return self._solve(zero, variance, 200, Solution(zero), self.tolerance, self.operator(x)).image
+        back = as_declared(self.gram(x), self.operator.in_dtype)
+        nothing = torch.zeros_like(Isometry(x).spectrum(zero))
+        least = self.tolerance * min(x[0].numel(), self.y[0].numel()) / self.factor
+        return self._iterated(back, zero, variance, 200, Solution(zero, nothing), least).image
 
     def precision_range(self) -> tuple[Tensor, Tensor]:
         """See :class:`Likelihood`: nothing, as some frequency may go unmeasured, and the operator's mean gain."""
@@ -274,48 +295,3 @@ def _white_level(variance: Tensor) -> Tensor | None:
     values = variance.reshape(-1, *variance.shape[-3:])
     low, high = values.flatten(1).aminmax(dim=1)
     return low.reshape(-1, 1, 1, 1) if bool((low == high).all()) else None
-
-
-_PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Tensor]] = weakref.WeakKeyDictionary()
-
-
-class Probed(NamedTuple):
-    """What probes are sent through: the operator on the image grid, a measurement ``y`` for its kind, and the grid.
-
-    ``tolerance``: of their solves, in nats per pixel. At :data:`TOLERANCE` a profile of 8 coils' 4x lines is within
-    0.03 of the exact one, at ten times as much within 0.08, in two fifths of the time.
-    """
-
-    operator: LinearOperator
-    y: Tensor
-    power: Tensor
-    rings: RingGrid
-    tolerance: float
-
-    def profile(self, sigma: float) -> Tensor:
-        """Evidence profile ``(2, S)`` at a noise level."""
-        spectra, probes = ring_probes(self.operator, self.rings)
-        level = torch.full((len(probes),), sigma, device=self.y.device)
-        likelihood = OperatorLikelihood(self.operator, self.operator(probes), level, tolerance=self.tolerance)
-        answer = fft2(likelihood.mean(torch.zeros_like(probes), self.power))
-        sizes = self.rings.counts.clamp_min(1).to(self.power.dtype) * spectra.shape[1]
-        mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)
-        square = ((answer.abs().square() * (spectra != 0)).flatten(1).sum(1) / sizes).clamp(0, 1)
-        return torch.stack([mean, torch.maximum(square, mean.square())])
-
-
-def probed_profile(operator: LinearOperator, probed: Probed, sigma: Tensor) -> Tensor:
-    """Evidence profile ``(B, 2, S)`` by ring-limited Hutchinson probes of the Wiener estimate's resolution matrix.
-
-    A probe has unit magnitudes and random phases in one ring. The noise level is rounded to 5 %, so that images
-    of a batch, and later calls with the same ``operator``, share probes; that on the image grid is another object in
-    every call.
-    """
-    cache = _PROFILES.setdefault(operator, {})
-    levels = [round(math.log(float(s)) / math.log(1.05)) for s in sigma]
-    y, power = probed.y, probed.power
-    base = (str(y.device), y.dtype, tuple(power.shape[-2:]), float(power.sum()), probed.tolerance)
-    for level in sorted(set(levels)):
-        if (*base, level) not in cache:
-            cache[(*base, level)] = probed.profile(1.05**level)
-    return torch.stack([cache[(*base, level)] for level in levels])

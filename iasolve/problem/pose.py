@@ -18,8 +18,9 @@ from iasolve.priors import Prior
 from iasolve.problem.gain import ZERO, gain_of, unit_of
 from iasolve.problem.geometry import Geometry, geometry_of, image_power
 from iasolve.problem.likelihood import DiagonalLikelihood, Likelihood
-from iasolve.problem.operator_likelihood import OperatorLikelihood, Probed, probed_profile
+from iasolve.problem.operator_likelihood import OperatorLikelihood
 from iasolve.problem.options import NonFiniteError, Options
+from iasolve.problem.probed import Probed, probed_profile
 from iasolve.spectrum import RingGrid, fft2, ifft2, ring_index, rings_at
 
 __all__ = ["Problem", "pose"]
@@ -220,7 +221,7 @@ def pose(
         near = on_grid.interior_transfer(grid)
         if near is None:
             weights = partial(
-                probed_profile, operator, Probed(on_grid, y, power, rings, options.tolerance), general.sigma
+                probed_profile, operator, Probed(on_grid, scaled_y, power, rings, options.tolerance), general.sigma
             )
         else:
             level, noise = general.sigma.reshape(-1, 1, 1, 1), y.is_complex()

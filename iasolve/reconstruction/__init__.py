@@ -1,6 +1,7 @@
 """K-space of a scanner to images: coils, maps and phase, slice by slice."""
 
-from iasolve.reconstruction.multicoil import image_phase, pose_coils, sampled_positions
+from iasolve.reconstruction.multicoil import pose_coils, sampled_positions
+from iasolve.reconstruction.phase import image_phase
 from iasolve.reconstruction.reconstruct import (
     Reconstruction,
     ReconstructOptions,

@@ -5,9 +5,18 @@ import pytest
 import torch
 from tiny import dense, relative
 
-from iasolve.operators import KSpaceMask, centred_fft2, centred_ifft2, check_operator, vstack
+from iasolve.operators import (
+    CircularShift,
+    KSpaceMask,
+    SampleKSpace,
+    centred_fft2,
+    centred_ifft2,
+    check_operator,
+    vstack,
+)
 from iasolve.operators.coils import SensitivityEncoding, birdcage_maps, root_sum_of_squares
 from iasolve.operators.compression import compress_coils
+from iasolve.operators.crop import Crop
 from iasolve.operators.whitening import CoilMixing, Weighting
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]
@@ -67,6 +76,54 @@ def test_encoding_is_the_explicit_sum_over_pixels(size, real):
     y = random((2, *size), seed=5)
     expected = (matrix.mH @ y.flatten()).reshape(1, *size)
     torch.testing.assert_close(operator.adjoint(y), expected.real if real else expected)
+
+
+# lengths with small prime factors only and with a large one, of each a few lines and many
+@pytest.mark.parametrize(
+    ("length", "lines", "product"), [(36, 5, True), (36, 31, False), (94, 40, True), (94, 90, False)]
+)
+@pytest.mark.parametrize("axis", [-2, -1])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_gram_of_lines_is_both_applied(length, lines, product, axis, dtype, whole):
+    """By a product with the Fourier matrix or by its fast algorithm, of maps that are 0 around an object.
+
+    Of lines that are not ``whole``, some points are left out.
+    """
+    size = (length, 6) if axis == -2 else (6, length)
+    sampled = torch.randperm(length, generator=torch.Generator().manual_seed(0))[:lines]
+    mask = torch.zeros(length).index_fill(0, sampled, 1.0)
+    mask = (mask[:, None] if axis == -2 else mask[None]).expand(size)
+    mask = mask if whole else mask * half_mask(size)
+    maps = torch.zeros(3, *size, dtype=torch.complex128)
+    maps[:, 2:-1, 1:-2] = random((3, size[0] - 3, size[1] - 3))
+    encoding = SensitivityEncoding(maps, mask, dtype)
+    assert not whole or (encoding.gram.wave is not None) == product
+    x = random((2, 1, *size), dtype)
+    torch.testing.assert_close(encoding.gram(x), encoding.adjoint(encoding(x)))
+    single = x.to(torch.complex64 if dtype.is_complex else torch.float32)
+    assert encoding.gram(single).dtype == single.dtype
+    assert relative(encoding.gram(single), encoding.gram(x)) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_parts_of_larger_images_and_fewer_samples_keep_the_quick_gram(dtype):
+    encoding = SensitivityEncoding(random((2, 8, 9)), half_mask((8, 9)), dtype)
+    fewer = half_mask((8, 9), seed=5)
+    sampling = SampleKSpace(fewer, encoding.out_shape, torch.complex128) @ encoding
+    y = random(encoding.out_shape)
+    torch.testing.assert_close(sampling.adjoint(y), encoding.adjoint(fewer * y))
+    grown = sampling @ CircularShift((1, -2), (1, 8, 9), dtype) @ Crop((1, 12, 11), (8, 9), dtype)
+    x = random((2, 1, 12, 11), dtype)
+    torch.testing.assert_close(sampling(x[..., :8, :9]), fewer * encoding(x[..., :8, :9]))
+    applied = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SensitivityEncoding, "forward", lambda *_: applied.append(1))
+        quick = grown.gram(x)
+    assert not applied
+    torch.testing.assert_close(quick, grown.adjoint(grown(x)))
+    nothing = SampleKSpace(1 - encoding.mask, encoding.out_shape, torch.complex128) @ encoding
+    assert not nothing(x[..., :8, :9]).any()
 
 
 def test_precision_follows_the_input():

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny import circulant, decaying_power, dense, relative, stacked
 
-from iasolve.classical.conjugate import conjugate_gradients
+from iasolve.classical.conjugate import Isometry, Regularised, conjugate_gradients
 from iasolve.evidence import fold
 from iasolve.operators import CircularBlur, Identity, KSpaceMask, gaussian_kernel
 from iasolve.problem import DiagonalLikelihood, OperatorLikelihood
-from iasolve.spectrum import fft2, ifft2
+from iasolve.spectrum import fft2, filtered, ifft2, radius
 
 SIGMA = 0.3
 
@@ -254,6 +254,34 @@ def test_a_converged_item_is_left_alone():
     assert relative(found.solution[1], torch.linalg.solve(A[1], b[1])) < 1e-5
     done = conjugate_gradients(apply(A), b, lambda r: r, torch.linalg.solve(A, b), 50, 1e-6)
     assert done.iterations == 0
+
+
+@pytest.mark.parametrize("size", [(5, 6), (4, 7)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_on_spectra_iterations_are_those_on_images(size, dtype):
+    """Of a random gram and a diagonal in Fourier space: the same iterates, and at the end the dense solution."""
+    generator = torch.Generator().manual_seed(0)
+    n = size[0] * size[1]
+    root = torch.randn(n // 2, n, dtype=dtype, generator=generator)
+    matrix = root.mH @ root
+    b = torch.randn(1, 1, *size, dtype=dtype, generator=generator)
+    power = 1 / (1 + radius(*size)).double()
+
+    def gram(x):
+        return (x.flatten(1) @ matrix.mT).reshape(x.shape)
+
+    space = Isometry(b)
+    system = Regularised(gram, 1 / power, power, space)
+    start = torch.zeros_like(b)
+    for iterations in (3, 200):
+        mine = system.solve(space.spectrum(b), space.spectrum(start), iterations, 1e-12)
+        plain = conjugate_gradients(
+            lambda x: gram(x) + filtered(x, 1 / power), b, lambda r: filtered(r, power), start, iterations, 1e-12
+        )
+        torch.testing.assert_close(space.image(mine.solution), plain.solution, rtol=1e-7, atol=1e-9)
+    basis = torch.eye(n, dtype=dtype).reshape(-1, 1, *size)
+    whole = matrix + filtered(basis, 1 / power).flatten(1).mT
+    torch.testing.assert_close(space.image(mine.solution).flatten(), torch.linalg.solve(whole, b.flatten()))
 
 
 def test_conjugate_gradients_of_nothing_give_nothing():

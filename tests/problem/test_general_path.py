@@ -4,7 +4,7 @@ import pytest
 import torch
 from counting import CountedPrior
 from flat_recipes import recipe_of
-from tiny import SIZE, images, relative, tiny_prior
+from tiny import SIZE, decaying_power, images, relative, tiny_prior
 
 from iasolve import solve
 from iasolve.operators import (
@@ -18,7 +18,9 @@ from iasolve.operators import (
 )
 from iasolve.operators.shift import CircularShift
 from iasolve.operators.whitening import Weighting
-from iasolve.problem import OperatorLikelihood, operator_likelihood
+from iasolve.problem import OperatorLikelihood
+from iasolve.problem.probed import Probed
+from iasolve.spectrum import fft2, rings_at
 
 SIGMA = 0.05
 EXACT = Identity((1, SIZE, SIZE), torch.float64)
@@ -104,17 +106,38 @@ def test_the_profile_of_an_operator_is_probed_once(size, monkeypatch):
     """Also where the operator is put onto a larger grid, which makes another object of it in every call."""
     operator = SensitivityEncoding(birdcage_maps((size, size), 3), torch.arange(size) % 2 == 0, torch.float64)
     y = GaussianNoise(SIGMA).sample(operator(images(2, size=size, dtype=torch.float64)))
-    probed = []
+    sent = []
 
-    def counted(self, sigma, original=operator_likelihood.Probed.profile):
-        probed.append(sigma)
+    def counted(self, sigma, original=Probed.profile):
+        sent.append(sigma)
         return original(self, sigma)
 
-    monkeypatch.setattr(operator_likelihood.Probed, "profile", counted)
+    monkeypatch.setattr(Probed, "profile", counted)
     for _ in range(2):
         solve(y, operator, tiny_prior(torch.float64), noise=GaussianNoise(SIGMA), recipe="fast", warn=False)
     # once for each noise level in units of the image, not again in the second call
-    assert len(probed) == len(set(probed)) <= 2
+    assert len(sent) == len(set(sent)) <= 2
+
+
+def test_the_profile_is_that_of_the_resolution_matrix():
+    """Mean, and mean square within the ring, of ``(A^H A / s^2 + 1 / P)^-1 A^H A / s^2``, real images of complex data.
+
+    One probe a ring tells both where there are frequencies enough; coarse rings are left out.
+    """
+    size = 16
+    operator = SensitivityEncoding(birdcage_maps((size, size), 3), torch.arange(size) % 2 == 0, torch.float64)
+    power = decaying_power(size)[None]
+    rings = rings_at((size, size), size, torch.device("cpu"))
+    told = Probed(operator, operator(torch.ones(1, 1, size, size).double()), power, rings, 1e-6).profile(SIGMA)
+    pixels = torch.eye(size * size, dtype=torch.float64).reshape(-1, 1, size, size)
+    waves = fft2(pixels).flatten(1).mT
+    seen = waves @ (2 / SIGMA**2 * operator.gram(pixels).flatten(1)).to(waves) @ waves.mH
+    resolution = torch.linalg.solve(seen + torch.diag(1 / power.flatten()).to(seen), seen)
+    for ring in (3, 4):
+        inside = (rings.owner == ring).flatten()
+        block = resolution[inside][:, inside]
+        exact = block.diagonal().real.mean(), block.abs().square().sum(1).mean()
+        torch.testing.assert_close(told[:, ring], torch.stack(exact), rtol=0, atol=0.05)
 
 
 def test_the_result_tells_what_conjugate_gradients_did(measured):

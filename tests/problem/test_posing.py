@@ -6,6 +6,7 @@ from flat_recipes import recipe_of
 from tiny import images, reading_prior, tiny_prior
 
 from iasolve import NonFiniteError, solve
+from iasolve.inference import view
 from iasolve.inference.sampling import Samples
 from iasolve.operators import GaussianNoise, Identity, LinearOperator, PixelMask
 from iasolve.problem.pose import Problem
@@ -78,3 +79,18 @@ def test_only_what_is_read_is_made(reads, monkeypatch):
     prior = reading_prior() if reads else tiny_prior()
     solve(images(1), Identity(SHAPE), prior, noise=NOISE, recipe=recipe_of(steps=0), warn=False)
     assert asked == {"posterior" if reads else "evidence"}
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_a_first_guess_is_made_where_it_is_read(samples, monkeypatch):
+    """A reader's image takes its place after passes, but for samples, which are drawn about it."""
+    made = []
+
+    def noted(*arguments, original=view.first_guess):
+        made.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(view, "first_guess", noted)
+    recipe = recipe_of(passes=1, steps=1, samples=samples)
+    solve(images(1), Identity(SHAPE), reading_prior(), noise=NOISE, recipe=recipe, warn=False, fallback=False)
+    assert len(made) == samples

@@ -23,7 +23,7 @@ from iasolve.operators import (
 )
 from iasolve.recipe import load_recipe
 from iasolve.reconstruction import image_phase, imaginary_share, pose_coils, sampled_positions
-from iasolve.reconstruction.multicoil import cg_sense
+from iasolve.reconstruction.phase import cg_sense
 from iasolve.samples import load_kspace, load_samples
 
 SIGMA = 0.02
