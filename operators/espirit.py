@@ -200,19 +200,8 @@ def _kernel_correlation(centre: Tensor, kernel: int, rank_threshold: float) -> T
     return out / kernel**2
 
 
-_COARSE = 2
-"""Pixels from one whose matrix is decomposed to the next."""
-
-_STEPS = 4
-"""Power iterations from there, at each pixel by its own matrix."""
-
-
 def _leading_eigenvectors(correlation: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Unit eigenvector ``(coils, H, W)`` and eigenvalue ``(H, W)``, the largest, of ``G(r)`` in each pixel.
-
-    ``G`` changes little from a pixel to the next. So it is decomposed at every second one, either way, and from there
-    power iterations go on to the others.
-    """
+    """Unit eigenvector ``(coils, H, W)`` and eigenvalue ``(H, W)``, the largest, of ``G(r)`` in each pixel."""
     coils, reach = len(correlation), correlation.shape[-1] // 2
     height, width = grid
     offsets = torch.arange(-reach, reach + 1, device=correlation.device)
@@ -225,23 +214,14 @@ def _leading_eigenvectors(correlation: Tensor, grid: tuple[int, int]) -> tuple[T
     maps = correlation.new_empty(coils, height, width)
     eigenvalue = maps.real.new_empty(height, width)
     # some rows at a time: the matrices of all pixels of many coils would not fit into memory
-    rows = _COARSE * max(1, 2**24 // (_COARSE * width * coils**2))
+    rows = max(1, 2**24 // (width * coils**2))
     for start in range(0, height, rows):
         part = slice(start, start + rows)
         matrices = torch.einsum("yp,pxab->yxab", waves(height)[part], along)
-        vectors = torch.linalg.eigh(matrices[::_COARSE, ::_COARSE]).eigenvectors[..., -1]
-        vectors = vectors.repeat_interleave(_COARSE, 0).repeat_interleave(_COARSE, 1)[: len(matrices), :width]
-        for _ in range(_STEPS):
-            vectors = torch.nn.functional.normalize(_times(matrices, vectors), dim=-1)
-        product = _times(matrices, vectors)
-        eigenvalue[part] = (vectors.conj() * product).sum(-1).real
-        maps[:, part] = vectors.permute(2, 0, 1)
+        values, vectors = torch.linalg.eigh(matrices)
+        maps[:, part] = vectors[..., -1].permute(2, 0, 1)
+        eigenvalue[part] = values[..., -1]
     return maps, eigenvalue
-
-
-def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """``(..., n, n)`` times ``(..., n)``."""
-    return (matrices @ vectors[..., None])[..., 0]
 
 
 def _relative_to_virtual_coil(maps: Tensor, centre: Tensor) -> Tensor:
