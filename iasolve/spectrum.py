@@ -203,24 +203,23 @@ def rings_at(shape: tuple[int, int], size: int, device: torch.device | None = No
 
 
 def power_at(power: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Power of each frequency ``(C, N, N)`` at the frequencies of an image of another shape, ``(C, H, W)``.
+    """Power of each frequency ``(..., H', W')`` at the frequencies of an image of another shape, ``(..., H, W)``.
 
     Bilinear interpolation at equal cycles per pixel: with an orthonormal transform, the power of a texture does not
     depend on the size of the image.
     """
-    n = power.shape[-1]
-    if shape == (n, n):
+    if shape == tuple(power.shape[-2:]):
         return power
 
-    def place(length: int) -> tuple[Tensor, Tensor, Tensor]:
+    def place(length: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
         f = frequencies(length).double() * (n / length)
         low = torch.floor(f)
         return (low.long() % n).to(power.device), ((low.long() + 1) % n).to(power.device), (f - low).to(power)
 
-    y0, y1, fy = place(shape[0])
-    x0, x1, fx = place(shape[1])
-    rows = power[:, y0] * (1 - fy)[:, None] + power[:, y1] * fy[:, None]
-    return rows[:, :, x0] * (1 - fx) + rows[:, :, x1] * fx
+    y0, y1, fy = place(shape[0], power.shape[-2])
+    x0, x1, fx = place(shape[1], power.shape[-1])
+    rows = power[..., y0, :] * (1 - fy)[:, None] + power[..., y1, :] * fy[:, None]
+    return rows[..., x0] * (1 - fx) + rows[..., x1] * fx
 
 
 class Spectrum:

@@ -36,7 +36,7 @@ from iasolve.problem.measurement import Measurement
 from iasolve.problem.options import Options, Watch
 from iasolve.problem.pose import Problem, pose
 from iasolve.recipe import Recipe
-from iasolve.spectrum import largest_radius
+from iasolve.spectrum import largest_radius, power_at
 
 __all__ = ["Answer", "Gaussian", "Verdict", "better", "fitted_power", "unexplained", "verdict"]
 
@@ -215,8 +215,10 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
             found[0] = found[0] - SLACK * rival.unseen
         every = torch.stack([*found, *([] if bound else [torch.full_like(found[0], torch.inf)])])
         surplus = every.new_ones(every.shape[1])
-        if view.expected is not None and view.expected.shape == view.image.shape:
-            surplus = trial.surplus(view.image, view.expected * view.problem.gain.square().reshape(-1, 1, 1, 1))
+        if view.expected is not None:
+            height, width = view.image.shape[-2:]
+            expected = power_at(view.expected, (height, width))  # of an image that was solved with a margin, too
+            surplus = trial.surplus(view.image, expected * view.problem.gain.square().reshape(-1, 1, 1, 1))
         return trial, every.unflatten(1, (-1, count)).sum(2), surplus.unflatten(0, (-1, count)).mean(1)
 
     trial, (ours, free, held), surplus = errors(0)

@@ -76,8 +76,8 @@ class Result(Generic[Array]):
     distance : array
         Of the power of its coarse scales from that of validation images, in their standard deviations; NaN: unknown.
     surplus : array
-        Squared error at k-space that was kept back over what the prior's reader expected of it, per image: its error
-        bar's variance is larger by that factor. 1 of other measurements.
+        Squared error at a part of the measurement that was kept back, over what the prior's reader expected of it, per
+        image: its error bar's variance is larger by that factor. 1 where no such part tells it.
     offsets : list of list of array
         What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, without
         encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.

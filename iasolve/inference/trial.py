@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -83,9 +84,9 @@ class Trial(NamedTuple):
     def surplus(self, image: Tensor, variance: Tensor) -> Tensor:
         """How many times as large as expected the squared error of an image is, ``(B,)``.
 
-        The most likely factor, by Fisher scoring, under a prior that takes its logarithm for 0 with a standard
-        deviation of 1. Told by k-space that was kept back where the operator is diagonal in it; 1 of other
-        measurements, as of noise drawn anew, which is much larger than the error.
+        The mean of a Gaussian posterior of the factor, cut off at 0, by Fisher scoring, under a prior of mean and
+        standard deviation 1. What was kept back tells it where the operator is diagonal in frequency: k-space well,
+        noise drawn anew, which is larger than the error, only a little; 1 of other measurements.
 
         Parameters
         ----------
@@ -95,22 +96,33 @@ class Trial(NamedTuple):
             ``(B, C, H, W)``, unshifted, in the user's units: the expected squared error at each frequency.
         """
         transfer = self.operator.transfer()
-        if self.back is None or transfer is None:
+        if transfer is None:
             return variance.new_ones(len(variance))
         expected = variance * transfer.abs().square().to(variance.device, variance.dtype)
         if self.operator.codomain == "kspace":
             expected = torch.fft.fftshift(expected, (-2, -1))
-        noise = self.seen.sigma.square().reshape(-1, 1, 1, 1)
-        squared = (self.operator(image) - self.hidden).abs().square()
+        off, noise, back = self.operator(image) - self.hidden, self.seen.sigma.square().reshape(-1, 1, 1, 1), self.back
+        if back is None:
+            # hidden is n - n' / a off the truth, and n' is known; what is left of its product with the rest, and the
+            # square of the rest, have a variance of 18 sigma^4, as squares of noise of 3 sigma^2 have
+            off, drawn = (self.operator.to_grid(v) for v in (off, (self.seen.y - self.hidden) / (1 + SPLIT**2)))
+            noise, back = noise / (1 + SPLIT**2), torch.ones_like(expected[0])
+            squared = off.abs().square() - drawn.abs().square() - noise
+            noise = 3 * noise
+        else:
+            squared = off.abs().square() - noise
         # of a real image k and -k are one number
         doubt = 1.0 if image.is_complex() else 2.0
         level = variance.new_ones(len(variance), 1, 1, 1)
         for _ in range(_SCORINGS):
-            weight = self.back * (expected / (level * expected + noise)).square()
-            score = (weight * (squared - noise) / expected.clamp_min(_TINY)).sum((1, 2, 3), keepdim=True)
-            own = doubt / level.square()
+            weight = back * (expected / (level * expected + noise)).square()
+            score = (weight * squared / expected.clamp_min(_TINY)).sum((1, 2, 3), keepdim=True)
             information = weight.sum((1, 2, 3), keepdim=True)
-            level = ((score + own) / (information + own)).clamp(1 / _MOST, _MOST)
+            width = (doubt / (information + doubt)).sqrt()
+            most_likely = (score + doubt) / (information + doubt)
+            place = most_likely / width
+            above = torch.exp(-place.square() / 2 - torch.special.log_ndtr(place)) / math.sqrt(2 * math.pi)
+            level = (most_likely + width * above).clamp(1 / _MOST, _MOST)
         return level.flatten()
 
 

@@ -142,8 +142,8 @@ def warn_unlike(result: Result[Tensor], prior: Prior, *, idle: bool, blank: bool
     largest = float(result.surplus.max())
     if largest > SURPLUS:
         findings.append(
-            f"its squared error at k-space that was kept back is {largest:.1f} times what the prior expects, which the "
-            "error bar takes into account"
+            f"its squared error at a part of the measurement that was kept back is {largest:.1f} times what the prior "
+            "expects, which the error bar takes into account"
         )
     numbers = f" ({'; '.join(findings)})" if findings else ""
     unfit = int((~fits).sum())

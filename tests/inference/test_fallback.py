@@ -199,9 +199,29 @@ def test_how_much_larger_the_error_is_than_expected_is_told_by_what_was_kept_bac
         found = trial.surplus(x + (error if dtype.is_complex else error.real), expected)
         # about 130 places are kept back, in a real image each twice
         assert float(found.log().std()) < 0.15
-        assert float(found.mean()) == pytest.approx(factor, rel=0.1)
-    anew = hold_back(Measurement(x, torch.full((50,), 0.1), Identity(shape, dtype)))
-    assert torch.equal(anew.surplus(x, expected), torch.ones(50))
+        assert float(found.mean()) == pytest.approx(factor, rel=0.15)
+    other = hold_back(Measurement(x, torch.full((50,), 0.1), PixelMask(torch.ones(32, 48), shape, dtype)))
+    assert torch.equal(other.surplus(x, expected), torch.ones(50))
+
+
+@pytest.mark.parametrize("operator", [Identity((1, 64, 64)), CircularBlur(gaussian_kernel(1.0), (1, 64, 64))])
+def test_noise_drawn_anew_tells_how_large_the_error_is(operator):
+    generator = torch.Generator().manual_seed(1)
+    x, sigma = torch.randn(100, *operator.in_shape, generator=generator), 0.5
+    y = GaussianNoise(sigma).sample(operator(x), generator)
+    trial = hold_back(Measurement(y, torch.full((100,), sigma), operator))
+    expected = (0.2 * sigma**2 * torch.ones(64, 64)).expand(100, *operator.in_shape)
+    found = []
+    for factor in (0.25, 1.0, 4.0):
+        error = ifft2(fft2(torch.randn(x.shape, generator=generator)) * (factor * expected).sqrt()).real
+        found.append(trial.surplus(x + error, expected))
+    # of little information: pulled to 1, and never down to nothing
+    low, usual, high = (float(one.mean()) for one in found)
+    assert low < usual < high
+    assert 0.7 < usual < 1.5
+    assert 0.25 < low < 1.2
+    assert 1.5 < high < 4.5
+    assert float(found[0].min()) > 0.1
 
 
 def test_a_batch_is_judged_image_by_image():
