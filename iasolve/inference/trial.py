@@ -84,8 +84,8 @@ class Trial(NamedTuple):
     def surplus(self, image: Tensor, variance: Tensor) -> Tensor:
         """How many times as large as expected the squared error of an image is, ``(B,)``.
 
-        The mean of a Gaussian posterior of the factor, cut off at 0, by Fisher scoring, under a prior of mean and
-        standard deviation 1. What was kept back tells it where the operator is diagonal in frequency: k-space well,
+        The mean of a Gaussian posterior of the factor, cut off at 0, by Fisher scoring, under a prior of mean 1 and
+        standard deviation 0.5. What was kept back tells it where the operator is diagonal in frequency: k-space well,
         noise drawn anew, which is larger than the error, only a little; 1 of other measurements.
 
         Parameters
@@ -113,18 +113,22 @@ class Trial(NamedTuple):
             squared = off.abs().square() - noise
         # of a real image k and -k are one number
         doubt = 1.0 if image.is_complex() else 2.0
+        own = doubt / _USUAL**2
         level = variance.new_ones(len(variance), 1, 1, 1)
         for _ in range(_SCORINGS):
             weight = back * (expected / (level * expected + noise)).square()
             score = (weight * squared / expected.clamp_min(_TINY)).sum((1, 2, 3), keepdim=True)
             information = weight.sum((1, 2, 3), keepdim=True)
-            width = (doubt / (information + doubt)).sqrt()
-            most_likely = (score + doubt) / (information + doubt)
+            width = (doubt / (information + own)).sqrt()
+            most_likely = (score + own) / (information + own)
             place = most_likely / width
             above = torch.exp(-place.square() / 2 - torch.special.log_ndtr(place)) / math.sqrt(2 * math.pi)
             level = (most_likely + width * above).clamp(1 / _MOST, _MOST)
         return level.flatten()
 
+
+_USUAL = 0.5
+"""Standard deviation of the factor, where nothing tells it."""
 
 _SCORINGS, _MOST, _TINY = 20, 64.0, 1e-30
 

@@ -186,22 +186,22 @@ def test_errors_of_k_space_are_over_what_the_gaussian_expects(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_how_much_larger_the_error_is_than_expected_is_told_by_what_was_kept_back(dtype):
-    shape, generator = (1, 32, 48), torch.Generator().manual_seed(1)
-    mask = (torch.rand(32, 48, generator=generator) < 0.5).float()
+    shape, generator = (1, 64, 96), torch.Generator().manual_seed(1)
+    mask = (torch.rand(64, 96, generator=generator) < 0.5).float()
     operator = KSpaceMask(mask, shape, dtype)
-    x = torch.randn(50, *shape, dtype=dtype, generator=generator)
+    x = torch.randn(30, *shape, dtype=dtype, generator=generator)
     noise = GaussianNoise(0.004)
     y = noise.sample(operator(x), generator) * mask
-    trial = hold_back(Measurement(y, torch.full((50,), noise.sigma), operator))
-    expected = (0.01 * radius(32, 48).clamp_min(1) ** -1.0).expand(50, *shape)
+    trial = hold_back(Measurement(y, torch.full((30,), noise.sigma), operator))
+    expected = (0.02 * radius(64, 96).clamp_min(1) ** -1.0).expand(30, *shape)
     for factor in (0.25, 1.0, 4.0):
         error = ifft2(fft2(torch.randn(x.shape, dtype=dtype, generator=generator)) * (factor * expected).sqrt())
         found = trial.surplus(x + (error if dtype.is_complex else error.real), expected)
-        # about 130 places are kept back, in a real image each twice
+        # about 500 places are kept back, in a real image each twice
         assert float(found.log().std()) < 0.15
         assert float(found.mean()) == pytest.approx(factor, rel=0.15)
-    other = hold_back(Measurement(x, torch.full((50,), 0.1), PixelMask(torch.ones(32, 48), shape, dtype)))
-    assert torch.equal(other.surplus(x, expected), torch.ones(50))
+    other = hold_back(Measurement(x, torch.full((30,), 0.1), PixelMask(torch.ones(64, 96), shape, dtype)))
+    assert torch.equal(other.surplus(x, expected), torch.ones(30))
 
 
 @pytest.mark.parametrize("operator", [Identity((1, 64, 64)), CircularBlur(gaussian_kernel(1.0), (1, 64, 64))])
