@@ -78,10 +78,10 @@ shares("backdrop", np.s_[0:120, 165:180])
 shares("collar", np.s_[80:140, 60:150])
 
 # %%
-# Where more is found than was asked, the bar is too long; where less, it is too short. This prior states its error for
-# each *frequency*. It knows less of *where* the error is: it makes the bar longer where the picture is bright. So the
-# bar is about right for the picture as a whole, too long for the smooth backdrop, and too short for the collar with its
-# many edges.
+# Where more is found than was asked, the bar is too long; where less, it is too short. The prior says how large its
+# error is at each frequency and how it is spread over the picture, and the noise tells how large it is in all. So the
+# bar is right for the picture as a whole. It is still too long for the smooth backdrop, and a little too short for the
+# collar with its many edges.
 # :doc:`tutorial_07_how_sure` goes on from here.
 #
 # If you do not know the noise
