@@ -6,6 +6,7 @@ from iasolve.problem.likelihood import DiagonalLikelihood
 from iasolve.problem.measurement import Measurement, likely_sigma
 from iasolve.problem.operator_likelihood import OperatorLikelihood
 from iasolve.problem.options import Callback, NonFiniteError, Options, SolveOptions, Status, UnlikePriorWarning
+from iasolve.problem.probed import Probed
 
 __all__ = [
     "Callback",
@@ -17,6 +18,7 @@ __all__ = [
     "NonFiniteError",
     "OperatorLikelihood",
     "Options",
+    "Probed",
     "SolveOptions",
     "Status",
     "UnlikePriorWarning",

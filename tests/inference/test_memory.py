@@ -199,4 +199,4 @@ def test_an_image_read_in_strips_is_the_image_to_rounding(monkeypatch):
     strips = solve(y, Identity((1, 96, 40)), prior, noise=NOISE, recipe=passes, warn=False)
     assert set(asked) == {8}
     torch.testing.assert_close(strips.image, whole.image, rtol=0, atol=1e-5)
-    torch.testing.assert_close(strips.std, whole.std, rtol=1e-4, atol=0)
+    torch.testing.assert_close(strips.std, whole.std, rtol=1e-3, atol=0)

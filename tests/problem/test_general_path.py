@@ -18,8 +18,7 @@ from iasolve.operators import (
 )
 from iasolve.operators.shift import CircularShift
 from iasolve.operators.whitening import Weighting
-from iasolve.problem import OperatorLikelihood
-from iasolve.problem.probed import Probed
+from iasolve.problem import OperatorLikelihood, Probed
 from iasolve.spectrum import fft2, rings_at
 
 SIGMA = 0.05
