@@ -100,8 +100,8 @@ axis.legend()
 plt.show()
 
 # %%
-# Below the dashed line the program is too sure; above it, it is too careful. The benchmark's figures, over 64 slices,
-# are on the page :doc:`../explanation/measurements`.
+# Below the dashed line the program is too sure; above it, it is too careful. The figures of all priors and tasks are on
+# the page :doc:`../explanation/measurements`.
 #
 # What can go wrong
 # -----------------
