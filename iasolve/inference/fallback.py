@@ -48,13 +48,13 @@ frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
 class Verdict(NamedTuple):
     """``(B,)`` each: whether the trained prior ``fits``, whether it is ``ahead``, whether ``x >= 0`` holds.
 
-    And how many times as large as the reader expected its squared ``error`` was (:meth:`Trial.surplus`).
+    And ``surplus``, how many times as large as the reader expected its squared error was (:meth:`Trial.surplus`).
     """
 
     fits: Tensor
     ahead: Tensor
     bounded: Tensor
-    error: Tensor
+    surplus: Tensor
 
 
 class Answer(NamedTuple):

@@ -246,7 +246,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     found = verdict(batch, prior, recipe, options)
     # where the prior fits no image of the batch, only the report is its own
     asked = recipe if found is None or bool(found.fits.any()) else quick(recipe)
-    result, problem = _answer(batch, prior, asked, options, watch, None if found is None else found.error)
+    result, problem = _answer(batch, prior, asked, options, watch, None if found is None else found.surplus)
     if found is not None:
         rival = partial(Gaussian, batch, prior, options, problem)
         result = better(batch, result, found, rival, recipe.samples, watch)
@@ -259,7 +259,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
 
 
 def _answer(
-    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch, error: Tensor | None
+    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch, surplus: Tensor | None
 ) -> tuple[Result[Tensor], Problem]:
     """The mean of all views; samples, error bars and reports are the first one's: of one posterior, about the mean."""
     count, nonnegative, quiet = 1, options.nonnegative and prior.nonnegative, recipe.changed(samples=0)
@@ -267,7 +267,7 @@ def _answer(
         # the error that the reader expects is that of its first reading; passes ask the latents, if there are any
         latent = recipe.passes.count and recipe.takes_steps
         asked = (quiet, recipe) if latent else (recipe, quiet)
-        first = read_view(batch, prior, asked[0], options, watch, error)
+        first = read_view(batch, prior, asked[0], options, watch, surplus)
         if descends(prior, recipe):
             first = joined(first, solve_view(batch, prior, asked[1], options, watch, start=first), nonnegative)
     else:
@@ -303,7 +303,7 @@ def _answer(
         fits=torch.ones_like(first.improved),
         likeness=likeness,
         distance=distance,
-        surplus=torch.ones_like(batch.sigma) if error is None or not reads(prior, recipe) else error,
+        surplus=torch.ones_like(batch.sigma) if surplus is None or not reads(prior, recipe) else surplus,
         offsets=by_scale(prior, first.offsets),
         solver=None
         if residual is None

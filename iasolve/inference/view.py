@@ -144,11 +144,11 @@ def solve_view(
 
 
 def read_view(
-    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch, error: Tensor | None = None
+    batch: Measurement, prior: Prior, recipe: Recipe, options: Options, watch: Watch, surplus: Tensor | None = None
 ) -> View:
     """The reader's estimate alone, views and passes included; samples have the error that the reader expects.
 
-    ``error`` ``(B,)``: how many times as large the squared error was found to be (:class:`Verdict`).
+    ``surplus`` ``(B,)``: how many times as large as expected the squared error was found to be (:class:`Verdict`).
     """
     wide = batch.widened()
     gain = gain_of(batch.y, batch.operator, prior, batch.sigma, options, whole=True)
@@ -168,7 +168,7 @@ def read_view(
         {"scale": s, "steps": 0, "before": unknown, "after": unknown, "misfit": misfit} for s in prior.spectrum.scales
     ]
     expected = StationaryError(found.variance, found.spread, found.image.is_complex())
-    variance = found.variance if error is None else error.reshape(-1, 1, 1, 1) * found.variance
+    variance = found.variance if surplus is None else surplus.reshape(-1, 1, 1, 1) * found.variance
     stationary = StationaryError(variance, found.spread, found.image.is_complex())
     std, drawn = problem.crop(gain * stationary.std), None
     if recipe.samples:
