@@ -43,8 +43,10 @@ class OptimisationConfig:
         Part of each batch that also gets a degraded version; of a reader's all do.
     guess_fraction, guess_weight, amortization_weight : float
         See :class:`iasolve.training.objective.Objective`.
+    optimizer : {"adamw", "muon"}
+        See :mod:`iasolve.training.optimizer`.
     learning_rate, weight_decay, clip : float
-        AdamW, and the norm to which gradients are clipped.
+        The optimizer's, and the norm to which gradients are clipped.
     warmup : int
         Steps of linear learning-rate warm-up.
     kl_warmup : int
@@ -70,6 +72,7 @@ class OptimisationConfig:
     guess_fraction: Share = 0.5
     guess_weight: Amount = 1.0
     amortization_weight: Amount = 1.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Positive = 1e-3
     weight_decay: Amount = 0.01
     clip: Positive = 1.0

@@ -46,7 +46,7 @@ def save_snapshot(path: Path, state: RunState) -> None:
     tensors: dict[str, Tensor] = {}
     for prefix, net in state.networks.items():
         tensors |= {f"{prefix}.{k}": v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    names = [n for n, _ in state.networks["network"].named_parameters()]
+    names = _names(state)
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[index]}.{k}": v.detach().cpu().contiguous() for k, v in moments.items()}
     run = {"progress": json.dumps(vars(state.progress)), "settings": json.dumps(state.settings)}
@@ -89,11 +89,12 @@ def load_snapshot(path: Path, state: RunState) -> None:
         _require_fit(path, saved, net)
         net.load_state_dict(saved)
     moments: dict[int, dict[str, Tensor]] = {}
-    for index, (name, parameter) in enumerate(state.networks["network"].named_parameters()):
+    parameters = dict(state.networks["network"].named_parameters())
+    for index, name in enumerate(_names(state)):
         prefix = f"optimizer.{name}."
         # the fused optimizer walks through memory: what it keeps must lie there as the parameter does
         kept = {
-            k.removeprefix(prefix): v if v.ndim == 0 else torch.empty_like(parameter, device="cpu").copy_(v)
+            k.removeprefix(prefix): v if v.ndim == 0 else torch.empty_like(parameters[name], device="cpu").copy_(v)
             for k, v in tensors.items()
             if k.startswith(prefix)
         }
@@ -102,6 +103,12 @@ def load_snapshot(path: Path, state: RunState) -> None:
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     vars(state.progress).update(vars(progress))
+
+
+def _names(state: RunState) -> list[str]:
+    """Names of the network's parameters in the optimizer's order."""
+    names = {id(p): name for name, p in state.networks["network"].named_parameters()}
+    return [names[id(p)] for group in state.optimizer.param_groups for p in group["params"]]
 
 
 def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
@@ -131,6 +138,7 @@ def _by_step(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with the images of a step in place of how they are divided, which changes results by rounding alone."""
     out: dict[str, Any] = json.loads(json.dumps(settings))
     of_part = (out.get("reader") or {}).get("optimisation") or out["optimisation"]
+    of_part.setdefault("optimizer", "adamw")  # states of before there was a choice do not name it
     images = of_part.pop("batch") * of_part.pop("accumulate", 1) * out.pop("processes", 1)
     of_part["batch x accumulate x processes"] = images
     return out

@@ -1,4 +1,4 @@
-"""One optimiser step: losses, gradients, clipping, the guard against spikes, AdamW; on a GPU, as one CUDA graph."""
+"""One optimiser step: losses, gradients, clipping, the guard against spikes, optimizer; on a GPU, as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from iasolve.evidence import Folded
 from iasolve.training.config import OptimisationConfig
 from iasolve.training.objective import Objective
+from iasolve.training.optimizer import optimizer_for
 from iasolve.training.processes import Processes
 from iasolve.training.reading import ReaderObjective
 
@@ -76,13 +77,8 @@ class Update:
         self.module: nn.Module = objective
         """The objective, or what shares its gradients among the processes."""
         self.parameters = list(network.parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=torch.tensor(settings.learning_rate, device=device),
-            betas=(0.9, 0.99),
-            weight_decay=settings.weight_decay,
-            fused=True,
-            capturable=device.type == "cuda",
+        self.optimizer = optimizer_for(
+            network, settings.optimizer, settings.learning_rate, settings.weight_decay, device
         )
         self.steps, self.skipped, self.usual, self.kl_weight = (torch.zeros((), device=device) for _ in range(4))
         self.sums = torch.zeros(len(logged) + 1, device=device)
@@ -153,7 +149,7 @@ class Update:
         losses = self._gradients(batches)
         self.objective.follow(losses)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip).float()
-        # A spike's direction is noise, and clipping keeps it in Adam's memory for a hundred steps. The yardstick
+        # A spike's direction is noise, and clipping keeps it in the mean gradient for a hundred steps. The yardstick
         # follows the norms seen, so that a lasting change of size cannot lock training up.
         with torch.no_grad():
             limit = _SPIKE * self.usual

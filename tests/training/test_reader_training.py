@@ -84,6 +84,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit(trained, folder):
     assert load_reader(resumed)[1]["sha256"] == load_reader(trained)[1]["sha256"]
 
 
+def test_an_interrupted_run_of_muon_goes_on_bit_for_bit(folder):
+    both = [READER["optimisation"] | {"optimizer": "muon", "images": images} for images in (160, 80)]
+    whole = train(config(folder, optimisation=both[0]), folder / "muon", part="reader")
+    train(config(folder, optimisation=both[1]), folder / "muon halves", part="reader")
+    resumed = train(config(folder, optimisation=both[0]), folder / "muon halves", part="reader", resume=True)
+    assert load_reader(resumed)[1]["sha256"] == load_reader(whole)[1]["sha256"]
+    rows = [json.loads(line) for line in (folder / "muon" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["val_error"] < rows[0]["val_error"]
+
+
 def test_a_reader_takes_a_hierarchys_power_or_a_readers_weights(trained, folder):
     prior = train(config(folder), folder / "hierarchy")
     trainer = Trainer(config(folder), folder / "third", part="reader")
