@@ -14,6 +14,7 @@ wrong: benchmarks/results/out_of_domain.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -124,6 +125,11 @@ class Gaussian:
         self.problem, self.options = problem, options
         self.power = fitted_power(problem)
         self.zero = torch.zeros_like(self.power) if not problem.likelihood.is_complex else 0j * self.power
+        rows, columns = (math.prod(shape) for shape in (batch.operator.out_shape, batch.operator.in_shape))
+        if batch.y.is_complex() and not batch.operator.is_complex:
+            rows *= 2  # the real part and the imaginary one
+        self.missing = max(0.0, 1 - rows / columns)
+        """Share of the image's dimensions that the operator has no row for."""
 
     @property
     def expected(self) -> Tensor:
@@ -132,10 +138,15 @@ class Gaussian:
 
     @property
     def unseen(self) -> Tensor:
-        """Expected energy at the frequencies of which nothing was measured, in the user's units, ``(B,)``."""
+        """Expected energy of what was not measured at all, in the user's units, ``(B,)``.
+
+        That at the frequencies of which nothing was measured; off the exact path, where an operator with fewer rows
+        than columns leaves out a part of every frequency, the same part of all but the mean's.
+        """
         folded = self.problem.likelihood.folded
         if folded is None:
-            return torch.zeros_like(self.problem.gain)
+            energy = self.expected.flatten(2)
+            return self.missing * energy[..., 1:].sum((1, 2))
         return (self.expected * torch.isinf(folded.variance)).flatten(1).sum(1)
 
     def image(self, nonnegative: bool) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from iasolve.training.folder import read_folder
     from iasolve.training.loop import Trainer, train
     from iasolve.training.objective import Objective, clean_evidence
+    from iasolve.training.optimizer import Muon
     from iasolve.training.reading import ReaderObjective
     from iasolve.training.shards import Shards
     from iasolve.training.source import CroppedImages, Mixture, ShardedImages, WholeImages, open_source
@@ -37,6 +38,7 @@ _HOMES = {
     "folder": ("read_folder",),
     "loop": ("Trainer", "train"),
     "objective": ("Objective", "clean_evidence"),
+    "optimizer": ("Muon",),
     "reading": ("ReaderObjective",),
     "shards": ("Shards",),
     "source": ("CroppedImages", "Mixture", "ShardedImages", "WholeImages", "open_source"),
@@ -54,6 +56,7 @@ __all__ = [
     "Degradation",
     "DegradationMix",
     "Mixture",
+    "Muon",
     "Objective",
     "ReaderObjective",
     "ShardedImages",

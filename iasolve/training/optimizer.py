@@ -70,7 +70,7 @@ class Muon(torch.optim.AdamW):
             mean = torch.lerp(state["exp_avg"], kernel.grad, 1 - _MOMENTUM)
             change = torch.lerp(kernel.grad, mean, _MOMENTUM).flatten(1)
             rms = _ADAM_RMS * math.sqrt(max(change.shape))
-            change = (rms * orthogonal(change)).reshape(kernel.shape) + group["weight_decay"] * kernel
+            change = (rms * _orthogonal(change)).reshape(kernel.shape) + group["weight_decay"] * kernel
             if refused is not None:
                 mean = torch.where(refused > 0, state["exp_avg"], mean)
                 change = torch.where(refused > 0, 0.0, change)
@@ -81,7 +81,7 @@ class Muon(torch.optim.AdamW):
         super().step()
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
+def _orthogonal(matrix: Tensor) -> Tensor:
     """A matrix ``(m, n)`` with singular values between 0.7 and 1.2 in place of its own, zeros aside, in float32.
 
     By repeating an odd polynomial (Newton and Schulz), in bfloat16 where the device multiplies it.
