@@ -236,6 +236,7 @@ def test_the_seed_decides_and_batches_do_not_matter(noisy, tiny, tmp_path):
     assert json.loads((tmp_path / "a.npy.json").read_text())["recipe"]["samples"] == 8
 
 
+@pytest.mark.slow
 def test_error_bars_and_figure(noisy, tiny, tmp_path):
     out, std, figure = (tmp_path / name for name in ("out.npy", "std.tif", "figure.png"))
     options = ("--sigma", 20, "--prior", tiny, *QUICK, "--samples", 3, "--std-out", std, "--figure", figure)
@@ -312,6 +313,7 @@ def load(path):
         ("a.npy", "float16", 1, 0, 3),
     ],
 )
+@pytest.mark.slow
 def test_what_comes_out_has_the_type_range_and_layout_of_what_went_in(
     name, kind, scale, pages, colours, heads, tiny, tmp_path
 ):
@@ -585,6 +587,7 @@ def test_prior_list_is_json_even_when_it_is_empty():
         ),
     ],
 )
+@pytest.mark.slow
 def test_demo_solves_compares_and_draws(quick, tmp_path, monkeypatch):
     solve = iasolve.solve
     if quick:

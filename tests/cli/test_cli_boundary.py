@@ -32,6 +32,7 @@ def picture(tmp_path):
     return tmp_path / "blurred.npy", scene[5:-5, 5:-5], tmp_path / "kernel.npy"
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_larger_scene_is_right_up_to_its_rim(tmp_path, picture):
     blurred, truth, kernel = picture
     found = {}
@@ -89,6 +90,7 @@ def test_impossible_boundaries_are_refused(tmp_path, picture, tiny, asked, words
     assert words in " ".join(done.err.split())
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_of_several_sizes(tmp_path, picture, tiny):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -86,6 +86,7 @@ def test_every_format_on_a_full_disk(suffix, image, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("size", [100, 4500, 9000])
+@pytest.mark.slow
 def test_every_file_of_a_result_on_a_full_disk(size, image, tiny, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -205,6 +206,7 @@ def test_what_the_system_refuses_is_told_in_words(number, words, image, tiny, tm
     assert "Errno" not in done.err
 
 
+@pytest.mark.slow
 def test_a_training_on_a_full_disk(tmp_path, heads, quick_statistics):
     """No log, no checkpoint, no prior: each is whole or not there, and what was there goes on."""
     np.savez(tmp_path / "heads.npz", images=heads.astype(np.float32))

@@ -115,6 +115,7 @@ def test_colours_have_no_kspace(heads, tmp_path):
 
 
 @pytest.mark.parametrize("existing", ["o.npy", "o.npy.json", "std.npy", "figure.png"])
+@pytest.mark.slow
 def test_nothing_is_replaced_unless_it_is_asked_for(existing, image, tiny, tmp_path):
     (tmp_path / existing).write_text("precious")
     given = ("denoise", image, tmp_path / "o.npy", *quick(tiny), "--std-out", tmp_path / "std.npy")
@@ -297,6 +298,7 @@ def test_a_reader_of_the_output_that_has_gone_is_no_unknown_error():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.slow
 def test_streams_that_were_closed_before_the_program_began():
     command = " ".join(map(shlex.quote, [*program(), "recipe", "show"]))
     for closed, name, code in ((">&-", "fast", 0), ("2>&-", "no-such", 2), ("<&- >&- 2>&-", "no-such", 2)):
@@ -342,6 +344,7 @@ def config(tmp_path, heads, quick_statistics):
     return path
 
 
+@pytest.mark.slow
 def test_training_makes_a_prior_that_solves(config, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = cli("train", config)

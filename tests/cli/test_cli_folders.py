@@ -79,6 +79,7 @@ def test_complex_results_of_fastmri_files_are_arrays(heads, tiny, tmp_path):
     assert np.iscomplexobj(np.load(tmp_path / "out" / "file.npy"))
 
 
+@pytest.mark.slow
 def test_results_lie_beside_one_another_under_the_same_names(folder, tiny, tmp_path):
     out = tmp_path / "new" / "out"
     more = ("--std-out", tmp_path / "std", "--figure", tmp_path / "figures")
@@ -207,6 +208,7 @@ def test_a_folder_through_simulation_reconstruction_and_evaluation(folder, tiny,
     assert all(scores["mean"]["psnr"] > 15 for scores in done.report["files"])
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_a_bar_and_stdout_stays_pure(folder, tiny, tmp_path):
     terminal, end = os.openpty()
     arguments = ["denoise", folder, tmp_path / "out", *quick(tiny), "--json"]
@@ -226,6 +228,7 @@ def test_on_a_terminal_there_is_a_bar_and_stdout_stays_pure(folder, tiny, tmp_pa
     assert b"3/3" in shown or b"2/3" in shown
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_resume_does_the_rest(heads, tiny, tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

@@ -81,6 +81,7 @@ def completed(line, shell):
     return subprocess.run(program(), env=asked, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_commands_options_recipes_and_priors_are_completed():
     assert "denoise" in completed("iasolve den", "zsh")
     assert "denoise" in completed("iasolve den", "bash")

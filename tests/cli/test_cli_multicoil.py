@@ -80,6 +80,7 @@ def test_the_noise_level_is_estimated_from_all_coils(kspace, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["npy", "fastmri"])
+@pytest.mark.slow
 def test_slices_are_solved_one_by_one(layout, heads, tiny, tmp_path):
     y = measured(heads[:2])
     if layout == "npy":

@@ -214,6 +214,7 @@ def test_arguments_that_cannot_be_read(lab):
     refused(cli("check-operator", "lab:binning", "--args", "bad.toml"), 3, "bad.toml", "TOML")
 
 
+@pytest.mark.slow
 def test_the_installed_program_finds_modules_in_the_current_folder(lab):
     command = [*program(), "check-operator", "lab:binning", "--args", "shape.toml"]
     assert subprocess.run(command, capture_output=True, cwd=lab).returncode == 0
@@ -283,6 +284,7 @@ def test_a_batch_of_measurements_becomes_a_batch_of_images(binned, heads, tiny, 
         assert figure.width > 2 * figure.height
 
 
+@pytest.mark.slow
 def test_every_layout_of_the_same_measurement_gives_the_same_image(binned, tiny, lab):
     one = binned[0]
     np.save("a.npy", one)

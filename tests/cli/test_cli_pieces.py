@@ -180,6 +180,7 @@ def in_runs(monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".tif", ".h5"])
+@pytest.mark.slow
 def test_a_long_volume_is_read_and_written_as_it_is_solved(suffix, volume, in_runs, tiny, tmp_path):
     plain, path, out, page = (tmp_path / name for name in ("plain.npy", f"in{suffix}", f"out{suffix}", "page.html"))
     write_image(path, np.load(volume)[:, None])
@@ -263,6 +264,7 @@ def test_what_is_said_of_several_pieces_is_said_once():
     assert torch.tensor(found["sigma"]).shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with(volume, counted, tiny, tmp_path):
     """By SIGKILL, in a process of its own: nothing can be put in order at the end."""
     out, plain = tmp_path / "out.npy", tmp_path / "plain.npy"

@@ -130,6 +130,7 @@ def kspace_priors(monkeypatch, installed, priors):
 
 
 @pytest.mark.parametrize("coils", [1, 4])
+@pytest.mark.slow
 def test_k_space_chooses_and_leaves_out_the_steps_of_its_recipe(tmp_path, kspace_priors, heads, coils):
     head = torch.from_numpy(iasolve.samples.load_samples().images[0].astype(np.float32))[None]
     lines = line_mask((128, 128), 3, 0.2, seed=0)
@@ -150,6 +151,7 @@ def test_k_space_chooses_and_leaves_out_the_steps_of_its_recipe(tmp_path, kspace
     np.testing.assert_allclose(found.squeeze(), result.image.squeeze(), atol=1e-3 * found.max())
 
 
+@pytest.mark.slow
 def test_steps_that_were_asked_for_leave_only_priors_that_take_them(tmp_path, noisy):
     done = cli("denoise", noisy, tmp_path / "x.npy", "--sigma", 10, "--steps", 1, "--json")
     assert done.code == 0, done.err

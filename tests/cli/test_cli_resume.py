@@ -78,6 +78,7 @@ def test_every_file_that_an_option_names_counts(folder, tiny, tmp_path):
     assert "the file of --prior (card) has changed" in done.err
 
 
+@pytest.mark.slow
 def test_a_corrected_operator_and_what_it_imports_count(folder, tiny, tmp_path):
     """In processes of their own, as a user runs them: a module is imported once in each."""
     (tmp_path / "parts.py").write_text("def turned(x):\n    return x\n")
@@ -131,6 +132,7 @@ def steps_of_a_commit(monkeypatch, fails_after):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".cfl"])
+@pytest.mark.slow
 def test_a_crash_at_any_moment_never_mixes_old_and_new(suffix, tmp_path, monkeypatch):
     shapes = {"old": (1, 1, 6, 5), "new": (1, 1, 4, 7)}
 

@@ -94,6 +94,7 @@ def test_a_pipe_gets_no_bar(noisy, tiny, tmp_path):
         {"steps": {"count": 4, "blocks": "scale", "variables": "latents"}},
     ],
 )
+@pytest.mark.slow
 def test_what_the_solver_tells_fills_the_bar_once(changes, heads):
     prior, recipe = tiny_prior(), iasolve.load_recipe("denoise").changed(steps={"count": 3}).changed(**changes)
     stages, seen = solver.Stages(recipe, prior, 2, 2), []

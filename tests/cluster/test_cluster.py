@@ -222,6 +222,7 @@ def test_another_prior_under_the_same_name_is_refused(address, tiny):
         list(iasolve.map([np.zeros((1, 32, 32), np.float32)], Identity((1, 32, 32)), prior, scheduler=address))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_and_a_deadly_task_is_given_up(address):
     with Cluster(scheduler=address) as cluster:
         assert cluster.size == 2
@@ -255,6 +256,7 @@ def test_a_local_worker_takes_the_gpu_of_its_number(monkeypatch, name, taken):
     assert found == taken
 
 
+@pytest.mark.slow
 def test_workers_and_schedulers_that_cannot_be(heads, tiny, tmp_path):
     np.save(tmp_path / "a.npy", heads[0])
     run = ("denoise", tmp_path / "a.npy", tmp_path / "out.npy", "--prior", tiny, "--recipe", "fast")

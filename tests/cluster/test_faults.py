@@ -103,6 +103,7 @@ def test_a_folder_whose_workers_are_killed_is_whole(address, folder, tiny):
     assert_equal_folders(folder / "one", folder / "many")
 
 
+@pytest.mark.slow
 def test_a_poisoned_file_is_given_up_and_the_rest_is_done(address, folder, tiny):
     poisoned = np.load("in/2.npy")
     poisoned[0, 5, 5] = 1e6
@@ -117,6 +118,7 @@ def test_a_poisoned_file_is_given_up_and_the_rest_is_done(address, folder, tiny)
     assert_equal_folders(folder / "one", folder / "many", "2.npy")
 
 
+@pytest.mark.slow
 def test_a_worker_with_a_full_disk_loses_nothing(address, folder, tiny):
     run = options(tiny)
     assert cli("solve", "in", "one", *run).code == 0

@@ -41,6 +41,7 @@ def public():
 
 
 @pytest.mark.parametrize(("module", "name"), list(public()))
+@pytest.mark.slow
 def test_examples_run(module, name, monkeypatch):
     if name in LIBRARIES:
         library(*LIBRARIES[name])

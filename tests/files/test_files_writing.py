@@ -123,6 +123,7 @@ def write_noise_where_files_stay_small(target):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif", ".png", ".json"])
+@pytest.mark.slow
 def test_a_disk_that_really_takes_no_more(tmp_path, suffix):
     """The system itself refuses to let files grow, in a process of its own since the limit stays."""
     target = tmp_path / f"out{suffix}"

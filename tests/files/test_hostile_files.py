@@ -44,6 +44,7 @@ def test_a_worker_that_was_killed_while_idle_is_no_fault_of_the_file(some):
     assert read_apart(damage.own_file, some) == b"content"
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_end_is_ended(some, monkeypatch):
     monkeypatch.setattr(worker, "SECONDS", 1)
     with pytest.raises(UnreadableFile, match="given up after too much processor time"):
@@ -160,6 +161,7 @@ def test_what_the_machine_has_no_memory_for_is_refused(tmp_path, monkeypatch):
         files.read_image(tmp_path / "a.npz")
 
 
+@pytest.mark.slow
 def test_a_small_picture_of_many_pixels_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(png_bytes(np.zeros((13000, 13000), np.uint8), 8, 0))
     assert (tmp_path / "a.png").stat().st_size < 2**20

@@ -88,6 +88,7 @@ def lines_of(kspace, numbers=range(COLUMNS), **counters):
 @pytest.mark.parametrize("suffix", [".h5", ".mrd"])
 @pytest.mark.parametrize(("size", "readout"), [(12, 24), (12, 12), (11, 22), (12, 15), (11, 24)])
 @pytest.mark.parametrize("coils", [1, 3])
+@pytest.mark.slow
 def test_the_oversampling_of_the_readout_is_removed(tmp_path, rng, suffix, size, readout, coils):
     kspace, raw = scan(rng, size=size, readout=readout, coils=coils)
     path = save(tmp_path / f"a{suffix}", header(readout, size), lines_of(raw))

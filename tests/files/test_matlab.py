@@ -150,6 +150,7 @@ def test_other_versions_are_refused_by_name(tmp_path):
 
 
 @VERSIONS
+@pytest.mark.slow
 def test_truncated_and_damaged_files(tmp_path, rng, version):
     path = save(tmp_path / "a.mat", version, picture=rng.standard_normal((30, 40)))
     whole, data = files.read_image(path).pixels, path.read_bytes()

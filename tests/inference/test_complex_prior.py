@@ -146,6 +146,7 @@ OPERATORS = {
 @pytest.mark.parametrize(
     ("name", "blocks"), [("mask", "scale"), ("identity", "latent"), ("blur", "whole"), ("low-pass", "scale")]
 )
+@pytest.mark.slow
 def test_complex_images_are_solved(name, blocks):
     a, prior = OPERATORS[name], tiny_prior(is_complex=True)
     y = measure(a, images(2, dtype=C64))
@@ -237,6 +238,7 @@ def test_channels_have_their_own_noise_level(decoder):
 
 @pytest.mark.parametrize("decoder", ["separable", "vanilla"])
 @pytest.mark.parametrize("general", [False, True])
+@pytest.mark.slow
 def test_colour_images_are_solved(decoder, general):
     shape = (3, 32, 32)
     a = CircularBlur(gaussian_kernel(0.8), shape)
@@ -325,6 +327,7 @@ def _quick_statistics(monkeypatch):
 @pytest.mark.parametrize(
     ("decoder", "domain"), [("separable", "spatial"), ("separable", "spectral"), ("vanilla", "spatial")]
 )
+@pytest.mark.slow
 def test_a_complex_prior_is_trained_saved_and_used(tmp_path, decoder, domain):
     config = training_config(tmp_path, decoder, head_domain=domain)
     rows = []
@@ -345,6 +348,7 @@ def test_a_complex_prior_is_trained_saved_and_used(tmp_path, decoder, domain):
     assert len(latent_activity(prior, x)) == 5
 
 
+@pytest.mark.slow
 def test_an_interrupted_vanilla_run_resumes_bit_for_bit(tmp_path):
     config = training_config(tmp_path, "vanilla")
     config = replace(config, optimisation=replace(config.optimisation, images=16, validate_every=8))
@@ -363,6 +367,7 @@ def test_an_interrupted_vanilla_run_resumes_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(("decoder", "is_complex"), [("separable", True), ("vanilla", True)])
+@pytest.mark.slow
 def test_checkpoints_keep_kind_and_channels(tmp_path, decoder, is_complex):
     network = tiny_network(decoder=decoder, is_complex=is_complex, channels=2)
     path = tmp_path / "a.safetensors"

@@ -50,6 +50,7 @@ def test_what_is_no_noisy_image_stays():
 @pytest.mark.parametrize(
     ("recipe", "noise"), [("fast", SpectralNoise((50.0, 49.0, 51.0))), ("denoise", GaussianNoise(50.0))]
 )
+@pytest.mark.slow
 def test_the_outermost_rows_are_no_worse_than_their_neighbours(recipe, noise):
     picture = torch.from_numpy(data.camera()[128:384, 128:384].astype(np.float32))[None]
     prior = bundled("photo-grey-128")

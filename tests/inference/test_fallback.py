@@ -64,6 +64,7 @@ def operators(dtype=torch.float32):
 
 
 @pytest.mark.parametrize("name", ["identity", "blur", "points", "any"])
+@pytest.mark.slow
 def test_an_untrained_prior_gives_way_and_says_so(name):
     operator = operators()[name]
     x, y = measured(operator, 0.1)
@@ -337,6 +338,7 @@ def test_off_the_exact_path_errors_count_where_a_blur_hides_them():
 
 
 @pytest.mark.parametrize(("acceleration", "centre", "seeds"), [(4, 0.08, (1,)), (8, 0.04, (0, 2))])
+@pytest.mark.slow
 def test_few_lines_do_not_speak_against_the_priors_own_images(acceleration, centre, seeds):
     prior = bundled("mri-t1-128")
     heads = torch.from_numpy(load_samples().images).float()[:, None]
@@ -412,6 +414,7 @@ def test_noise_where_nothing_was_measured_does_not_speak_against_the_prior(opera
         torch.testing.assert_close(everywhere.image, masked.image, rtol=1e-3, atol=5e-3 * float(head.max()))
 
 
+@pytest.mark.slow
 def test_half_of_the_pixels_do_not_speak_against_the_prior():
     """By one reading alone they did: 3 in 4 heads fell back, 2 dB below the prior's answer."""
     image, prior = load_samples().images[:2, None], bundled("mri-t1-128")

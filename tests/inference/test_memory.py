@@ -95,6 +95,7 @@ def test_a_way_down_in_portions_is_the_way_down():
 
 
 @pytest.mark.parametrize(("blocks", "objective"), [("whole", "expected"), ("scale", "variational"), ("latent", "map")])
+@pytest.mark.slow
 def test_what_is_evaluated_again_is_the_same_to_the_bit(blocks, objective):
     recipe = recipe_of(steps=2, objective=objective, blocks=blocks, samples=1)
     plan = {"noise": NOISE, "recipe": recipe, "warn": False}

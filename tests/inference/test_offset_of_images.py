@@ -43,6 +43,7 @@ def operators():
     ("name", "factor", "offset"),
     [("identity", 4.0, -0.9), ("lines", 4.0, -0.9), ("blur", 2.0, -1.0), ("lines", 1000.0, -1024.0)],
 )
+@pytest.mark.slow
 def test_an_offset_changes_nothing(name, factor, offset):
     """z-scored images, images in [-1, 1], Hounsfield units."""
     prior, operator, x = bundled("mri-t1-128"), operators()[name], head()

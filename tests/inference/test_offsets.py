@@ -96,6 +96,7 @@ def run(y, a, prior, sigma=0.1, **changes):
         ("vanilla", "all", "variational"),
     ],
 )
+@pytest.mark.slow
 def test_refinement_lowers_the_objective(decoder, stop, objective):
     optimizer = {"optimizer": "adam", "size": 0.02} if objective == "variational" else {}
     how = OFFSETS | {"objective": objective, "stop": stop} | optimizer
@@ -146,6 +147,7 @@ def test_latents_beyond_the_guess_stop_follow_their_prior():
         assert scale <= 8 or moved < 1e-9
 
 
+@pytest.mark.slow
 def test_five_steps_of_offsets_get_further_than_ten_of_latents():
     """Random fields under a trained prior; measured on real images in ``benchmarks/results/tune_clean.md``."""
     prior = bundled("cifar10")

@@ -65,6 +65,7 @@ def exact_mode(operator, y, x0, variance):
 
 @pytest.mark.parametrize(("operator", "y", "x0", "variance"), problems())
 @pytest.mark.parametrize("general", [False, True], ids=["diagonal", "general"])
+@pytest.mark.slow
 def test_the_mode_is_that_of_non_negative_least_squares(operator, y, x0, variance, general):
     if general:
         data = OperatorLikelihood(operator, y, torch.full((1,), SIGMA, dtype=DOUBLE))
@@ -213,6 +214,7 @@ def test_passes_of_a_prior_without_latents_change_nothing():
 
 
 @pytest.mark.parametrize("prior", [tiny_prior(DOUBLE), magnitude_prior()], ids=["signed", "magnitudes"])
+@pytest.mark.slow
 def test_a_batch_gives_what_single_images_give(prior):
     y = GaussianNoise(SIGMA).sample(masked()(images(2, 4, dtype=DOUBLE)), torch.Generator().manual_seed(1))
 

@@ -121,6 +121,7 @@ OFF_THE_EXACT_PATH = {
 
 
 @pytest.mark.parametrize("name", OFF_THE_EXACT_PATH)
+@pytest.mark.slow
 def test_a_reading_of_any_operator_agrees_with_the_measurement(name):
     """Of projections only each ring's evidence is known: a reading had seven times the noise, and lost its trial."""
     clean = torch.from_numpy(load_samples().images[3]).float()[None]

@@ -106,6 +106,7 @@ def test_gradient_of_a_scale_is_the_finite_difference(objective, name, general, 
 
 
 @pytest.mark.parametrize("name", ["identity", "mask", "blur", "blurred mask", "low-pass"])
+@pytest.mark.slow
 def test_ring_path_and_image_paths_give_the_same_gradient(name):
     setting = Setting(name, recipe_of(objective="map"))
     general = Setting(name, iterations=400, force_general=True)
@@ -157,6 +158,7 @@ WILD = [
 
 
 @pytest.mark.parametrize("recipe", WILD)
+@pytest.mark.slow
 def test_refinement_never_ends_worse_than_its_guess(recipe):
     setting = Setting("mask", recipe, count=3)
     final, reports, improved = setting.improved()
@@ -179,6 +181,7 @@ def test_refinement_never_ends_worse_than_its_guess(recipe):
 
 
 @pytest.mark.parametrize(("size", "iterations"), [(0.05, 1), (30.0, 1), (30.0, 50)])
+@pytest.mark.slow
 def test_refinement_on_the_general_path_never_ends_worse_than_its_guess(size, iterations):
     """The promise is about the whole objective, in which the likelihood of the image counts once."""
     recipe = recipe_of(steps=3, size=size, objective="map")
@@ -193,6 +196,7 @@ def test_refinement_on_the_general_path_never_ends_worse_than_its_guess(size, it
     assert max(changes, default=-1.0) < 0
 
 
+@pytest.mark.slow
 def test_refinement_lowers_the_objective():
     for recipe in (
         recipe_of(steps=25, objective="map"),
@@ -215,6 +219,7 @@ def test_refining_one_scale_leaves_coarser_ones_alone():
     assert not torch.equal(final.contributions[3], setting.guess.contributions[3])
 
 
+@pytest.mark.slow
 def test_blocks_agree_for_a_scale_of_one_layer():
     """One point step each: no draws and no iterate to choose from, so both must do the same."""
     for step in ({16: 1}, {32: 1}, {2: 1}):
@@ -254,6 +259,7 @@ def test_offsets_describe_the_refined_solution(blocks):
 
 
 @pytest.mark.parametrize("blocks", BLOCKS)
+@pytest.mark.slow
 def test_scales_beyond_the_guess_stop_are_the_prior_and_are_not_refined(blocks):
     setting = Setting("mask", recipe_of(steps=3, size=0.1, blocks=blocks, objective="map"))
     # each tile has its own stop: the first ends at scale 4, the second goes all the way
@@ -306,6 +312,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow
 def test_batch_is_the_loop_of_singles(mode):
     prior, operator = tiny_prior(DOUBLE), operators()["blurred mask"]
     y = measure(operator, 3)
@@ -324,6 +331,7 @@ def test_batch_is_the_loop_of_singles(mode):
     torch.testing.assert_close(alone.samples, whole.samples[:, 1], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_batch_is_the_loop_of_singles_on_the_general_path():
     prior, operator = tiny_prior(DOUBLE), operators()["blurred mask"]
     y, noise = measure(operator, 3), GaussianNoise(0.1)
@@ -335,6 +343,7 @@ def test_batch_is_the_loop_of_singles_on_the_general_path():
         torch.testing.assert_close(alone.std, whole.std[i], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_seeds_repeat_and_differ():
     prior, operator = tiny_prior(), operators(torch.float32)["mask"]
     y, noise = measure(operator, 2, dtype=torch.float32), GaussianNoise(SIGMA)
@@ -398,6 +407,7 @@ def test_beta_weighs_the_data_term():
 
 
 @pytest.mark.parametrize("objective", ["map", "variational", "expected"])
+@pytest.mark.slow
 def test_steps_evaluate_as_many_layers_as_the_formulas_say(objective):
     counts = [len(tiny_prior(DOUBLE).layers(i)) for i in range(len(SCALES))]
     for blocks, layers in (("scale", sum(counts)), ("latent", sum(m * (m + 1) // 2 for m in counts))):

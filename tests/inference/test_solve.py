@@ -67,6 +67,7 @@ def measure(operator, sigma, count=2, seed=0, dtype=torch.float32, size=(32, 32)
 
 
 @pytest.mark.parametrize(("name", "factor"), [("identity", 1000.0), ("mask", 3e-4), ("blur", 1000.0)])
+@pytest.mark.slow
 def test_the_users_scale_is_theirs(name, factor):
     operator, prior = operators()[name], tiny_prior()
     _, y = measure(operator, 0.1)
@@ -145,6 +146,7 @@ def test_the_input_is_not_changed():
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (3,), (2, 3), (2, 1, 2)])
+@pytest.mark.slow
 def test_leading_batch_dimensions(lead):
     operator, prior = operators()["mask"], tiny_prior()
     count = math.prod(lead)
@@ -241,6 +243,7 @@ def test_an_operator_that_is_not_finite_is_named(factor):
         solve(y, wild, tiny_prior(), noise=GaussianNoise(0.1), recipe=FAST)
 
 
+@pytest.mark.slow
 def test_a_batch_of_counts_gives_what_single_ones_give():
     x = images(3, seed=1).abs() + 0.1
     noise = PoissonNoise(50.0)
@@ -294,6 +297,7 @@ def test_a_result_that_is_not_finite_is_refused():
 
 
 @pytest.mark.parametrize(("name", "noise"), [("identity", None), ("mask", GaussianNoise(0.1)), ("blur", None)])
+@pytest.mark.slow
 def test_a_blank_image_stays_blank(name, noise):
     """A volume has empty slices: they must not stop the batch, nor come back as anything but noise."""
     operator = operators()[name]
@@ -366,6 +370,7 @@ UNKNOWN_KINDS = {
 
 @pytest.mark.parametrize("kind", UNKNOWN_KINDS)
 @pytest.mark.parametrize("relative_level", [0.1, 0.5])
+@pytest.mark.slow
 def test_the_noise_level_of_anything_else_is_the_likely_one(kind, relative_level):
     operator = UNKNOWN_KINDS[kind]
     power = (0.5 + radius(32, 32)[None].square()) ** -2.5
@@ -530,6 +535,7 @@ def test_crop_is_central_and_has_its_adjoint(outer, inner):
         ((48, 20), "blur", "field-of-view"),
     ],
 )
+@pytest.mark.slow
 def test_images_of_any_size(size, name, fit):
     prior = tiny_prior()
     operator = operators(size=size)[name]
@@ -566,6 +572,7 @@ def test_refinement_on_a_canvas_lowers_the_objective():
     assert (result.scales[2]["after"] < result.scales[2]["before"]).all()
 
 
+@pytest.mark.slow
 def test_a_canvas_shows_no_seams():
     """Samples of a stationary posterior are as wide where tiles overlap as in their middle."""
     size, prior = (32, 96), tiny_prior()
@@ -597,6 +604,7 @@ def own_mask_operator(values):
     )
 
 
+@pytest.mark.slow
 def test_a_users_own_operator_gives_what_the_diagonal_one_gives():
     prior, sampled = tiny_prior(), mask()
     x, y = measure(KSpaceMask(sampled, SHAPE), 0.05)
@@ -612,6 +620,7 @@ def test_a_users_own_operator_gives_what_the_diagonal_one_gives():
     assert relative(own.image, x) < 1.1 * relative(known.image, x)
 
 
+@pytest.mark.slow
 def test_operators_that_no_transfer_function_describes():
     """Random projections, real and complex: the closed image explains the data better than nothing does."""
     generator = torch.Generator().manual_seed(0)
@@ -634,6 +643,7 @@ def test_operators_that_no_transfer_function_describes():
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_the_error_bar_of_a_gaussian_posterior_is_exact(name):
     """Latents that leave no trace: all samples share their mean, so ``std`` is the closing step's alone."""
     prior, operator = mute_prior(), operators()[name]
@@ -646,6 +656,7 @@ def test_the_error_bar_of_a_gaussian_posterior_is_exact(name):
 
 
 @pytest.mark.parametrize("general", [False, True])
+@pytest.mark.slow
 def test_samples_spread_as_the_error_bar_says(general):
     prior, operator = mute_prior(), operators()["mask"]
     _, y = measure(operator, 0.2, count=1)
@@ -731,6 +742,7 @@ def test_a_ring_that_is_hardly_measured_is_not_trusted_by_chance():
 
 
 @pytest.mark.parametrize("general", [False, True])
+@pytest.mark.slow
 def test_noise_stated_above_the_measurements_own_level_degrades_smoothly(general):
     """The gain stays what the strong frequencies say, and the error grows by little from step to step."""
     prior = bundled("mri-t1-128")

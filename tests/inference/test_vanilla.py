@@ -135,6 +135,7 @@ def test_a_vanilla_prior_survives_saving(tmp_path):
 @pytest.mark.parametrize("objective", ["map", "variational"])
 @pytest.mark.parametrize("general", [False, True])
 @pytest.mark.parametrize("number", [0, 3, LAYERS - 1, None], ids=["first", "middle", "last", "joint"])
+@pytest.mark.slow
 def test_the_gradient_is_the_finite_difference(objective, general, number):
     """Of one latent with the later ones completed (per latent), and of all latents at once (joint)."""
     setting = Setting(recipe_of(objective=objective), general=general)
@@ -160,6 +161,7 @@ def test_the_gradient_is_the_finite_difference(objective, general, number):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_kept_prefix_changes_nothing():
     """What follows a prefix is what follows it in the whole."""
     setting = Setting(recipe_of(objective="map"))
@@ -199,6 +201,7 @@ def test_a_separable_priors_last_scale_has_the_same_gradient_either_way():
         ("none", "scale", "variational"),
     ],
 )
+@pytest.mark.slow
 def test_refinement_lowers_the_objective(stop, blocks, objective):
     a = operator()
     recipe = recipe_of(stop=stop, blocks=blocks, objective=objective, steps=4)
@@ -211,6 +214,7 @@ def test_refinement_lowers_the_objective(stop, blocks, objective):
 
 
 @pytest.mark.parametrize(("blocks", "objective"), [("scale", "variational"), ("latent", "map")])
+@pytest.mark.slow
 def test_the_general_path_agrees_with_the_diagonal_one(blocks, objective):
     a = operator("blur", DOUBLE)
     recipe = recipe_of(blocks=blocks, objective=objective, steps=3)
@@ -242,6 +246,7 @@ def test_the_reports_add_up_to_the_objective(general):
         torch.testing.assert_close(shares[scale], cost + of_scale, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_images_and_seeds_repeat():
     a, prior = operator(), vanilla_prior()
     y = measure(a, 3)
@@ -281,6 +286,7 @@ def evaluations(prior, **recipe):
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("objective", ["map", "variational"])
+@pytest.mark.slow
 def test_layer_evaluations_follow_the_formulas(steps, objective):
     prior = vanilla_prior()
     per_latent = LAYERS * (LAYERS + 1) // 2

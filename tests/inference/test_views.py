@@ -62,6 +62,7 @@ def test_views_are_the_mean_of_solutions_for_moved_images(error):
     assert relative(singly[0], singly[1]) > 1e-4  # or this would have shown nothing
 
 
+@pytest.mark.slow
 def test_of_the_views_some_take_the_steps_and_the_others_stop_at_the_guess():
     y, operator = measured(masked()), masked()
     how = {"objective": "expected", "blocks": "whole", "optimizer": "lbfgs", "size": 0.1}

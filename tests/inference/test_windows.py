@@ -36,6 +36,7 @@ def prior():
     return bundled("photo-grey-128")
 
 
+@pytest.mark.slow
 def test_windows_are_seamless(prior, monkeypatch):
     """To the truth within 0.1 dB of the whole, from it 10 dB less far; and no worse where windows meet.
 
@@ -104,6 +105,7 @@ def test_what_hangs_together_has_no_windows():
     assert WINDOWS.least_window(Identity((1, 40, 40))) == 1
 
 
+@pytest.mark.slow
 def test_windows_of_blurred_pictures_are_seamless(prior, monkeypatch):
     """To the truth within 0.1 dB of the whole, from it 10 dB less far; and no worse where windows meet."""
     x = torch.from_numpy(camera()[100:420, 100:388].copy()).float()[None]
@@ -156,6 +158,7 @@ def test_the_windows_that_show_most_have_the_noise_of_their_image(filtered, monk
 
 
 @pytest.mark.parametrize("name", ["photo-grey-128", "mri-t1-128"])
+@pytest.mark.slow
 def test_a_large_image_is_judged_by_its_windows_as_it_is_as_a_whole(name, monkeypatch):
     prior, noise = bundled(name), GaussianNoise(25.0)
     picture = torch.from_numpy(camera()[:384].astype(np.float32))[None]
@@ -172,6 +175,7 @@ def test_a_large_image_is_judged_by_its_windows_as_it_is_as_a_whole(name, monkey
     assert tiled.fits.tolist() == whole.fits.tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_windows_of_a_blurred_picture_tell_whether_a_prior_fits(prior, monkeypatch):
     """Of each that is looked at, the measurement is that of the scene there."""
     kernel = gaussian_kernel(1.6)

@@ -162,6 +162,7 @@ def test_unknown_keys_are_refused_by_name():
 
 @pytest.mark.parametrize("shape", [(410, 24), (397, 51)])
 @pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.slow
 def test_strips_are_the_whole_to_rounding(shape, is_complex):
     """Each with the rows around it that the network sees: no seam."""
     torch.manual_seed(0)

@@ -312,6 +312,7 @@ def test_a_later_change_of_the_physics_does_not_reach_the_operator(physics):
     torch.testing.assert_close(operator(x), x)
 
 
+@pytest.mark.slow
 def test_from_deepinv_refuses_what_it_cannot_use(physics):
     blur = physics.BlurFFT((1, 8, 8), filter=torch.ones(1, 1, 3, 3))
     with pytest.raises(ValueError, match=r"BlurFFT.A fails on zeros of shape \(1, 1, 5, 4\)"):

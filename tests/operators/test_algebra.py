@@ -181,6 +181,7 @@ def diagonals(size, dtype):
 
 @pytest.mark.parametrize("dtype", [REAL, COMPLEX])
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.slow
 def test_diagonality_survives(size, dtype):
     """The transfer function is the impulse response's spectrum, at every place of the impulse."""
     impulses = torch.eye(size[0] * size[1], dtype=dtype).reshape(-1, 1, *size)
@@ -213,6 +214,7 @@ def test_backprojection_of_a_diagonal_operator(dtype):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.slow
 def test_what_is_not_diagonal_does_not_say_so(size):
     mask, blur, fourier, _ = parts(size, REAL)
     pixels = PixelMask(lopsided(*size), (1, *size), REAL)

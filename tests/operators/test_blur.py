@@ -33,6 +33,7 @@ def test_values_are_scipys(size, shape, dtype):
 
 @pytest.mark.parametrize(("size", "shape", "dtype"), CASES)
 @pytest.mark.parametrize("boundary", ["reflect", "valid"])
+@pytest.mark.slow
 def test_adjoint_is_exact(size, shape, dtype, boundary):
     operator = Convolution(random(shape, seed=1), (1, *size), dtype, boundary=boundary)
     matrix = dense(operator, dtype)

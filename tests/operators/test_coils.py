@@ -44,6 +44,7 @@ def unit_phase(size, seed=3):
 
 @pytest.mark.parametrize(("size", "dtype"), CASES)
 @pytest.mark.parametrize("kind", ["common mask", "mask per coil", "columns", "full", "phase"])
+@pytest.mark.slow
 def test_encoding_passes_the_check(size, dtype, kind):
     masks = {"mask per coil": half_mask((3, *size)), "columns": half_mask((1, size[1])), "full": None}
     phase = unit_phase(size) if kind == "phase" else None

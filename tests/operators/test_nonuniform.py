@@ -119,6 +119,7 @@ class TestWithTheLibrary:
         assert operator.adjoint(operator(x)).dtype == torch.float64
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+    @pytest.mark.slow
     def test_gradients_are_the_adjoint_twice_over(self, dtype):
         operator = NonUniformFourier(trajectory((4, 3), (5,)), (1, 4, 3), dtype)
         x = random((2, 1, 4, 3), dtype).requires_grad_()
@@ -137,6 +138,7 @@ class TestWithTheLibrary:
         assert torch.equal(x, kept)
         torch.testing.assert_close(operator(x.conj()), operator(x.conj().resolve_conj()))
 
+    @pytest.mark.slow
     def test_it_is_sigpys_up_to_sigpys_accuracy(self):
         linop = pytest.importorskip("sigpy.linop", reason="needs sigpy")
         k = trajectory((32, 24), (50,))

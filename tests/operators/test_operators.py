@@ -122,6 +122,7 @@ NAMES = tuple(catalogue((8, 8), torch.complex64))
 
 @pytest.mark.parametrize(("size", "dtype"), CASES)
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_every_operator_passes_the_check(name, size, dtype):
     report = check_operator(catalogue(size, dtype)[name])
     assert report.ok, str(report)

@@ -143,6 +143,7 @@ def test_an_unknown_prior_is_told_apart_from_all_that_there_are(install, tiny):
         find_prior("large-heads")
 
 
+@pytest.mark.slow
 def test_the_program_lists_shows_and_uses_what_packages_bring(install, tiny):
     install("clinic", brings(tiny), {PRIORS: {"small-heads": "clinic:weights", "odd": "clinic:gone"}})
     listed = program_apart("prior", "list", "--json").ended()

@@ -27,6 +27,7 @@ def random(shape, dtype=torch.float64, seed=0):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9), (5, 4)])
+@pytest.mark.slow
 def test_matrices_norms_and_adjoints(size, dtype):
     shape, kernel = (2, *size), random((3, 4), seed=1)
     for operator in (

@@ -39,6 +39,7 @@ def test_latents_that_say_nothing_leave_the_exact_likelihood():
     torch.testing.assert_close(bound(prior, x).elbo, -(expected + found.kl) / x[0].numel())
 
 
+@pytest.mark.slow
 def test_the_bound_without_offsets_is_the_training_objectives():
     from iasolve.training import Objective
 
@@ -53,6 +54,7 @@ def test_the_bound_without_offsets_is_the_training_objectives():
 
 @pytest.mark.parametrize("decoder", ["separable", "vanilla"])
 @pytest.mark.parametrize("blocks", ["scale", "latent", "whole"])
+@pytest.mark.slow
 def test_offsets_decode_to_the_image_that_solve_returns(decoder, blocks):
     prior = HVAEPrior(tiny_network(decoder=decoder), decoder, {}).to(dtype=DOUBLE)
     x = clean()
@@ -64,6 +66,7 @@ def test_offsets_decode_to_the_image_that_solve_returns(decoder, blocks):
     torch.testing.assert_close(image, result.image, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_refinement_raises_the_bound_and_moves_latents_of_iterative_inference():
     prior, x = tiny_prior(DOUBLE), clean()
     result = refine(prior, x, steps=10)

@@ -128,6 +128,7 @@ def test_term_is_the_marginal_likelihood_and_both_paths_have_its_gradient(name):
 
 @pytest.mark.parametrize("path", ["diagonal", "general"])
 @pytest.mark.parametrize("name", ["blur", "blurred mask"])
+@pytest.mark.slow
 def test_draws_have_the_posterior_mean_and_covariance(name, path):
     count = 20_000
     case = Case(name, shape=(1, 4, 5))

@@ -70,6 +70,7 @@ def test_a_step_costs_j_applications_and_one_for_its_value(measured, iterations)
     assert spent == [(iterations + 2, iterations + 1)] + [(iterations + 1, iterations)] * 3
 
 
+@pytest.mark.slow
 def test_steps_cost_no_layer_more_than_on_the_exact_path(measured):
     """And J + 1 applications of A each, J of the adjoint, as :class:`Recipe` says."""
     operator, y = measured

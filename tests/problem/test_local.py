@@ -110,6 +110,7 @@ def test_complex_images_keep_their_kind():
     torch.testing.assert_close(*both, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_samples_spread_as_the_error_bar_says(prior, operator_and_y):
     operator, y = operator_and_y
     recipe = recipe_of(steps=0, error="local")

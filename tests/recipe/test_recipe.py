@@ -88,6 +88,7 @@ def test_there_are_at_most_fifteen_keys():
 
 @settings(deadline=None, database=None, max_examples=40)
 @given(recipes())
+@pytest.mark.slow
 def test_recipes_round_trip(recipe):
     assert Recipe.from_toml(recipe.to_toml()) == recipe
     assert Recipe.from_dict(recipe.to_dict()) == recipe

@@ -267,6 +267,7 @@ def test_the_imaginary_share_is_that_of_the_image():
     torch.testing.assert_close(found, shares, atol=0.01, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_volume_of_unlike_slices_is_warned_of_once(image):
     prior = tiny_prior()
     y, operator = measurement(image)
@@ -342,6 +343,7 @@ def test_total_variation_sense_refuses_impossible_numbers(image):
 
 
 @pytest.mark.parametrize("fit", ["canvas", "field-of-view"])
+@pytest.mark.slow
 def test_nothing_is_made_up_where_the_maps_say_there_is_nothing(fit, image):
     """Beyond the maps the data say nothing: what a prior would put there is not a measurement."""
     y, operator = measurement(image)
@@ -376,6 +378,7 @@ def bundled_slice():
 
 
 @pytest.mark.parametrize("fit", ["canvas", "field-of-view"])
+@pytest.mark.slow
 def test_the_bundled_prior_holds_on_the_bundled_slice(bundled_slice, fit):
     """Tiles of a larger head are unlike its data: a guess may be poor there, but must not break down."""
     y, operator, noise, _ = bundled_slice
@@ -385,6 +388,7 @@ def test_the_bundled_prior_holds_on_the_bundled_slice(bundled_slice, fit):
     assert 0.5 < float(image.norm() / combined.norm()) < 2
 
 
+@pytest.mark.slow
 def test_a_slice_is_posed_once_for_choice_and_solution_and_gives_the_same(image, monkeypatch):
     """With the prior that was chosen, to the bit: what the choice left behind is what a solve would make."""
     module = importlib.import_module("iasolve.reconstruction.reconstruct")

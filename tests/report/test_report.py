@@ -140,6 +140,7 @@ def test_notes_and_refresh(tmp_path):
     assert 'http-equiv="refresh"' not in written(tmp_path, entry())
 
 
+@pytest.mark.slow
 def test_fifty_images_of_noise_stay_below_five_megabytes(tmp_path):
     noise = [
         Entry(f"{n}", RNG.random((512, 512)), before=RNG.random((512, 512)), std=RNG.random((512, 512)))

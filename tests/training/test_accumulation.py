@@ -128,6 +128,7 @@ def whole(folder):
         return finished(config(folder, batch=16, **STEPS), folder / "whole")
 
 
+@pytest.mark.slow
 def test_two_batches_of_eight_are_one_of_sixteen(folder, whole):
     parts = finished(config(folder, batch=8, accumulate=2, **STEPS), folder / "parts")
     assert_same_run(parts, whole)
@@ -138,6 +139,7 @@ def test_two_batches_of_eight_are_one_of_sixteen(folder, whole):
     assert not torch.allclose(eight[0]["network.sigma_x"], whole[0]["network.sigma_x"], rtol=1e-3), "no other batch"
 
 
+@pytest.mark.slow
 def test_a_reader_too_whose_batches_may_be_windows(folder):
     def run(batch, accumulate):
         changes = {"images": 64, "validate_every": 32, "batch": batch, "accumulate": accumulate}
@@ -158,6 +160,7 @@ def run_of_two(folder, out, accumulate):
     trainer.run()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(folder, whole, tmp_path):
     done = pair(run_of_two, folder, tmp_path, 1)
     assert [one.code for one in done] == [0, 0], done
@@ -187,6 +190,7 @@ class StopHereError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_batches_cut_otherwise(folder, whole):
     """Fewer processes, or less memory, are no other run as long as a step has as many images."""
 

@@ -328,6 +328,7 @@ def test_fastmri_files_that_cannot_be_used_are_named(knee):
         read_fastmri(knee / "singlecoil_val", 16)
 
 
+@pytest.mark.slow
 def test_reading_fastmri_imports_nothing_that_fails_beside_a_cpu_build(knee):
     code = (
         "import sys; from pathlib import Path; from iasolve.training.fastmri import read_fastmri;"
@@ -446,6 +447,7 @@ STEPPED = ("cifar10", "cifar10-spectral", "cifar10-vanilla", "mri-complex-128")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.slow
 def test_a_configuration_makes_a_network_and_a_training_step(path):
     config = load_config(path)
     assert config.name == path.stem

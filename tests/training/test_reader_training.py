@@ -76,6 +76,7 @@ def test_a_reader_is_trained_logged_and_exported_beside_the_hierarchy(trained, f
     assert reader_beside(trained.with_name("other.safetensors")) is None
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_for_bit(trained, folder):
     half = READER["optimisation"]["images"] // 2
     first = config(folder, optimisation=READER["optimisation"] | {"images": half})
@@ -84,6 +85,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(trained, folder):
     assert load_reader(resumed)[1]["sha256"] == load_reader(trained)[1]["sha256"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_muon_goes_on_bit_for_bit(folder):
     both = [READER["optimisation"] | {"optimizer": "muon", "images": images} for images in (160, 80)]
     whole = train(config(folder, optimisation=both[0]), folder / "muon", part="reader")
@@ -94,6 +96,7 @@ def test_an_interrupted_run_of_muon_goes_on_bit_for_bit(folder):
     assert rows[-1]["val_error"] < rows[0]["val_error"]
 
 
+@pytest.mark.slow
 def test_a_reader_takes_a_hierarchys_power_or_a_readers_weights(trained, folder):
     prior = train(config(folder), folder / "hierarchy")
     trainer = Trainer(config(folder), folder / "third", part="reader")
@@ -118,6 +121,7 @@ def test_a_reader_of_another_prior_gives_its_weights_alone(trained, folder):
     assert trainer.progress.images == 0
 
 
+@pytest.mark.slow
 def test_calibration_moves_the_expected_error_alone(trained, folder):
     reader, card = load_reader(trained)
     images = torch.randn(100, *reader.power.shape, generator=torch.Generator().manual_seed(3))
@@ -213,6 +217,7 @@ def test_the_likelihood_of_the_place_is_that_of_the_formula():
     assert math.isclose(ReaderObjective(Reader(ReaderConfig(SIZE)))._place(reading, signed), wanted, rel_tol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_spread_learns_where_errors_are():
     """Images with structure in one half alone: calibrated, the error bar is larger there, and of the right size."""
     torch.manual_seed(0)

@@ -206,6 +206,7 @@ def test_data_that_are_not_there_are_refused(shards, tmp_path):
 # ------------------------------------------------------------------------------------------- a run
 
 
+@pytest.mark.slow
 def test_a_run_on_shards_that_is_stopped_goes_on_bit_for_bit(shards, monkeypatch):
     monkeypatch.setattr(Trainer, "measure_statistics", partialmethod(Trainer.measure_statistics, batches=4))
     own = replace(config(shards, images=48, validate_every=16), data=settings(shards), folder=shards.parent)

@@ -396,6 +396,7 @@ def run_of(data):
     }
 
 
+@pytest.mark.slow
 def test_training_draws_from_a_mixture_and_its_card_names_every_source(photographs, monkeypatch):
     np.savez(photographs / "a.npz", images=picture(16, 16, 24))
     monkeypatch.setattr(Trainer.measure_statistics, "__defaults__", (2,))

@@ -51,6 +51,7 @@ def whole(folder):
     return path, without_clock(log(folder / "whole"))
 
 
+@pytest.mark.slow
 def test_where_bfloat16_would_be_emulated_a_run_is_that_of_float32_and_says_so(folder, monkeypatch):
     """A processor without instructions for it takes a hundred times as long to multiply."""
     short = {"images": 16, "validate_every": 16}
@@ -81,6 +82,7 @@ def stop(when):
 # ------------------------------------------------------------------------------------------- the same run
 
 
+@pytest.mark.slow
 def test_a_run_stopped_again_and_again_is_the_same_run(whole, folder):
     """In the middle of a window, after a validation, and within the decay."""
     settings, out = config(folder, **SHORT), folder / "parts"
@@ -166,6 +168,7 @@ def test_two_processes_that_are_stopped_go_on_as_the_same_run(folder, tmp_path):
     assert without_clock(log(stopped)) == without_clock(log(whole))
 
 
+@pytest.mark.slow
 def test_a_run_by_the_clock_knows_its_beginning_and_its_end(folder, monkeypatch):
     """The clock of these runs ticks a second a step; the rate that each step gets is what it would have been."""
     seconds = [0.0]
@@ -193,6 +196,7 @@ def test_a_run_by_the_clock_knows_its_beginning_and_its_end(folder, monkeypatch)
     assert len(rates) == 8
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_a_prior_decays_as_if_it_had_not_been_resumed(whole, folder):
     settings = config(folder, images=144, validate_every=24, decay=0.5)
     once = train(settings, folder / "init", init=whole[0])
@@ -227,6 +231,7 @@ def scores(monkeypatch, values):
     )
 
 
+@pytest.mark.slow
 def test_the_reference_of_bursts_outlives_a_kill(folder, monkeypatch):
     """Images 48 to 64 are a burst; the run is stopped right before it."""
     scores(monkeypatch, lambda images: -5.0 if images == 64 else 1.0)
@@ -283,6 +288,7 @@ def test_scores_that_are_never_finite_end_a_run():
     assert rate_factor(p) == 2.0**-HALVINGS
 
 
+@pytest.mark.slow
 def test_what_has_diverged_is_neither_kept_nor_exported(folder, tmp_path):
     """A rate that ends in NaN within the first window; weights that are not finite where no window tells."""
     with pytest.raises(DivergedError, match="the first window's scores are"):
@@ -314,6 +320,7 @@ def burst_of_two(folder, out):
     trainer.run(callback=seen)
 
 
+@pytest.mark.slow
 def test_a_burst_is_undone_by_all_processes(folder, tmp_path):
     """Images 32 to 64 are one, by the validation of the first process: the others go back with it."""
     done = pair(burst_of_two, folder, tmp_path)
@@ -325,6 +332,7 @@ def test_a_burst_is_undone_by_all_processes(folder, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_a_run_of_bursts_alone_still_moves(folder, monkeypatch):
     scores(monkeypatch, lambda images: 1.0 - images)
     trainer = Trainer(config(folder, images=8 * 12, validate_every=8, warmup=1), folder / "bursts")
@@ -342,6 +350,7 @@ def test_a_run_of_bursts_alone_still_moves(folder, monkeypatch):
 # ------------------------------------------------------------------------------------------- the state on disk
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_anywhere_is_refused(whole, folder, tmp_path):
     state = (folder / "whole" / "checkpoint.safetensors").read_bytes()
     target = tmp_path / "checkpoint.safetensors"
@@ -368,6 +377,7 @@ def test_a_flipped_byte_anywhere_is_refused(whole, folder, tmp_path):
         ({"validate_every": 32}, "optimisation.validate_every is 16"),
     ],
 )
+@pytest.mark.slow
 def test_another_configuration_is_refused_with_the_differences(whole, folder, change, words):
     state = folder / "whole" / "checkpoint.safetensors"
     before = state.read_bytes()
@@ -409,6 +419,7 @@ def test_a_callback_sees_every_step_and_validation(folder):
     assert [s.seconds for s in told] == sorted(s.seconds for s in told)
 
 
+@pytest.mark.slow
 def test_a_slow_machine_is_spoken_of(folder, monkeypatch):
     speed = Speed()
     assert [speed.window(3000, 100.0) for _ in range(2)] == [(30.0, "")] * 2

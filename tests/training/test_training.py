@@ -155,6 +155,7 @@ def test_training_learns_logs_and_exports(trained, folder):
     assert len(card["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_a_state_that_is_damaged_or_of_another_network_is_refused(trained, folder, tmp_path):
     state = (folder / "whole" / "checkpoint.safetensors").read_bytes()
     theirs = tmp_path / "checkpoint.safetensors"
@@ -174,6 +175,7 @@ def test_a_state_that_is_damaged_or_of_another_network_is_refused(trained, folde
         assert theirs.read_bytes() == damaged
 
 
+@pytest.mark.slow
 def test_starting_over_leaves_nothing_of_the_run_before(folder, tmp_path):
     rows = []
     train(config(folder, images=8), tmp_path)
@@ -190,6 +192,7 @@ def test_starting_over_leaves_nothing_of_the_run_before(folder, tmp_path):
     assert [row["images"] for row in log(tmp_path)] == [24, 48, 72]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_prior_and_another_a_different_one(folder):
     one, same = (train(config(folder, images=8), folder / name) for name in ("one", "same"))
     assert same.read_bytes() == one.read_bytes()
@@ -197,6 +200,7 @@ def test_the_same_seed_gives_the_same_prior_and_another_a_different_one(folder):
     assert not torch.equal(load_prior(other).power, load_prior(same).power)
 
 
+@pytest.mark.slow
 def test_starting_from_a_prior_counts_its_images(trained, folder):
     rows = []
     path = train(config(folder, images=96), folder / "continued", init=trained[0], callback=at_validation(rows.append))
