@@ -43,16 +43,17 @@ TV_GRID = {"denoise 0.1": 6.0, "denoise 0.3": 2.8, "denoise 1.0": 1.1, "lines 4x
 
 
 def tune(score: Callable[[float], float], start: float, factor: float = 1.25) -> tuple[float, list[float]]:
-    """Maximise ``score`` over ``start * factor ** n``, walking until the best is not at the grid's edge."""
-    scores: dict[int, float] = {n: score(start * factor**n) for n in (-1, 0, 1)}
-    while True:
-        best = max(scores, key=lambda n: scores[n])
-        if best == min(scores):
-            scores[best - 1] = score(start * factor ** (best - 1))
-        elif best == max(scores):
-            scores[best + 1] = score(start * factor ** (best + 1))
-        else:
-            return start * factor**best, [start * factor**n for n in sorted(scores)]
+    """Maximise ``score`` over ``start * factor ** n``: in strides of four, then one by one, to no edge of the grid."""
+    scores: dict[int, float] = {}
+    best = 0
+    for stride in (4, 1):
+        while True:
+            for n in (best - stride, best, best + stride):
+                if n not in scores:
+                    scores[n] = score(start * factor**n)
+            if best == (best := max(scores, key=lambda n: scores[n])):
+                break
+    return start * factor**best, [start * factor**n for n in sorted(scores)]
 
 
 class Baselines:
