@@ -79,7 +79,7 @@ TASKS = (
     Task("blur 2 px", 0.05, "blur", 2.0),
     Task("low-pass 8", 0.01, "low-pass", 8),
 )
-RECIPES = {"denoise": "denoise", "lines": "compressed-sensing", "blur": "deblur", "low-pass": "deblur"}
+RECIPES = {"denoise": "denoise", "lines": "compressed-sensing", "blur": "deblur", "low-pass": "denoise"}
 
 
 _STEPS = {

@@ -24,11 +24,11 @@ _EVEN = 1.05
 def kind_of(operator: LinearOperator) -> str:
     """``"complete"``, ``"blurred"`` or ``"incomplete"``.
 
-    An operator that is diagonal in Fourier space is *complete* where all gains are equal. It is *incomplete* where
-    frequencies are lost below the median radius of those kept (a sampling mask), and *blurred* otherwise: a low-pass
-    loses frequencies too, but only from some radius on. A picture of a larger scene is what its blur is. An operator
-    with orthogonal rows (pixels, blocks of them) is complete where it has as many as the image has values. Any other
-    one from images to images of the same shape counts as blurred, unless values are 0 of a random image; all that
+    An operator that is diagonal in Fourier space is *incomplete* where frequencies are lost below the median radius of
+    those kept (a sampling mask). Otherwise it is *complete* where all frequencies have the same gain, or none from some
+    radius on (a sharp low-pass: all of a coarser image), and else *blurred*. A picture of a larger scene is what its
+    blur is. An operator with orthogonal rows (pixels, blocks of them) is complete where it has as many as the image has
+    values. Any other one from images to images of the same shape counts as blurred, unless values are 0 of a random image; all that
     remain (coils, projections, sets of values) as incomplete.
     """
     transfer = operator.transfer()
@@ -57,10 +57,13 @@ def _of_gains(gains: Tensor, is_complex: bool) -> str:
     gains = (gains / gains.amax()).sqrt().flatten(0, -3).amin(0) if gains.ndim > 2 else (gains / gains.amax()).sqrt()
     if float(gains.amin()) * _EVEN > 1:
         return "complete"
+    even = bool(((gains < _LOST) | (gains * _EVEN > 1)).all())
     height, width = gains.shape
     fy = frequencies(height, gains.device).double() / height
     fx = frequencies(width, gains.device).double() / width
     radius = (fy[:, None].square() + fx.square()).sqrt()
     inside = gains[radius <= radius[gains > _KEPT].median()]
     lost = (inside < _LOST).to(torch.float64).mean()
-    return "incomplete" if float(lost) > _SHARE else "blurred"
+    if float(lost) > _SHARE:
+        return "incomplete"
+    return "complete" if even else "blurred"

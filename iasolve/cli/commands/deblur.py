@@ -106,7 +106,8 @@ def task(blurring: Blurring) -> Task:
     kernel = blurring.kernel
     files = {} if kernel is None else {"--kernel": split_key(kernel)[0]}
     asked = {**blur.facts, "boundary": blurring.boundary}
-    return Task("deblur", "deblur", IMAGE_SUFFIXES, read, operator, asked, files=lambda: files)
+    recipe = "deblur" if blurring.cutoff is None else "denoise"  # of a sharp low-pass, see the latter's notes
+    return Task("deblur", recipe, IMAGE_SUFFIXES, read, operator, asked, files=lambda: files)
 
 
 def _check(blurring: Blurring) -> None:
