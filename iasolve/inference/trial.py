@@ -69,9 +69,10 @@ class Trial(NamedTuple):
 
         Of k-space, over the standard deviation that the Gaussian of that ``power`` ``(B, C, H, W)``, unshifted, in the
         user's units, expects at each frequency. Few lines are kept back, and the squares of the coarsest frequencies
-        alone would decide; over the variance, the finest ones do. Of 30 validation images at 4x lines, the prior that
-        was chosen among three lay more than 0.1 dB below the best one in 5 by plain squares, in 5 over the variance, in
-        2 over the standard deviation; at 8x in 7, 7 and 6.
+        alone would decide; over the variance, the finest ones do. Of 97 validation images at 4x lines, the prior that
+        was chosen among three lay 0.07 dB below the best one on average, over the variance 0.13 dB, and as often (18 %)
+        more than 0.1 dB below it. Of 72 kinds of strange images it was the other way: 0.08 dB worse than over the
+        variance, on photographs above all.
         """
         off = self.operator(image) - self.hidden
         if self.back is not None:
