@@ -28,8 +28,8 @@ def kind_of(operator: LinearOperator) -> str:
     those kept (a sampling mask). Otherwise it is *complete* where all frequencies have the same gain, or none from some
     radius on (a sharp low-pass: all of a coarser image), and else *blurred*. A picture of a larger scene is what its
     blur is. An operator with orthogonal rows (pixels, blocks of them) is complete where it has as many as the image has
-    values. Any other one from images to images of the same shape counts as blurred, unless values are 0 of a random image; all that
-    remain (coils, projections, sets of values) as incomplete.
+    values. Any other one from images to images of the same shape counts as blurred, unless values are 0 of a random
+    image; all that remain (coils, projections, sets of values) as incomplete.
     """
     transfer = operator.transfer()
     if transfer is not None:
