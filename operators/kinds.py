@@ -55,8 +55,6 @@ def _of_gains(gains: Tensor, is_complex: bool) -> str:
         # of a real image, k and -k are one number
         gains = gains + reflect(gains)
     gains = (gains / gains.amax()).sqrt().flatten(0, -3).amin(0) if gains.ndim > 2 else (gains / gains.amax()).sqrt()
-    if float(gains.amin()) * _EVEN > 1:
-        return "complete"
     even = bool(((gains < _LOST) | (gains * _EVEN > 1)).all())
     height, width = gains.shape
     fy = frequencies(height, gains.device).double() / height

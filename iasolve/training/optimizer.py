@@ -51,9 +51,7 @@ class Muon(torch.optim.AdamW):
         kernels = [p for p in parameters if p.ndim == 4 and min(p.shape[:2]) >= _NARROW]
         known = {id(p) for p in kernels}
         rest = [p for p in parameters if id(p) not in known]
-        super().__init__(
-            [{"params": rest}, {"params": kernels}], **_adamw(learning_rate, weight_decay, learning_rate.device)
-        )
+        super().__init__([{"params": rest}, {"params": kernels}], **_adamw(learning_rate, weight_decay))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -97,13 +95,13 @@ def _orthogonal(matrix: Tensor) -> Tensor:
     return found.T if wide is not matrix else found
 
 
-def _adamw(learning_rate: Tensor, weight_decay: float, device: torch.device) -> dict[str, Any]:
+def _adamw(learning_rate: Tensor, weight_decay: float) -> dict[str, Any]:
     return {
         "lr": learning_rate,
         "betas": (0.9, 0.99),
         "weight_decay": weight_decay,
         "fused": True,
-        "capturable": device.type == "cuda",
+        "capturable": learning_rate.device.type == "cuda",
     }
 
 
@@ -114,4 +112,4 @@ def optimizer_for(
     rate = torch.tensor(learning_rate, device=device)
     if name == "muon":
         return Muon(network, rate, weight_decay)
-    return torch.optim.AdamW(network.parameters(), **_adamw(rate, weight_decay, device))
+    return torch.optim.AdamW(network.parameters(), **_adamw(rate, weight_decay))
