@@ -83,9 +83,7 @@ def test_a_version_is_compared_with_itself():
 def test_workers_are_killed_and_nothing_is_lost():
     text = run("worker_kills.py", "--quick")
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| 6")]
-    files, kills, *faults = (cell.strip("| ") for cell in cells[0][:6])
-    assert (files, faults) == ("6", ["0"] * 4)
-    assert kills in ("1", "2")  # a fast machine is done before the second
+    assert [cell.strip("| ") for cell in cells[0][:6]] == ["6", "2", "0", "0", "0", "0"]
 
 
 def test_scaling_runs():
