@@ -71,8 +71,8 @@ class Trial(NamedTuple):
         user's units, expects at each frequency. Few lines are kept back, and the squares of the coarsest frequencies
         alone would decide; over the variance, the finest ones do. Of 97 validation images at 4x lines, the prior that
         was chosen among three lay 0.07 dB below the best one on average, over the variance 0.13 dB, and as often (18 %)
-        more than 0.1 dB below it. Of 72 kinds of strange images it was the other way: 0.08 dB worse than over the
-        variance, on photographs above all.
+        more than 0.1 dB below it. Of 72 kinds of strange images both are alike by one reading; by the passes of
+        ``compressed-sensing`` the variance is better, 0.28 dB for 0.57.
         """
         off = self.operator(image) - self.hidden
         if self.back is not None:

@@ -188,3 +188,18 @@ def test_error_bars_are_judged_where_there_is_much_to_see_and_where_there_is_lit
     assert 0.85 < found["whole"] < 0.95
     assert all(0.8 < share < 0.98 for share in found["parts"])
     assert 0.7 < found["squared"] < 1.3
+
+
+def test_a_choice_is_judged_by_what_came_out_best():
+    choice = script("prior_choice")
+    x = torch.from_numpy(load_samples().images[:1]).float()[:, None]
+    task = script("common").TASKS[1]
+    (group,) = script("common").measure(task, x / x.std(), 0)
+    priors = [iasolve.load_prior(name) for name in choice.PRIORS]
+    found = choice.compare(group, task, priors, seed=0)
+    assert set(found["psnr"]) == set(choice.PRIORS)
+    # a head: the photographs' prior is the worst, and far from being chosen
+    assert found["chosen"] != "photo-grey-128"
+    assert min(found["psnr"], key=found["psnr"].get) == "photo-grey-128"
+    assert 0 <= found["lost"] < choice.WRONG
+    assert all(seconds > 0 for seconds in found["seconds"])

@@ -1,6 +1,7 @@
 """The check of a built site finds what it should, and nothing else."""
 
 import importlib.util
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_figures_of_the_readme_are_the_benchmarks():
         bm3d = psnr.get("BM3D", "")
         expected = [psnr["input"], f"{tv:.2f}", bm3d, f"**{psnr['iasolve refined']}**"]
         assert [cell.strip() for cell in row.strip("|").split("|")][1:] == expected
+
+
+def test_coverage_in_the_readme_is_the_benchmarks():
+    """Of every bundled prior with the recipe for the task: the range on noise, and on all else."""
+    priors = json.loads((ROOT / "benchmarks" / "results" / "error_bars.json").read_text(encoding="utf-8"))["priors"]
+    own = {"denoise": "denoise", "lines": "compressed-sensing", "blur": "deblur", "low-pass": "denoise"}
+
+    def lowest_and_highest(noise):
+        shares = [
+            round(100 * found["whole"])
+            for cases in priors.values()
+            for name, found in cases.items()
+            if name.endswith(f", {own[name.split()[0]]}") and name.startswith("denoise") == noise
+        ]
+        return f"{min(shares)} to {max(shares)} %"
+
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"holds the truth in {lowest_and_highest(True)} of the pixels" in readme
+    assert f"[{lowest_and_highest(False)}]" in readme
 
 
 def test_the_conda_recipe_and_the_container_hold_what_the_package_needs():
