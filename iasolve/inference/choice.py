@@ -139,11 +139,10 @@ def _choose(
     pieces = [one.shifted(priors[0], options.offset) for one in whitened(some, operator, noise, priors[0], options)]
     errors = torch.zeros(len(priors), dtype=torch.float64)
     for piece in _tiles(pieces):
-        trial = hold_back(piece, options.seed)
-        errors += torch.stack(_errors(trial, priors, options)).double().cpu()
         # a second part where it is cheap: elsewhere the first takes longer than the solution with a known prior
-        if trial.back is not None and operator.transfer() is not None:
-            errors += torch.stack(_errors(hold_back(piece, options.seed, 1), priors, options)).double().cpu()
+        for part in range(2 if operator.transfer() is not None else 1):
+            trial = hold_back(piece, options.seed, part)
+            errors += torch.stack(_errors(trial, priors, options)).double().cpu()
     least = float(errors.min())
     over = errors / least if least > 0 else torch.ones_like(errors)
     return Choice(priors[int(errors.argmin())], {p.name: float(e) for p, e in zip(priors, over, strict=True)})

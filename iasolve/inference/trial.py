@@ -1,6 +1,7 @@
 """A part of a measurement kept back, to see how far an image that was made of the rest lies from it.
 
-* Of sampled k-space, some of the sampled lines or points are kept back, as in cross-validation.
+* Of sampled k-space, some of the sampled lines or points are kept back, and of sampled pixels some of the pixels, as in
+  cross-validation: what lies between them is what a prior is there for, and the samples themselves do not tell of it.
 * Of anything else, noise is drawn anew. Where ``n'`` is as strong as the noise of ``y`` and independent of it, the
   noise of ``y + a n'`` and that of ``y - n' / a`` are independent, and the second measures the error of what was made
   of the first without bias (Oliveira, Lei and Tibshirani 2021, arXiv:2111.09447; Pang et al., CVPR 2021).
@@ -18,6 +19,7 @@ from torch import Tensor
 from iasolve.inference.objective import Noise
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.fourier import SampleKSpace
+from iasolve.operators.sampling import PixelMask
 from iasolve.problem.likelihood import white_noise
 from iasolve.problem.measurement import Measurement
 from iasolve.spectrum import largest_radius, reflect
@@ -28,7 +30,7 @@ SPLIT = 0.5
 """``a``: noise that a trial adds, in units of the measurement's own."""
 
 KEPT_BACK = 1 / 6
-"""Share of the sampled lines or points that a trial keeps back."""
+"""Share of the sampled lines, points or pixels that a trial keeps back."""
 
 MIDDLE = 0.03
 """Cycles per pixel up to which nothing is kept back: gain and phase stand on it."""
@@ -50,7 +52,7 @@ class Trial(NamedTuple):
     seen : Measurement
         What is left.
     hidden : Tensor
-        ``(B, *out_shape)``, what is not, through ``operator``; of k-space ``back`` marks the entries that are.
+        ``(B, *out_shape)``, what is not, through ``operator``; of samples ``back`` marks the entries that are.
     operator : LinearOperator
     back : Tensor or None
     """
@@ -63,9 +65,9 @@ class Trial(NamedTuple):
     def error(self, image: Tensor, power: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
 
-        Of noise drawn anew, in units of the image as far as the measurement tells of it, or a blur would hide the
-        error: where the operator is neither diagonal nor of orthogonal rows, by ``linear``, from a measurement to an
-        image.
+        Of pixels, as they are. Of noise drawn anew, in units of the image as far as the measurement tells of it, or a
+        blur would hide the error: where the operator is neither diagonal nor of orthogonal rows, by ``linear``, from a
+        measurement to an image.
 
         Of k-space, over the standard deviation that the Gaussian of that ``power`` ``(B, C, H, W)``, unshifted, in the
         user's units, expects at each frequency. Few lines are kept back, and the squares of the coarsest frequencies
@@ -75,6 +77,8 @@ class Trial(NamedTuple):
         ``compressed-sensing`` the variance is better, 0.28 dB for 0.57.
         """
         off = self.operator(image) - self.hidden
+        if self.back is not None and self.operator.codomain not in _SPECTRA:
+            return _energy(off * self.back)
         if self.back is not None:
             expected = power.mean(1, keepdim=True)
             expected = torch.fft.fftshift(expected, (-2, -1)) if self.operator.codomain == "kspace" else expected
@@ -147,15 +151,32 @@ def _energy(values: Tensor) -> Tensor:
 def hold_back(batch: Measurement, seed: int = 0, part: int = 0) -> Trial:
     """Keep a part of a measurement back; which one depends on the seed and on what was sampled, not on the batch.
 
-    Different parts of k-space, 0 to 5, do not overlap.
+    Different parts of samples, 0 to 5, do not overlap. Noise drawn anew has a sign, + in part 0 and - in part 1.
     """
-    if batch.operator.codomain in ("kspace", "spectrum"):
+    if batch.operator.codomain in _SPECTRA:
         sampled = (batch.y != 0).flatten(0, -3).any(0) & _seen(batch)
         grid = torch.fft.ifftshift(sampled) if batch.operator.codomain == "kspace" else sampled
         back = _kept_back(grid, seed, part)
         if bool(back.any()) and float(sampled.float().mean()) < FULL:
             return _fewer_samples(batch, back)
-    return _more_noise(batch, seed)
+    elif (pixels := _sampled_pixels(batch.operator)) is not None:
+        back = _share(pixels, _drawn(pixels, seed), part)
+        if bool(back.any()):
+            return _fewer_pixels(batch, back)
+    return _more_noise(batch, seed, -1 if part % 2 else 1)
+
+
+_SPECTRA = ("kspace", "spectrum")
+
+
+def _sampled_pixels(operator: LinearOperator) -> Tensor | None:
+    """Which values of a measurement are known, ``(h, w)``, where each is of one pixel or block; None where all are."""
+    gains = operator.row_gains()
+    if gains is None or len(operator.out_shape) != 3 or operator.out_dtype.is_complex != operator.is_complex:
+        return None
+    known = (gains.expand(operator.out_shape) > 0).any(0)
+    total = known.sum() * operator.out_shape[0]
+    return known if float(total) < FULL * math.prod(operator.in_shape) else None
 
 
 def _seen(batch: Measurement) -> Tensor:
@@ -165,12 +186,12 @@ def _seen(batch: Measurement) -> Tensor:
     return (operator(probe) != 0).flatten(0, -3).any(0)
 
 
-def _more_noise(batch: Measurement, seed: int) -> Trial:
+def _more_noise(batch: Measurement, seed: int, sign: int) -> Trial:
     y, sigma, operator = batch[:3]
     draw = Noise(seed, y.device, y.real.dtype)
     parts = iter(("trial", "trial, imaginary"))
     fresh = white_noise(lambda shape: draw(shape, next(parts)), tuple(y.shape[1:]), y.is_complex())
-    fresh = sigma.reshape(-1, *[1] * (y.ndim - 1)) * fresh
+    fresh = sign * sigma.reshape(-1, *[1] * (y.ndim - 1)) * fresh
     seen = batch._replace(y=y + SPLIT * fresh, sigma=sigma * (1 + SPLIT**2) ** 0.5)
     return Trial(seen, y - fresh / SPLIT, operator)
 
@@ -178,16 +199,24 @@ def _more_noise(batch: Measurement, seed: int) -> Trial:
 def _kept_back(sampled: Tensor, seed: int, part: int) -> Tensor:
     """Some of the sampled places ``(H, W)`` of k-space, unshifted: whole lines where lines were sampled."""
     height, width = sampled.shape
-    drawn = torch.rand((height, width), generator=torch.Generator().manual_seed(seed)).to(sampled.device)
+    drawn = _drawn(sampled, seed)
     along_rows, along_columns = (bool((sampled == sampled.narrow(axis, 0, 1)).all()) for axis in (1, 0))
     if along_rows != along_columns:
         drawn = (drawn[:, :1] if along_rows else drawn[:1]).expand(height, width)
     # of a real image -k tells all of k
     drawn = torch.minimum(drawn, reflect(drawn))
-    open_to = sampled & (largest_radius(height, width).to(sampled.device) > MIDDLE)
-    places = torch.unique(drawn[open_to])
-    count = max(1, round(KEPT_BACK * len(places)))
-    return open_to & torch.isin(drawn, places[part * count : (part + 1) * count])
+    return _share(sampled & (largest_radius(height, width).to(sampled.device) > MIDDLE), drawn, part)
+
+
+def _drawn(places: Tensor, seed: int) -> Tensor:
+    return torch.rand(places.shape, generator=torch.Generator().manual_seed(seed)).to(places.device)
+
+
+def _share(open_to: Tensor, drawn: Tensor, part: int) -> Tensor:
+    """Of the places ``open_to`` those of the part: places for which the same number was drawn belong together."""
+    numbers = torch.unique(drawn[open_to])
+    count = max(1, round(KEPT_BACK * len(numbers)))
+    return open_to & torch.isin(drawn, numbers[part * count : (part + 1) * count])
 
 
 def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
@@ -198,3 +227,9 @@ def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
     fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
     seen = Measurement(y * ~back, sigma, fewer)
     return Trial(seen, y, operator, back)
+
+
+def _fewer_pixels(batch: Measurement, back: Tensor) -> Trial:
+    y, sigma, operator = batch[:3]
+    fewer = PixelMask(~back, operator.out_shape, operator.out_dtype).to(y.device) @ operator
+    return Trial(Measurement(y * ~back, sigma, fewer), y, operator, back)

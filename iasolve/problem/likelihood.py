@@ -59,8 +59,11 @@ class Likelihood(Protocol):
         """The measurement of each frequency, where each was measured by itself; else None."""
 
     @property
-    def other(self) -> Callable[[Tensor], Likelihood] | None:
-        """The likelihood of other values ``(B, *out_shape)`` in the same noise; None where frequencies are known."""
+    def other(self) -> Callable[[Tensor, float], Likelihood] | None:
+        """The likelihood of other values ``(B, *out_shape)`` in the same noise, solved within a tolerance.
+
+        None where frequencies are known.
+        """
 
     @property
     def solves(self) -> Solves | None:

@@ -235,9 +235,9 @@ class OperatorLikelihood:
 
     folded = None
 
-    def other(self, y: Tensor) -> OperatorLikelihood:
+    def other(self, y: Tensor, tolerance: float) -> OperatorLikelihood:
         """See :class:`Likelihood`."""
-        return OperatorLikelihood(self.operator, y, self.sigma, tolerance=self.tolerance)
+        return OperatorLikelihood(self.operator, y, self.sigma, tolerance=tolerance)
 
     def spread(self, variance: Tensor) -> None:
         """Not known."""

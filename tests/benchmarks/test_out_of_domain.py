@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from iasolve.operators import CircularBlur, Identity, KSpaceMask, PixelMask
+
 pytestmark = pytest.mark.benchmark
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -22,3 +24,18 @@ def test_no_result_is_far_below_the_linear_estimate(tmp_path, monkeypatch):
     assert offsets["z-scored head"] < -0.5
     assert offsets["head of 48 pixels"] == 0
     assert "text of a page" in (tmp_path / "out_of_domain.md").read_text()
+
+
+def test_every_task_has_the_operator_that_its_name_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = importlib.import_module("out_of_domain")
+    kinds = {task.name: type(task.operator((1, 32, 32))) for task in script.TASKS}
+    assert kinds == {
+        "noise 0.05": Identity,
+        "noise 0.3": Identity,
+        "blur 2 px": CircularBlur,
+        "lines 4x": KSpaceMask,
+        "half the pixels": PixelMask,
+    }
+    with pytest.raises(ValueError, match="no operator"):
+        script.Degradation("half a pixel", 0.1).operator((1, 32, 32))
