@@ -6,7 +6,7 @@ from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescent, Plan
 from iasolve.inference.result import Result
 from iasolve.inference.solve import solve
-from iasolve.inference.trial import hold_back
+from iasolve.inference.trial import trials
 from iasolve.problem import Callback, NonFiniteError, Options, SolveOptions, Status, UnlikePriorWarning
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "UnlikePriorWarning",
     "choose_prior",
     "fitted_power",
-    "hold_back",
     "solve",
+    "trials",
     "unexplained",
 ]

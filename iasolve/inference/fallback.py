@@ -26,7 +26,7 @@ from torch import Tensor
 from iasolve.inference.objective import Noise
 from iasolve.inference.passes import LARGEST_RESIDUAL
 from iasolve.inference.result import Result
-from iasolve.inference.trial import hold_back
+from iasolve.inference.trial import Trial, trials
 from iasolve.inference.view import quick_answer, reads
 from iasolve.inference.windows import glimpse
 from iasolve.noise_level.residual import residual_of
@@ -219,9 +219,8 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
     # a reader takes a tile for an image of its own
     looked, count = glimpse(batch) if reads(prior, recipe) else (batch, 1)
 
-    def errors(part: int) -> tuple[Tensor, Tensor]:
+    def errors(trial: Trial) -> tuple[Tensor, Tensor]:
         """Errors ``(3, B)`` of prior, Gaussian, and Gaussian over ``x >= 0``, and the prior's surplus."""
-        trial = hold_back(looked, options.seed, part)
         # where data are missing, one reading alone may be as bad as the Gaussian's; recipes for blurs have views, too
         enough = trial.back is None and recipe.views > 1
         asked = recipe.changed(passes={"count": 0}) if enough else recipe
@@ -239,11 +238,12 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
             surplus = trial.surplus(view.image, expected * view.problem.gain.square().reshape(-1, 1, 1, 1))
         return every.unflatten(1, (-1, count)).sum(2), surplus.unflatten(0, (-1, count)).mean(1)
 
-    (ours, free, held), surplus = errors(0)
+    parts = trials(looked, options.seed)
+    (ours, free, held), surplus = errors(next(parts))
     worse = ours > torch.minimum(free, held)
-    if bool(worse.any()):
+    if bool(worse.any()) and (other := next(parts, None)) is not None:
         # a few lines may err, and noise: what they speak against is tried once more, on others
-        again, more = errors(1)
+        again, more = errors(other)
         surplus = torch.where(worse, (surplus + more) / 2, surplus)
         ours, free, held = (torch.where(worse, a + b, a) for a, b in zip((ours, free, held), again, strict=True))
     theirs = torch.minimum(free, held)

@@ -2,6 +2,7 @@
 
 * Of sampled k-space, some of the sampled lines or points are kept back, and of sampled pixels some of the pixels, as in
   cross-validation: what lies between them is what a prior is there for, and the samples themselves do not tell of it.
+* Of a sharp low-pass, the finest of the frequencies that it leaves: what lies beyond them is what is asked for.
 * Of anything else, noise is drawn anew. Where ``n'`` is as strong as the noise of ``y`` and independent of it, the
   noise of ``y + a n'`` and that of ``y - n' / a`` are independent, and the second measures the error of what was made
   of the first without bias (Oliveira, Lei and Tibshirani 2021, arXiv:2111.09447; Pang et al., CVPR 2021).
@@ -10,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,19 +19,20 @@ from torch import Tensor
 
 from iasolve.inference.objective import Noise
 from iasolve.operators.base import LinearOperator
-from iasolve.operators.fourier import SampleKSpace
+from iasolve.operators.fourier import LowPass, SampleKSpace
+from iasolve.operators.kinds import kind_of
 from iasolve.operators.sampling import PixelMask
 from iasolve.problem.likelihood import white_noise
 from iasolve.problem.measurement import Measurement
-from iasolve.spectrum import largest_radius, reflect
+from iasolve.spectrum import largest_radius, radius, reflect
 
-__all__ = ["Trial", "hold_back"]
+__all__ = ["Trial", "trials"]
 
 SPLIT = 0.5
 """``a``: noise that a trial adds, in units of the measurement's own."""
 
-KEPT_BACK = 1 / 6
-"""Share of the sampled lines, points or pixels that a trial keeps back."""
+PARTS = 6
+"""Of the sampled lines, points or pixels, a trial keeps one part in so many back."""
 
 MIDDLE = 0.03
 """Cycles per pixel up to which nothing is kept back: gain and phase stand on it."""
@@ -52,7 +54,8 @@ class Trial(NamedTuple):
     seen : Measurement
         What is left.
     hidden : Tensor
-        ``(B, *out_shape)``, what is not, through ``operator``; of samples ``back`` marks the entries that are.
+        ``(B, *out_shape)``, what is not, through ``operator``; of samples ``back`` marks the entries that are, of a
+        low-pass the frequencies, ``(H, W)`` unshifted.
     operator : LinearOperator
     back : Tensor or None
     """
@@ -65,9 +68,9 @@ class Trial(NamedTuple):
     def error(self, image: Tensor, power: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
 
-        Of pixels, as they are. Of noise drawn anew, in units of the image as far as the measurement tells of it, or a
-        blur would hide the error: where the operator is neither diagonal nor of orthogonal rows, by ``linear``, from a
-        measurement to an image.
+        Of pixels and of a low-pass, as they are. Of noise drawn anew, in units of the image as far as the measurement
+        tells of it, or a blur would hide the error: where the operator is neither diagonal nor of orthogonal rows, by
+        ``linear``, from a measurement to an image.
 
         Of k-space, over the standard deviation that the Gaussian of that ``power`` ``(B, C, H, W)``, unshifted, in the
         user's units, expects at each frequency. Few lines are kept back, and the squares of the coarsest frequencies
@@ -76,15 +79,14 @@ class Trial(NamedTuple):
         more than 0.1 dB below it. Of 72 kinds of strange images both are alike by one reading; by the passes of
         ``compressed-sensing`` the variance is better, 0.28 dB for 0.57.
         """
-        off = self.operator(image) - self.hidden
+        off, transfer = self.operator(image) - self.hidden, self.operator.transfer()
         if self.back is not None and self.operator.codomain not in _SPECTRA:
-            return _energy(off * self.back)
+            return _energy((off if transfer is None else self.operator.to_grid(off)) * self.back)
         if self.back is not None:
             expected = power.mean(1, keepdim=True)
             expected = torch.fft.fftshift(expected, (-2, -1)) if self.operator.codomain == "kspace" else expected
             variance = expected + self.seen.sigma.square().reshape(-1, 1, 1, 1)
             return _energy(off.abs() * self.back / variance.pow(0.25))
-        transfer = self.operator.transfer()
         if transfer is not None:
             gain = transfer.abs().square().to(off.device, off.real.dtype)
             return _energy(self.operator.to_grid(off) / (gain + FAINTEST * gain.amax()).sqrt())
@@ -121,6 +123,7 @@ class Trial(NamedTuple):
             squared = off.abs().square() - drawn.abs().square() - noise
             noise = 3 * noise
         else:
+            off = off if self.operator.codomain == "kspace" else self.operator.to_grid(off)
             squared = off.abs().square() - noise
         # of a real image k and -k are one number
         doubt = 1.0 if image.is_complex() else 2.0
@@ -148,25 +151,51 @@ def _energy(values: Tensor) -> Tensor:
     return values.abs().square().flatten(1).sum(1)
 
 
-def hold_back(batch: Measurement, seed: int = 0, part: int = 0) -> Trial:
-    """Keep a part of a measurement back; which one depends on the seed and on what was sampled, not on the batch.
+def trials(batch: Measurement, seed: int = 0) -> Iterator[Trial]:
+    """Keep a part of a measurement back, and then another; which one depends on the seed, not on the batch.
 
-    Different parts of samples, 0 to 5, do not overlap. Noise drawn anew has a sign, + in part 0 and - in part 1.
+    Of samples there are up to six parts that do not overlap. Of a low-pass, a half of the frequencies is left, and then
+    a quarter. Noise is drawn anew once, and added with both signs.
     """
-    if batch.operator.codomain in _SPECTRA:
+    operator = batch.operator
+    if operator.codomain in _SPECTRA:
         sampled = (batch.y != 0).flatten(0, -3).any(0) & _seen(batch)
-        grid = torch.fft.ifftshift(sampled) if batch.operator.codomain == "kspace" else sampled
-        back = _kept_back(grid, seed, part)
-        if bool(back.any()) and float(sampled.float().mean()) < FULL:
-            return _fewer_samples(batch, back)
-    elif (pixels := _sampled_pixels(batch.operator)) is not None:
-        back = _share(pixels, _drawn(pixels, seed), part)
-        if bool(back.any()):
-            return _fewer_pixels(batch, back)
-    return _more_noise(batch, seed, -1 if part % 2 else 1)
+        if float(sampled.float().mean()) < FULL and (shares := _lines_or_points(sampled, operator.codomain, seed)):
+            yield from (_fewer_samples(batch, back) for back in shares)
+            return
+    if (scale := _cutoff(operator)) is not None:
+        yield from (_coarser(batch, scale, scale / by) for by in (math.sqrt(2), 2))
+    elif (pixels := _sampled_pixels(operator)) is not None and (shares := _shares(pixels, _drawn(pixels, seed))):
+        yield from (_fewer_pixels(batch, back) for back in shares)
+    else:
+        yield from (_more_noise(batch, seed, sign) for sign in (1, -1))
 
 
 _SPECTRA = ("kspace", "spectrum")
+
+
+def _cutoff(operator: LinearOperator) -> float | None:
+    """The scale of a sharp low-pass, as :class:`LowPass` has it; None of other operators."""
+    transfer = operator.transfer()
+    if transfer is None or operator.codomain != "image" or kind_of(operator) != "complete":
+        return None
+    gains = transfer.abs().flatten(0, -3).amax(0).expand(operator.in_shape[1:])
+    kept, reach = gains > 0.5 * gains.amax(), radius(*operator.in_shape[1:]).to(gains.device)
+    scale = 2 * float(reach[kept].max())
+    if float(kept.float().mean()) >= FULL or scale < _COARSEST or not torch.equal(kept, reach <= scale / 2):
+        return None
+    return scale
+
+
+_COARSEST = 4
+"""Scale of the coarsest low-pass of which a part is kept back."""
+
+
+def _coarser(batch: Measurement, scale: float, coarser: float) -> Trial:
+    y, sigma, operator = batch[:3]
+    coarse = LowPass(coarser, operator.out_shape, operator.out_dtype).to(y.device)
+    back = (coarse.kept[0] == 0) & (radius(*operator.in_shape[1:]).to(y.device) <= scale / 2)
+    return Trial(Measurement(coarse(y), sigma, coarse @ operator), y, operator, back)
 
 
 def _sampled_pixels(operator: LinearOperator) -> Tensor | None:
@@ -196,8 +225,9 @@ def _more_noise(batch: Measurement, seed: int, sign: int) -> Trial:
     return Trial(seen, y - fresh / SPLIT, operator)
 
 
-def _kept_back(sampled: Tensor, seed: int, part: int) -> Tensor:
-    """Some of the sampled places ``(H, W)`` of k-space, unshifted: whole lines where lines were sampled."""
+def _lines_or_points(sampled: Tensor, codomain: str, seed: int) -> list[Tensor]:
+    """Parts ``(H, W)`` of the sampled places of k-space: whole lines where lines were sampled."""
+    sampled = torch.fft.ifftshift(sampled) if codomain == "kspace" else sampled
     height, width = sampled.shape
     drawn = _drawn(sampled, seed)
     along_rows, along_columns = (bool((sampled == sampled.narrow(axis, 0, 1)).all()) for axis in (1, 0))
@@ -205,25 +235,25 @@ def _kept_back(sampled: Tensor, seed: int, part: int) -> Tensor:
         drawn = (drawn[:, :1] if along_rows else drawn[:1]).expand(height, width)
     # of a real image -k tells all of k
     drawn = torch.minimum(drawn, reflect(drawn))
-    return _share(sampled & (largest_radius(height, width).to(sampled.device) > MIDDLE), drawn, part)
+    shares = _shares(sampled & (largest_radius(height, width).to(sampled.device) > MIDDLE), drawn)
+    return [torch.fft.fftshift(back) for back in shares] if codomain == "kspace" else shares
 
 
 def _drawn(places: Tensor, seed: int) -> Tensor:
     return torch.rand(places.shape, generator=torch.Generator().manual_seed(seed)).to(places.device)
 
 
-def _share(open_to: Tensor, drawn: Tensor, part: int) -> Tensor:
-    """Of the places ``open_to`` those of the part: places for which the same number was drawn belong together."""
+def _shares(open_to: Tensor, drawn: Tensor) -> list[Tensor]:
+    """Places ``open_to`` in up to six parts: places for which the same number was drawn belong together."""
     numbers = torch.unique(drawn[open_to])
-    count = max(1, round(KEPT_BACK * len(numbers)))
-    return open_to & torch.isin(drawn, numbers[part * count : (part + 1) * count])
+    return [
+        open_to & torch.isin(drawn, part) for part in numbers.tensor_split(min(PARTS, len(numbers)) or 1) if len(part)
+    ]
 
 
 def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
     y, sigma, operator = batch[:3]
     centred = operator.codomain == "kspace"
-    if centred:
-        back = torch.fft.fftshift(back)
     fewer = SampleKSpace(~back, operator.out_shape, operator.out_dtype, centred=centred).to(y.device) @ operator
     seen = Measurement(y * ~back, sigma, fewer)
     return Trial(seen, y, operator, back)

@@ -9,7 +9,7 @@ from tiny import bundled, circulant, decaying_power, images, relative, tiny_netw
 
 import iasolve
 from iasolve import UnlikePriorWarning, solve
-from iasolve.inference import Gaussian, Options, fitted_power, hold_back, unexplained
+from iasolve.inference import Gaussian, Options, fitted_power, trials, unexplained
 from iasolve.operators import (
     CircularBlur,
     Convolution,
@@ -122,7 +122,7 @@ def test_noise_drawn_anew_tells_the_error(name):
     """Of estimates of what is seen, the trial's error differs as their distances from the truth do."""
     operator = operators(DOUBLE)[name]
     x, batch = batch_of(operator, 0.3, count=40, dtype=DOUBLE)
-    trial = hold_back(batch)
+    trial = next(trials(batch))
     assert torch.allclose(trial.seen.sigma, batch.sigma * 1.25**0.5)
     near, far = 0.9 * trial.seen.y, 0.5 * trial.seen.y
     power = torch.ones_like(x)
@@ -137,7 +137,7 @@ def test_noise_drawn_anew_tells_the_error(name):
 def test_noise_of_both_parts_of_complex_values_is_independent():
     operator = Identity((1, 64, 64), torch.complex64)
     y = torch.zeros(1, 1, 64, 64, dtype=torch.complex64)
-    fresh = hold_back(Measurement(y, torch.ones(1), operator)).seen.y
+    fresh = next(trials(Measurement(y, torch.ones(1), operator))).seen.y
     assert float(fresh.abs().square().mean()) == pytest.approx(0.25, rel=0.05)
     assert abs(float((fresh.real * fresh.imag).mean())) < 0.01
 
@@ -149,7 +149,7 @@ def test_what_is_kept_back_of_k_space_is_not_seen(lines, dtype):
     mask = line_mask((32, 48), 2, 0.2) if lines else (torch.rand(32, 48, generator=generator) < 0.4).float()
     operator = KSpaceMask(mask, (1, 32, 48), dtype)
     x = torch.randn(2, 1, 32, 48, dtype=dtype, generator=generator)
-    trial = hold_back(Measurement(operator(x), torch.full((2,), 0.1), operator))
+    trial = next(trials(Measurement(operator(x), torch.full((2,), 0.1), operator)))
     seen = (trial.seen.y != 0).any(0)[0]
     back = (operator(x) != 0).any(0)[0] & ~seen
     assert 0 < int(back.sum()) < 0.35 * int((operator(x) != 0).any(0).sum())
@@ -163,7 +163,7 @@ def test_what_is_kept_back_of_k_space_is_not_seen(lines, dtype):
     power = torch.ones((2, 1, 32, 48))
     assert float(trial.error(x, power).max()) < 1e-6
     assert float(trial.error(torch.zeros_like(x), power).min()) > 1
-    other = hold_back(Measurement(operator(x), torch.full((2,), 0.1), operator), part=1)
+    other = list(trials(Measurement(operator(x), torch.full((2,), 0.1), operator)))[1]
     assert bool(other.back.any())
     assert not bool((other.back & trial.back).any())
 
@@ -180,7 +180,7 @@ def test_errors_of_k_space_are_over_what_the_gaussian_expects(dtype):
     x = x if dtype.is_complex else x.real
     noise = GaussianNoise(0.02)
     y = noise.sample(operator(x), generator) * mask
-    trial = hold_back(Measurement(y, torch.full((200,), noise.sigma), operator))
+    trial = next(trials(Measurement(y, torch.full((200,), noise.sigma), operator)))
     found = trial.error(torch.zeros_like(x), power.expand(200, *shape))
     deviation = (torch.fft.fftshift(power) + noise.sigma**2).sqrt()
     assert float(found.mean()) == pytest.approx(float(deviation[trial.back].sum()), rel=0.1)
@@ -194,7 +194,7 @@ def test_how_much_larger_the_error_is_than_expected_is_told_by_what_was_kept_bac
     x = torch.randn(30, *shape, dtype=dtype, generator=generator)
     noise = GaussianNoise(0.004)
     y = noise.sample(operator(x), generator) * mask
-    trial = hold_back(Measurement(y, torch.full((30,), noise.sigma), operator))
+    trial = next(trials(Measurement(y, torch.full((30,), noise.sigma), operator)))
     expected = (0.02 * radius(64, 96).clamp_min(1) ** -1.0).expand(30, *shape)
     for factor in (0.25, 1.0, 4.0):
         error = ifft2(fft2(torch.randn(x.shape, dtype=dtype, generator=generator)) * (factor * expected).sqrt())
@@ -202,7 +202,7 @@ def test_how_much_larger_the_error_is_than_expected_is_told_by_what_was_kept_bac
         # about 500 places are kept back, in a real image each twice
         assert float(found.log().std()) < 0.15
         assert float(found.mean()) == pytest.approx(factor, rel=0.15)
-    other = hold_back(Measurement(x, torch.full((30,), 0.1), PixelMask(torch.ones(64, 96), shape, dtype)))
+    other = next(trials(Measurement(x, torch.full((30,), 0.1), PixelMask(torch.ones(64, 96), shape, dtype))))
     assert torch.equal(other.surplus(x, expected), torch.ones(30))
 
 
@@ -211,7 +211,7 @@ def test_noise_drawn_anew_tells_how_large_the_error_is(operator):
     generator = torch.Generator().manual_seed(1)
     x, sigma = torch.randn(100, *operator.in_shape, generator=generator), 0.5
     y = GaussianNoise(sigma).sample(operator(x), generator)
-    trial = hold_back(Measurement(y, torch.full((100,), sigma), operator))
+    trial = next(trials(Measurement(y, torch.full((100,), sigma), operator)))
     expected = (0.2 * sigma**2 * torch.ones(64, 64)).expand(100, *operator.in_shape)
     found = []
     for factor in (0.25, 1.0, 4.0):

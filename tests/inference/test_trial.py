@@ -6,13 +6,15 @@ import torch
 from tiny import bundled, tiny_prior
 
 from iasolve import solve
-from iasolve.inference import Gaussian, Options, hold_back
+from iasolve.inference import Gaussian, Options, trials
+from iasolve.inference.trial import Trial
 from iasolve.operators import (
     BlockAverage,
     Downsample,
     GaussianNoise,
     Identity,
     LinearOperator,
+    LowPass,
     PixelMask,
     Radon,
     gaussian_kernel,
@@ -20,6 +22,7 @@ from iasolve.operators import (
 from iasolve.operators.blur import Convolution
 from iasolve.problem import Measurement
 from iasolve.samples import load_samples
+from iasolve.spectrum import radius
 
 SHAPE = (2, 24, 36)
 HALF = torch.rand(24, 36, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -37,7 +40,8 @@ def measured(operator: LinearOperator, sigma: float = 0.1) -> tuple[torch.Tensor
 def test_what_is_kept_back_of_pixels_is_not_seen(operator):
     x, batch = measured(operator)
     known = int((batch.y != 0).any(0)[0].sum())
-    parts = [hold_back(batch, part=part) for part in range(6)]
+    parts = list(trials(batch))
+    assert len(parts) == 6
     for trial in parts:
         assert int(trial.back.sum()) == pytest.approx(known / 6, abs=6)
         assert not bool((trial.seen.y[..., trial.back] != 0).any())
@@ -58,7 +62,7 @@ def test_what_is_kept_back_of_pixels_is_not_seen(operator):
 def test_of_images_seen_whole_no_pixels_are_kept_back(operator):
     """The second part's noise is the first's with the other sign."""
     _, batch = measured(operator)
-    first, second = (hold_back(batch, part=part) for part in range(2))
+    first, second = trials(batch)
     assert first.back is None
     assert not torch.allclose(first.seen.y, batch.y)
     torch.testing.assert_close(first.seen.y + second.seen.y, 2 * batch.y)
@@ -72,17 +76,16 @@ def test_both_signs_of_noise_tell_two_images_apart_better_than_two_draws():
     batch = Measurement(y, torch.full((50,), sigma), operator)
     power = torch.ones_like(x)
 
-    def off(seed: int, part: int) -> torch.Tensor:
+    def off(trial: Trial) -> torch.Tensor:
         """How far a trial's difference of two errors lies from the true one."""
-        trial = hold_back(batch, seed, part)
         ours, theirs = 0.8 * trial.seen.y, 0.6 * trial.seen.y
         told = trial.error(theirs, power) - trial.error(ours, power)
         true = (theirs - x).square() - (ours - x).square()
         # frequencies are weighted by 1 / (1 + 0.003)
         return 1.003 * told - true.flatten(1).sum(1)
 
-    both = torch.stack([off(seed, 0) + off(seed, 1) for seed in range(6)])
-    drawn = torch.stack([off(seed, 0) + off(seed + 1, 0) for seed in range(6)])
+    found = torch.stack([torch.stack([off(trial) for trial in trials(batch, seed)]) for seed in range(7)])
+    both, drawn = found[:-1].sum(1), found[:-1, 0] + found[1:, 0]
     assert float(both.square().mean()) < 0.75 * float(drawn.square().mean())
 
 
@@ -97,6 +100,25 @@ def test_the_filter_of_a_trial_is_linear():
     heard = rival.linear(noise)
     left = rival.linear(signal + noise) - rival.linear(signal) - heard
     assert float(left.norm()) < 0.06 * float(heard.norm())  # 0.2 with ten times a solution's tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_of_a_low_pass_the_finest_frequencies_are_kept_back(dtype):
+    operator = LowPass(8, (1, 24, 36), dtype)
+    x, batch = measured(operator)
+    reach, power = radius(24, 36), torch.ones(3, 1, 24, 36)
+    for trial, left in zip(trials(batch), (2, 2), strict=True):  # 8 / sqrt(2) and 8 / 2 end between 2 and 3
+        assert torch.equal(trial.back, (reach > left) & (reach <= 4))
+        torch.testing.assert_close(trial.seen.y, trial.seen.operator(x))
+        assert torch.equal(trial.seen.operator.transfer()[0] != 0, reach <= left)
+        assert float(trial.error(x, power).max()) < 1e-9
+        expected = 0.01 * torch.ones_like(power)
+        for factor in (0.25, 4.0):
+            noise = torch.randn(3, 1, 24, 36, dtype=dtype, generator=torch.Generator().manual_seed(0))
+            found = trial.surplus(x + 0.1 * factor**0.5 * noise, expected)
+            assert (found > 1).all() if factor > 1 else (found < 1).all()
+    wider = LowPass(34, (1, 24, 36), dtype)
+    assert next(trials(measured(wider)[1])).back is None  # nearly all of the frequencies
 
 
 @pytest.mark.slow
