@@ -32,6 +32,7 @@ def facts_of(result: Result[Any], unit: float) -> dict[str, Any]:
         "prior_used": np.ravel(result.prior_used).tolist(),
         "likeness": each(result.likeness),
         "surplus": each(result.surplus),
+        "variation": plain(each(result.variation), 4),
         # conjugate gradients, where the operator is not diagonal
         "solver": None if result.solver is None else {key: each(value) for key, value in result.solver.items()},
         # over what noise alone would leave: of all values, and by bands of frequency

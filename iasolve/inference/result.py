@@ -78,6 +78,8 @@ class Result(Generic[Array]):
     surplus : array
         Squared error at a part of the measurement that was kept back, over what the prior's reader expected of it, per
         image: its error bar's variance is larger by that factor. 1 where no such part tells it.
+    variation : array
+        Squared error of total variation at such a part, over the prior's, per image; NaN where that was not tried.
     offsets : list of list of array
         What refinement moved each latent's mean by, in standard deviations of its posterior (of its prior, without
         encoder): per scale and layer ``(tiles in all, z, g, g)``. See :func:`iasolve.priors.bound.bound`.
@@ -119,6 +121,7 @@ class Result(Generic[Array]):
     likeness: Array
     distance: Array
     surplus: Array
+    variation: Array
     offsets: list[list[Array]]
     solver: SolverReport[Array] | None
     residual: ResidualReport[Array]
@@ -151,6 +154,7 @@ _PER_IMAGE = (
     "likeness",
     "distance",
     "surplus",
+    "variation",
 )
 
 

@@ -248,6 +248,7 @@ def _solve_batch(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     asked = recipe if found is None or bool(found.fits.any()) else quick(recipe)
     result, problem = _answer(batch, prior, asked, options, watch, None if found is None else found.surplus)
     if found is not None:
+        result = replace(result, variation=found.variation)
         rival = partial(Gaussian, batch, prior, options, problem)
         result = better(batch, result, found, rival, recipe.samples, watch)
     support = batch.operator.support()
@@ -304,6 +305,7 @@ def _answer(
         likeness=likeness,
         distance=distance,
         surplus=torch.ones_like(batch.sigma) if surplus is None or not reads(prior, recipe) else surplus,
+        variation=torch.full_like(batch.sigma, torch.nan),
         offsets=by_scale(prior, first.offsets),
         solver=None
         if residual is None

@@ -28,6 +28,11 @@ Of 27 photographs at noise 10 to 50 the largest was 0.66, of the validation imag
 SURPLUS = 4.0
 """Squared error over the expected one from which on it is said; of 64 measurements of validation images at most 2.2."""
 
+VARIATION = 0.7
+"""Squared error of total variation over the prior's, at the part kept back, below which it is said. Of 13 validation
+scans at 4x lines none is below 1.2; of 72 kinds of strange images ten are below 0.7, and total variation is ahead in
+eight of them."""
+
 FEW_GREYS = 0.9
 """Share of an object's pixels in two greys from which on it is said; of 290 validation scans and photographs 0.78."""
 
@@ -167,6 +172,14 @@ def warn_unlike(result: Result[Tensor], prior: Prior, *, idle: bool, blank: bool
         warnings.warn(
             "the measurement holds nothing but a constant and its noise, as far as can be seen: what the result shows "
             "of structure is the prior's. If there should be more, check the noise level",
+            UnlikePriorWarning,
+            stacklevel=3,
+        )
+    elif float(result.variation.nan_to_num(torch.inf).min()) < VARIATION:
+        warnings.warn(
+            f"the image consists of flatter regions than those that prior {prior.name!r} was trained on: total variation "
+            f"(iasolve.classical) comes closer to a part of the measurement that was kept back as a test, with "
+            f"{float(result.variation.nan_to_num(torch.inf).min()):.2f} of the prior's squared error",
             UnlikePriorWarning,
             stacklevel=3,
         )

@@ -228,6 +228,7 @@ def _joined(parts: list[Result[Tensor]]) -> Result[Tensor]:
         likeness=stacked("likeness").mean(0),
         distance=stacked("distance").amax(0),
         surplus=stacked("surplus").mean(0),
+        variation=stacked("variation").mean(0),
         offsets=[
             [torch.cat([part.offsets[s][n] for part in parts]) for n in range(len(layers))]
             for s, layers in enumerate(first.offsets)
