@@ -175,11 +175,11 @@ def warn_unlike(result: Result[Tensor], prior: Prior, *, idle: bool, blank: bool
             UnlikePriorWarning,
             stacklevel=3,
         )
-    elif float(result.variation.nan_to_num(torch.inf).min()) < VARIATION:
+    elif (flatter := float(result.variation.nan_to_num(torch.inf).min())) < VARIATION:
         warnings.warn(
-            f"the image consists of flatter regions than those that prior {prior.name!r} was trained on: total variation "
-            f"(iasolve.classical) comes closer to a part of the measurement that was kept back as a test, with "
-            f"{float(result.variation.nan_to_num(torch.inf).min()):.2f} of the prior's squared error",
+            f"the image has flatter regions than those that prior {prior.name!r} was trained on: total variation "
+            "(iasolve.classical) comes closer to a part of the measurement that was kept back as a test, with "
+            f"{flatter:.2f} of the prior's squared error",
             UnlikePriorWarning,
             stacklevel=3,
         )

@@ -1,11 +1,15 @@
 """What a trial keeps back of pixels, of noise drawn anew, and of operators that are not diagonal in frequency."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from tiny import bundled, tiny_prior
 
-from iasolve import solve
+from iasolve import UnlikePriorWarning, solve
+from iasolve.classical import total_variation
+from iasolve.evidence import fold
 from iasolve.inference import Gaussian, Options, trials
 from iasolve.inference.trial import Trial
 from iasolve.operators import (
@@ -13,11 +17,13 @@ from iasolve.operators import (
     Downsample,
     GaussianNoise,
     Identity,
+    KSpaceMask,
     LinearOperator,
     LowPass,
     PixelMask,
     Radon,
     gaussian_kernel,
+    line_mask,
 )
 from iasolve.operators.blur import Convolution
 from iasolve.problem import Measurement
@@ -145,3 +151,38 @@ def test_half_of_the_pixels_of_a_checkerboard_are_filled_in():
 
     result = solve(y, operator, bundled("photo-grey-128"), noise=noise, warn=False, fallback=False)
     assert decibels(result.image) > decibels(y) + 10
+
+
+def test_total_variation_of_a_trial_is_that_of_the_measurement():
+    operator = KSpaceMask(line_mask((32, 48), 2, 0.2), (1, 32, 48))
+    _, batch = measured(operator)
+    rival = Gaussian(batch, tiny_prior(), Options())
+    like = torch.rand(3, 1, 32, 48, generator=torch.Generator().manual_seed(5))
+    assert rival.variable
+    found = rival.flat(like)
+    transfer, sigma = operator.transfer(), torch.tensor(0.1)
+    seen = fold(operator.to_grid(batch.y), transfer, sigma, real_image=True, complex_noise=True)
+    for number in range(3):
+        weight = 30 / float(like[number].std())
+        precision = 1 / seen.variance.expand(seen.value.shape)[number]
+        alone = total_variation(precision, seen.value[number], weight, tolerance=1e-5, max_iterations=2000).image
+        assert float((found[number] - alone).norm() / alone.norm()) < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "flat"), [("phase", True), ("head", False)])
+def test_lines_of_flat_images_are_said_to_be_so(kind, flat):
+    """Four decibels behind total variation, without a word."""
+    rows, columns = np.mgrid[:128, :128] / 128
+    phase = np.angle(np.exp(1j * (12 * np.sin(3 * rows) * np.cos(2 * columns) + 9 * columns)))
+    image = {"phase": phase - phase.min(), "head": load_samples().images[0]}[kind].astype(np.float32)
+    truth = torch.from_numpy(image / image.std())[None, None]
+    operator, noise = KSpaceMask(line_mask((128, 128), 4, 0.08, seed=1), (1, 128, 128)), GaussianNoise(0.02)
+    y = noise.sample(operator(truth), torch.Generator().manual_seed(0)) * operator.mask
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UnlikePriorWarning)
+        result = solve(y, operator, bundled("mri-any-128"), noise=noise)
+    assert (float(result.variation) < 0.7) == flat
+    assert bool(caught) == flat
+    quick = solve(y, operator, bundled("mri-any-128"), noise=noise, recipe="fast", warn=False)
+    assert bool(quick.variation.isnan().all())
