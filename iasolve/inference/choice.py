@@ -155,7 +155,7 @@ def _choose(
         least = min(errors[prior.name] for prior in running)
         if least > 0:
             over |= {prior.name: errors[prior.name] / least for prior in running}
-        if trial.back is not None:  # noise drawn anew is most of an error of its
+        if trial.back is not None:  # elsewhere errors are mostly the noise drawn anew, and alike
             running = [prior for prior in running if over[prior.name] <= LEAD]
         if len(running) == 1:
             break
