@@ -148,8 +148,9 @@ def _choose(
     running, over = list(priors), {prior.name: 1.0 for prior in priors}
     piece = _tiles(pieces)
     errors = dict.fromkeys(over, 0.0)
-    # off the exact path a part takes longer than the solution with a known prior
-    for trial in islice(trials(piece, options.seed), None if operator.transfer() is not None else 1):
+    # several tiles tell enough; off the exact path a part takes longer than the solution with a known prior
+    once = len(piece.y) > 1 or operator.transfer() is None
+    for trial in islice(trials(piece, options.seed), 1 if once else None):
         for prior, error in zip(running, _errors(trial, running, options), strict=True):
             errors[prior.name] += error
         least = min(errors[prior.name] for prior in running)
