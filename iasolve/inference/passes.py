@@ -317,14 +317,14 @@ def read_whole(problem: Problem, prior: Prior, recipe: Recipe, nonnegative: bool
     ways = mirrors(prior)
     first = read_views(prior, problem.posterior, ways[: recipe.views])
     image = first.image
-    if recipe.closing.error != "none" and callable(problem.weights):
-        # a profile says how well a ring is measured, not which part of it: what was measured is put back
-        image = problem.likelihood.mean(image, first.variance.expand_as(image))
-        image = image.clamp_min(0) if nonnegative else image
-    elif nonnegative:
+    if nonnegative:
         image = image.clamp_min(0) if recipe.closing.error == "none" else _bounded(problem, first)
     watch.tell("guess")
     if not recipe.passes.count:
+        if recipe.closing.error != "none" and callable(problem.weights):
+            # a profile says how well a ring is measured, not which part of it: what was measured is put back once
+            image = problem.likelihood.mean(first.image, first.variance.expand_as(first.image))
+            image = image.clamp_min(0) if nonnegative else image
         return first._replace(image=image)
 
     def read(joined: Tensor, level: float, number: int) -> Tensor:

@@ -65,6 +65,11 @@ class Trial(NamedTuple):
     operator: LinearOperator
     back: Tensor | None = None
 
+    @property
+    def of_pixels(self) -> bool:
+        """Whether pixels are kept back, or blocks of them."""
+        return self.back is not None and self.operator.codomain not in _SPECTRA and self.operator.transfer() is None
+
     def error(self, image: Tensor, power: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
 
@@ -81,7 +86,7 @@ class Trial(NamedTuple):
         """
         off, transfer = self.operator(image) - self.hidden, self.operator.transfer()
         if self.back is not None and self.operator.codomain not in _SPECTRA:
-            return _energy((off if transfer is None else self.operator.to_grid(off)) * self.back)
+            return _energy((off if self.of_pixels else self.operator.to_grid(off)) * self.back)
         if self.back is not None:
             expected = power.mean(1, keepdim=True)
             expected = torch.fft.fftshift(expected, (-2, -1)) if self.operator.codomain == "kspace" else expected

@@ -31,7 +31,7 @@ from iasolve.problem.options import NonFiniteError, Options, Watch
 from iasolve.problem.pose import Problem, pose
 from iasolve.recipe import Recipe
 
-__all__ = ["WHOLE", "View", "descends", "joined", "quick", "quick_answer", "read_view", "reads", "solve_view"]
+__all__ = ["FEW", "WHOLE", "View", "descends", "joined", "quick", "quick_answer", "read_view", "reads", "solve_view"]
 
 WHOLE = ("all", "auto")
 """Where a guess ends that a reader can make."""
@@ -187,18 +187,18 @@ ROUGHLY = 10
 """How much larger than a solution's the tolerance of a trial is."""
 
 
-def quick(recipe: Recipe) -> Recipe:
-    """A recipe without views, steps and samples, and with few passes."""
-    passes = {"count": min(FEW, recipe.passes.count), "end": recipe.passes.end}
+def quick(recipe: Recipe, most: int = FEW) -> Recipe:
+    """A recipe without views, steps and samples, and with at most so many passes."""
+    passes = {"count": min(most, recipe.passes.count), "end": recipe.passes.end}
     return recipe.changed(views=1, samples=0, steps={"count": 0}, passes=passes)
 
 
-def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) -> View:
+def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, most: int = FEW) -> View:
     """A recipe's answer without views, steps and samples.
 
     Where conjugate gradients solve, they end earlier, for the answer is only compared.
     """
-    recipe, options = quick(recipe), replace(options, tolerance=ROUGHLY * options.tolerance)
+    recipe, options = quick(recipe, most), replace(options, tolerance=ROUGHLY * options.tolerance)
     first = read_view if reads(prior, recipe) else solve_view
     return first(batch, prior, recipe, options, watch=Watch())
 
