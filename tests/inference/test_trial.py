@@ -11,7 +11,6 @@ from iasolve import UnlikePriorWarning, solve
 from iasolve.classical import total_variation
 from iasolve.evidence import fold
 from iasolve.inference import Gaussian, Options, trials
-from iasolve.inference.trial import Trial
 from iasolve.operators import (
     BlockAverage,
     Downsample,
@@ -83,7 +82,7 @@ def test_both_signs_of_noise_tell_two_images_apart_better_than_two_draws():
     batch = Measurement(y, torch.full((50,), sigma), operator)
     power = torch.ones_like(x)
 
-    def off(trial: Trial) -> torch.Tensor:
+    def off(trial) -> torch.Tensor:
         """How far a trial's difference of two errors lies from the true one."""
         ours, theirs = 0.8 * trial.seen.y, 0.6 * trial.seen.y
         told = trial.error(theirs, power) - trial.error(ours, power)
