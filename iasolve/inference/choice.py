@@ -53,8 +53,8 @@ class Choice(NamedTuple):
     >>> from iasolve.samples import load_kspace
     >>> from iasolve.reconstruction import choose_kspace_prior
     >>> choice = choose_kspace_prior(load_kspace().kspace[::4, 83:147, 58:122])
-    >>> choice.prior.name, sorted(choice.errors)
-    ('mri-t1-128', ['mri-any-128', 'mri-t1-128'])
+    >>> sorted(choice.errors), choice.errors[choice.prior.name]
+    (['mri-any-128', 'mri-t1-128'], 1.0)
     """
 
     prior: Prior
