@@ -1,6 +1,6 @@
 """What becomes of images from outside the prior's world: solved, compared with linear estimate, input and TV.
 
-    IASOLVE_DATA=folder python benchmarks/out_of_domain.py             # all kinds, about 10 minutes of one core
+    IASOLVE_DATA=folder python benchmarks/out_of_domain.py --recipe "" # all kinds, about 25 minutes of one core
     python benchmarks/out_of_domain.py --quick                         # five kinds, no data set, under a minute
 
 Writes ``out_of_domain.md`` and ``out_of_domain.json`` into ``benchmarks/results``, anew after every kind: what was done

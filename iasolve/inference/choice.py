@@ -167,8 +167,9 @@ def _errors(trial: Trial, priors: Sequence[Prior], options: Options) -> list[flo
     """Of each prior, over all images; all in the units of the first one's Gaussian."""
     found: list[float] = []
     rival: Gaussian | None = None
+    fast = load_recipe("fast")
     for prior in priors:
-        view = quick_answer(trial.seen, prior, load_recipe("fast"), options)
+        view = quick_answer(trial.seen, prior, fast, options)
         problem, image = view.problem, view.image
         if rival is None:
             rival = Gaussian(trial.seen, prior, options, problem)

@@ -187,18 +187,15 @@ class Gaussian:
             None if other is None else lambda y: other(y, EXACTLY * self.options.tolerance).mean(self.zero, self.power)
         )
 
-    @property
-    def variable(self) -> bool:
-        """Whether total variation can be asked: of real images, on the exact path."""
-        return self.problem.likelihood.folded is not None and not self.problem.likelihood.is_complex
-
-    def flat(self, like: Tensor) -> Tensor:
+    def flat(self, like: Tensor) -> Tensor | None:
         """What total variation makes of the measurement, its weight by the deviation of an image, in the user's units.
 
-        One weight tells flat images: with the best of five, errors are nearly the same on all strange images.
+        None of complex images, and off the exact path. One weight tells flat images: with the best of five, errors are
+        nearly the same on all strange images.
         """
         folded = self.problem.likelihood.folded
-        assert folded is not None
+        if folded is None or self.problem.likelihood.is_complex:
+            return None
         deviation = like.flatten(2).std(2) / self.problem.gain.reshape(-1, 1)
         precision = 1 / folded.variance.expand(folded.value.shape)
         weight = FLAT / deviation.clamp_min(torch.finfo(deviation.dtype).tiny)
@@ -267,11 +264,12 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
             height, width = view.image.shape[-2:]
             expected = power_at(view.expected, (height, width))  # of an image that was solved with a margin, too
             surplus = trial.surplus(view.image, expected * view.problem.gain.square().reshape(-1, 1, 1, 1))
-        flat = torch.full_like(ours := every[0], torch.nan)
+        variation = torch.full_like(surplus, torch.nan)
         # of samples of k-space, beside passes, which take longer
-        if trial.back is not None and asked.passes.count and rival.variable:
-            flat = trial.error(rival.flat(view.image), rival.expected) / ours
-        told = (v.unflatten(0, (-1, count)).mean(1) for v in (surplus, flat))
+        flat = rival.flat(view.image) if trial.back is not None and asked.passes.count else None
+        if flat is not None:
+            variation = trial.error(flat, rival.expected) / every[0]
+        told = (v.unflatten(0, (-1, count)).mean(1) for v in (surplus, variation))
         return every.unflatten(1, (-1, count)).sum(2), *told
 
     parts = trials(looked, options.seed)

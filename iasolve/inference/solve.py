@@ -163,7 +163,8 @@ def solve(
     flat = values.reshape(-1, *operator.out_shape)
     height, width = operator.in_shape[1:]
     size = cut(prior, resolved, (height, width), asked, least=partial(least_window, operator))
-    signed = asked.warn and asked.nonnegative and prior.nonnegative and operator.codomain == "image"
+    of_pixels = operator.codomain == "image" or operator.row_gains() is not None
+    signed = asked.warn and asked.nonnegative and prior.nonnegative and of_pixels
     watch = Watch(callback, len(flat))
     parts, negative, blank = [], [], []
 

@@ -86,7 +86,7 @@ class Trial(NamedTuple):
         """
         off, transfer = self.operator(image) - self.hidden, self.operator.transfer()
         if self.back is not None and self.operator.codomain not in _SPECTRA:
-            return _energy((off if self.of_pixels else self.operator.to_grid(off)) * self.back)
+            return _energy((off if transfer is None else self.operator.to_grid(off)) * self.back)
         if self.back is not None:
             expected = power.mean(1, keepdim=True)
             expected = torch.fft.fftshift(expected, (-2, -1)) if self.operator.codomain == "kspace" else expected
@@ -206,11 +206,14 @@ def _coarser(batch: Measurement, scale: float, coarser: float) -> Trial:
 def _sampled_pixels(operator: LinearOperator) -> Tensor | None:
     """Which values of a measurement are known, ``(h, w)``, where each is of one pixel or block; None where all are."""
     gains = operator.row_gains()
-    if gains is None or len(operator.out_shape) != 3 or operator.out_dtype.is_complex != operator.is_complex:
+    if gains is None or operator.codomain in _SPECTRA or len(operator.out_shape) != 3:
+        return None
+    if operator.out_dtype.is_complex != operator.is_complex:
         return None
     known = (gains.expand(operator.out_shape) > 0).any(0)
-    total = known.sum() * operator.out_shape[0]
-    return known if float(total) < FULL * math.prod(operator.in_shape) else None
+    count = int(known.sum())
+    # of a single one nothing would be left
+    return known if count > 1 and count * operator.out_shape[0] < FULL * math.prod(operator.in_shape) else None
 
 
 def _seen(batch: Measurement) -> Tensor:

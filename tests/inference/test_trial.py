@@ -75,6 +75,19 @@ def test_of_images_seen_whole_no_pixels_are_kept_back(operator):
     torch.testing.assert_close(first.hidden + second.hidden, 2 * batch.y)
 
 
+def test_a_single_known_pixel_is_not_kept_back():
+    one = torch.zeros(24, 36, dtype=torch.bool)
+    one[3, 5] = True
+    assert [trial.back for trial in trials(measured(PixelMask(one, SHAPE))[1])] == [None, None]
+
+
+def test_pixels_below_zero_are_warned_of():
+    y = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * HALF[:, :32].repeat(2, 1)[:32]
+    operator = PixelMask(HALF[:, :32].repeat(2, 1)[:32], (1, 32, 32))
+    with pytest.warns(UnlikePriorWarning, match="below zero"):
+        solve(y, operator, bundled("mri-any-128"), noise=GaussianNoise(0.05), recipe="fast", fallback=False)
+
+
 def test_both_signs_of_noise_tell_two_images_apart_better_than_two_draws():
     operator, sigma = Identity((1, 32, 32)), 0.5
     x = torch.rand(50, 1, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -171,8 +184,8 @@ def test_total_variation_of_a_trial_is_that_of_the_measurement():
     _, batch = measured(operator)
     rival = Gaussian(batch, tiny_prior(), Options())
     like = torch.rand(3, 1, 32, 48, generator=torch.Generator().manual_seed(5))
-    assert rival.variable
     found = rival.flat(like)
+    assert found is not None
     transfer, sigma = operator.transfer(), torch.tensor(0.1)
     seen = fold(operator.to_grid(batch.y), transfer, sigma, real_image=True, complex_noise=True)
     for number in range(3):
