@@ -21,6 +21,10 @@ __all__ = ["ConjugateGradients", "Isometry", "Regularised", "conjugate_gradients
 _COARSE = 0.01
 """Relative residual above which solves go on, however little an iteration gains."""
 
+_SLOW = 2.0
+"""Iterations from which on a system counts as one that converges slowly, so that each gains little of what is left. By
+the gain alone, Wiener estimates of sampled pixels ended 0.3 to 10 dB below the exact ones."""
+
 
 class ConjugateGradients(NamedTuple):
     """``product``: the matrix times the solution; ``residual``: relative, ``(B,)``, in the preconditioner's norm."""
@@ -45,7 +49,7 @@ def conjugate_gradients(
 
     An item that has converged keeps its solution unchanged, so a batch gives what single solves give. It has when its
     relative residual is below ``tolerance``, or it is below a hundredth and an iteration lowered
-    ``x^H M x - 2 Re right^H x`` by less than ``least``.
+    ``x^H M x - 2 Re right^H x`` by less than ``least``, and by less than that the more iterations there were.
     ``product``, the matrix times ``start`` where it is known, saves one application.
     """
 
@@ -79,8 +83,8 @@ def conjugate_gradients(
         p = z + spread(beta) * p
         lowered, rz = alpha * rz, torch.where(active, new, rz)
         # an iteration may gain little long before the end, where few values are measured: the residual has a say
-        active = active & (rz > goal) & ((lowered > least) | (rz > coarse))
         used += 1
+        active = active & (rz > goal) & ((lowered > least / (1 + (used / _SLOW) ** 2)) | (rz > coarse))
     return ConjugateGradients(x, right - r, used, (rz / goal * tolerance**2).sqrt())
 
 

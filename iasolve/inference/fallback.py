@@ -47,11 +47,6 @@ SLACK = 1e-3
 frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
 
 
-CLEARLY = 2.0
-"""How many times as large as the Gaussian's a prior's squared error must be at pixels that were kept back to speak
-against it. Of seven heads of which 30 % were known it was up to 1.6 times as large, though the prior was 2 to 4 dB
-ahead in the end; of strange images that passes spoil, 3 to 30 times."""
-
 FLAT = 30.0
 """Weight of the total variation that a prior is compared with, over the image's standard deviation."""
 
@@ -249,15 +244,13 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
         # where data are missing, one reading alone may be as bad as the Gaussian's; recipes for blurs have views, too
         enough = trial.back is None and recipe.views > 1
         asked = recipe.changed(passes={"count": 0}) if enough else recipe
-        # pixels are filled in pass by pass: after four, own heads seemed worse than the Gaussian's
+        # pixels are filled in pass by pass: four do not tell
         view = quick_answer(trial.seen, prior, asked, options, asked.passes.count if trial.of_pixels else FEW)
         rival = Gaussian(trial.seen, prior, options, view.problem)
         images = [view.image, rival.image(False), *([rival.image(True)] if bound else [])]
         found = [trial.error(one, rival.expected, rival.linear) for one in images]
         if trial.back is None:
             found[0] = found[0] - SLACK * rival.unseen
-        if trial.of_pixels:
-            found[0] = found[0] / CLEARLY
         every = torch.stack([*found, *([] if bound else [torch.full_like(found[0], torch.inf)])])
         surplus = every.new_ones(every.shape[1])
         if view.expected is not None:

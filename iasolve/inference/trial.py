@@ -73,9 +73,10 @@ class Trial(NamedTuple):
     def error(self, image: Tensor, power: Tensor, linear: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Squared distance ``(B,)`` of an image from the part kept back: of two images, one is closer to the truth.
 
-        Of pixels and of a low-pass, as they are. Of noise drawn anew, in units of the image as far as the measurement
-        tells of it, or a blur would hide the error: where the operator is neither diagonal nor of orthogonal rows, by
-        ``linear``, from a measurement to an image.
+        Of pixels and of a low-pass, as they are; of pixels, what contradicts the others counts, too, by their share of
+        the image. Of noise drawn anew, in units of the image as far as the measurement tells of it, or a blur would
+        hide the error: where the operator is neither diagonal nor of orthogonal rows, by ``linear``, from a measurement
+        to an image.
 
         Of k-space, over the standard deviation that the Gaussian of that ``power`` ``(B, C, H, W)``, unshifted, in the
         user's units, expects at each frequency. Few lines are kept back, and the squares of the coarsest frequencies
@@ -86,7 +87,9 @@ class Trial(NamedTuple):
         """
         off, transfer = self.operator(image) - self.hidden, self.operator.transfer()
         if self.back is not None and self.operator.codomain not in _SPECTRA:
-            return _energy((off if transfer is None else self.operator.to_grid(off)) * self.back)
+            if transfer is not None:
+                return _energy(self.operator.to_grid(off) * self.back)
+            return _energy(off * self.back) + self._contradicted(off)
         if self.back is not None:
             expected = power.mean(1, keepdim=True)
             expected = torch.fft.fftshift(expected, (-2, -1)) if self.operator.codomain == "kspace" else expected
@@ -98,6 +101,21 @@ class Trial(NamedTuple):
         if linear is None or self.operator.row_gains() is not None:
             return _energy(off)
         return _energy(linear(off))
+
+    def _contradicted(self, off: Tensor) -> Tensor:
+        """Squared residual at pixels that were seen, ``(B,)``, beyond the noise's, in units of those kept back.
+
+        A bound may do well in between and cut off what is known to lie below it.
+        """
+        gains, back = self.operator.row_gains(), self.back
+        assert gains is not None
+        assert back is not None
+        channels = self.operator.out_shape[0]
+        seen = (gains.expand(self.operator.out_shape) > 0).any(0) & ~back
+        count, hidden = int(seen.sum()), int(back.sum())
+        missing = math.prod(self.operator.in_shape[1:]) - count - hidden
+        beyond = _energy(off * seen) - self.seen.sigma.square() * channels * count
+        return beyond.clamp_min(0) * (count + hidden) / count * hidden / max(missing, 1)
 
     def surplus(self, image: Tensor, variance: Tensor) -> Tensor:
         """How many times as large as expected the squared error of an image is, ``(B,)``.

@@ -38,7 +38,7 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     y : Tensor
         One measurement, ``(*operator.out_shape)``; of k-space, the real part of ``A^H y`` is looked at.
     operator : LinearOperator
-        Diagonal in Fourier space, from real images.
+        From real images: diagonal in Fourier space, or one that leaves pixels out and the others as they are.
     noise : GaussianNoise or SpectralNoise
         Of ``y``.
 
@@ -52,7 +52,7 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     Raises
     ------
     ValueError
-        When the operator is not diagonal or of complex images, or ``y`` has another shape.
+        When the operator is another one or of complex images, or ``y`` has another shape.
 
     Examples
     --------
@@ -65,11 +65,10 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
     >>> round(float(scored.min()), 2), round(estimate_offset(y, Identity((1, 128, 128)), noise), 2)
     (-0.75, -0.74)
     """
-    transfer = operator.transfer()
-    if transfer is None or operator.is_complex:
+    if not tells_offset(operator):
         raise ValueError(
             f"cannot estimate the offset of what {type(operator).__name__} measures: expected an operator that is "
-            "diagonal in Fourier space, from real images; give the offset"
+            "diagonal in Fourier space or leaves pixels out, from real images; give the offset"
         )
     if tuple(y.shape) != operator.out_shape:
         raise ValueError(
@@ -77,9 +76,12 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
             "of a batch one by one"
         )
     height, width = operator.in_shape[1:]
-    constant = float(transfer[..., 0, 0].abs().min())
     y = as_floating(y)
     unit = float(y.abs().max())
+    transfer = operator.transfer()
+    if transfer is None:
+        return unit * _offset_of_pixels(y / unit, operator, noise, unit) if unit else 0.0
+    constant = float(transfer[..., 0, 0].abs().min())
     if constant < 1e-3 * float(transfer.abs().max()) or unit == 0:
         return 0.0
     back = as_declared(operator.adjoint(y / unit), operator.in_dtype).double()
@@ -99,13 +101,42 @@ def estimate_offset(y: Tensor, operator: LinearOperator, noise: GaussianNoise | 
         smooth = ifft2(window * undone * fft2(back)).real
         through = gain * undone
         left = float((share * (window * through * levels.to(back.device)).square().mean()).sqrt()) / unit
-    values = smooth.flatten()
-    lowest = float(values.kthvalue(max(1, math.ceil(_DARKEST * values.numel()))).values)
-    floor = lowest + _NORMAL * left
     # missing frequencies make ringing and aliases, which go below zero without any offset
     missing = bool((transfer.abs() < 1e-3 * constant).any())
-    doubt = _ALIASES * float(values.max() - values.min()) if missing else 1e-6
-    return unit * floor if lowest < -_SIGNIFICANT * left - doubt else 0.0
+    doubt = _ALIASES * float(smooth.max() - smooth.min()) if missing else 1e-6
+    return unit * _floor(smooth.flatten(), left, doubt)
+
+
+def tells_offset(operator: LinearOperator) -> bool:
+    """Whether what an operator measures tells the image's floor."""
+    return not operator.is_complex and (operator.transfer() is not None or _known_pixels(operator) is not None)
+
+
+def _floor(values: Tensor, left: float, doubt: float) -> float:
+    """Of smoothed pixels in which noise of a level is ``left``; 0 where they go below zero by chance or ``doubt``."""
+    lowest = float(values.kthvalue(max(1, math.ceil(_DARKEST * values.numel()))).values)
+    return lowest + _NORMAL * left if lowest < -_SIGNIFICANT * left - doubt else 0.0
+
+
+def _known_pixels(operator: LinearOperator) -> Tensor | None:
+    """Which pixels ``(C, H, W)`` an operator leaves as they are, where all others are missing; else None."""
+    gains = operator.row_gains() if operator.pointwise and operator.out_shape == operator.in_shape else None
+    if gains is None or operator.out_dtype.is_complex or not bool(((gains == 0) | (gains == 1)).all()):
+        return None
+    return gains.expand(operator.out_shape)
+
+
+def _offset_of_pixels(y: Tensor, operator: LinearOperator, noise: GaussianNoise | SpectralNoise, unit: float) -> float:
+    """Known pixels, each the mean of those around it: the fewer there are, the more noise is left in it."""
+    known = _known_pixels(operator)
+    assert known is not None
+    window = _window((y.shape[-2], y.shape[-1])).to(y.device)
+    squared = torch.fft.fft2(torch.fft.ifft2(window).real.square())
+    at, seen = known > 0, fft2(known.double())
+    weight, power = (ifft2(by * seen).real[at] for by in (window, squared))
+    smooth = ifft2(window * fft2(known * y.double())).real[at] / weight
+    left = noise.sigma / unit * float((power / weight.square()).mean().sqrt())
+    return _floor(smooth, left, 1e-6)
 
 
 def _window(shape: tuple[int, int]) -> Tensor:

@@ -10,6 +10,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from iasolve.noise_level import EstimatedNoise, estimate_noise, estimate_offset
+from iasolve.noise_level.offset import tells_offset
 from iasolve.noise_level.white import estimate_sigma, sigma_image
 from iasolve.operators import Identity
 from iasolve.operators.base import LinearOperator, as_floating
@@ -98,8 +99,7 @@ class Measurement(NamedTuple):
         """Without the offset of its images: see :class:`Options`."""
         operator = self.operator
         if offset == "auto":
-            floor = prior.nonnegative and not operator.is_complex and operator.support() is None
-            if not floor or operator.transfer() is None:
+            if not prior.nonnegative or operator.support() is not None or not tells_offset(operator):
                 return self
             levels = [GaussianNoise(float(sigma)) for sigma in self.sigma]
             found = [estimate_offset(y, operator, noise) for y, noise in zip(self.y, levels, strict=True)]

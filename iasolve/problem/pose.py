@@ -220,9 +220,7 @@ def pose(
         image = general.mean(torch.zeros_like(general.backprojection), power)
         near = on_grid.interior_transfer(grid)
         if near is None:
-            weights = partial(
-                probed_profile, operator, Probed(on_grid, scaled_y, power, rings, options.tolerance), general.sigma
-            )
+            weights = partial(probed_profile, operator, Probed(on_grid, scaled_y, power, rings), general.sigma)
         else:
             level, noise = general.sigma.reshape(-1, 1, 1, 1), y.is_complex()
             folded = fold(0 * fft2(image), near, level, real_image=not on_grid.is_complex, complex_noise=noise)

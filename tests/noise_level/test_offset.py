@@ -6,6 +6,7 @@ from test_noise_level import generator, image
 
 from iasolve.noise_level import estimate_offset
 from iasolve.operators import (
+    BlockAverage,
     CircularBlur,
     GaussianNoise,
     Identity,
@@ -41,6 +42,16 @@ def test_shifts_are_found_through_operators(operator):
     assert estimate_offset(y, operator, noise) == pytest.approx(-0.5, abs=0.15)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("noise", [GaussianNoise(0.03), SpectralNoise((0.03, 0.03))])
+def test_shifts_are_found_where_pixels_are_missing(share, noise):
+    """Zeros of missing pixels are no floor, of images above zero nor of those below."""
+    operator = PixelMask(torch.rand(128, 128, generator=generator()) <= share, SHAPE)
+    for clean, shift in ((image(1), -0.5), (image(1), -1024), (image(1), 0), (image(0), 0), (image(1) + 3, 0)):
+        y = operator.mask * noise.sample(operator((clean + shift).float()), generator())
+        assert estimate_offset(y, operator, noise) == pytest.approx(shift, abs=0.05 if shift else 0)
+
+
 def test_shifts_are_found_under_noise_of_many_levels():
     noise = SpectralNoise((0.1, 0.1, 0.05, 0.0))
     y = noise.sample(image(1) - 0.4, generator())
@@ -64,8 +75,9 @@ def test_aliases_are_no_offset(acceleration):
 
 
 def test_blank_images_have_no_offset_and_other_operators_are_refused():
-    assert estimate_offset(torch.zeros(SHAPE), Identity(SHAPE), GaussianNoise(0.0)) == 0
+    for operator in (Identity(SHAPE), PixelMask(torch.ones(128), SHAPE)):
+        assert estimate_offset(torch.zeros(SHAPE), operator, GaussianNoise(0.0)) == 0
     with pytest.raises(ValueError, match="give the offset"):
-        estimate_offset(torch.zeros(SHAPE), PixelMask(torch.ones(128), SHAPE), GaussianNoise(1.0))
+        estimate_offset(torch.zeros(1, 64, 64), BlockAverage(2, SHAPE), GaussianNoise(1.0))
     with pytest.raises(ValueError, match="one by one"):
         estimate_offset(torch.zeros(2, *SHAPE), Identity(SHAPE), GaussianNoise(1.0))

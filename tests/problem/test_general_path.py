@@ -19,7 +19,7 @@ from iasolve.operators import (
 from iasolve.operators.shift import CircularShift
 from iasolve.operators.whitening import Weighting
 from iasolve.problem import OperatorLikelihood, Probed
-from iasolve.spectrum import fft2, rings_at
+from iasolve.spectrum import fft2, ifft2, rings_at
 
 SIGMA = 0.05
 EXACT = Identity((1, SIZE, SIZE), torch.float64)
@@ -119,21 +119,28 @@ def test_the_profile_of_an_operator_is_probed_once(size, monkeypatch):
     assert len(sent) == len(set(sent)) <= 2
 
 
-def test_the_profile_is_that_of_the_resolution_matrix():
+@pytest.mark.parametrize("name", ["coils", "pixels"])
+def test_the_profile_is_that_of_the_resolution_matrix(name):
     """Mean, and mean square within the ring, of ``(A^H A / s^2 + 1 / P)^-1 A^H A / s^2``, real images of complex data.
 
-    One probe a ring tells both where there are frequencies enough; coarse rings are left out.
+    One probe a ring tells both where there are frequencies enough. Of the others, which are known well, it tells as
+    much: coarse rings of sampled pixels were taken for as well known as there were pixels.
     """
-    size = 16
-    operator = SensitivityEncoding(birdcage_maps((size, size), 3), torch.arange(size) % 2 == 0, torch.float64)
+    size, chosen, weight = {"coils": (16, (3, 4), 2), "pixels": (32, (0, 1, 2), 1)}[name]
+    known = torch.rand(size, size, generator=torch.Generator().manual_seed(0)) < 0.5
+    lines = torch.arange(size) % 2 == 0
+    operator = {
+        "coils": SensitivityEncoding(birdcage_maps((size, size), 3), lines, torch.float64),
+        "pixels": PixelMask(known, (1, size, size), torch.float64),
+    }[name]
     power = decaying_power(size)[None]
     rings = rings_at((size, size), size, torch.device("cpu"))
-    told = Probed(operator, operator(torch.ones(1, 1, size, size).double()), power, rings, 1e-6).profile(SIGMA)
+    told = Probed(operator, operator(torch.ones(1, 1, size, size).double()), power, rings).profile(SIGMA)
     pixels = torch.eye(size * size, dtype=torch.float64).reshape(-1, 1, size, size)
     waves = fft2(pixels).flatten(1).mT
-    seen = waves @ (2 / SIGMA**2 * operator.gram(pixels).flatten(1)).to(waves) @ waves.mH
+    seen = waves @ (weight / SIGMA**2 * operator.gram(pixels).flatten(1)).to(waves) @ waves.mH
     resolution = torch.linalg.solve(seen + torch.diag(1 / power.flatten()).to(seen), seen)
-    for ring in (3, 4):
+    for ring in chosen:
         inside = (rings.owner == ring).flatten()
         block = resolution[inside][:, inside]
         exact = block.diagonal().real.mean(), block.abs().square().sum(1).mean()
@@ -194,6 +201,25 @@ def test_few_values_measured_do_not_end_the_solves_early():
     found = data.mean(x0, variance)
     exact = OperatorLikelihood(operator, y, torch.full((1,), 0.1, dtype=torch.float64), tolerance=0)
     assert relative(found, exact.mean(x0, variance, iterations=1000)) < 0.02
+
+
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_the_estimate_of_sampled_pixels_has_no_holes(share):
+    """Iterations that each gain little were taken for the end: twice the exact estimate's error."""
+    shape, generator = (1, SIZE, SIZE), torch.Generator().manual_seed(0)
+    operator = PixelMask(torch.rand(SIZE, SIZE, generator=generator) < share, shape, torch.float64)
+    power = decaying_power(SIZE)[None]
+    truth = ifft2(power.sqrt() * fft2(torch.randn(16, *shape, generator=generator, dtype=torch.float64))).real
+    y = operator(truth)
+    found = OperatorLikelihood(operator, y, torch.full((16,), 0.02, dtype=torch.float64)).mean(0 * truth, power)
+    # by the covariance of all pixels
+    unit = torch.eye(SIZE * SIZE, dtype=torch.float64).reshape(-1, *shape)
+    covariance = ifft2(power * fft2(unit)).real.flatten(1)
+    known = operator.mask.flatten() > 0
+    noisy = covariance[known][:, known] + 0.02**2 * torch.eye(int(known.sum()), dtype=torch.float64)
+    exact = (covariance[:, known] @ torch.linalg.solve(noisy, y.flatten(1)[:, known].T)).T.reshape(truth.shape)
+    error, least = ((image - truth).square().mean() for image in (found, exact))
+    assert error < 1.05 * least
 
 
 @pytest.mark.parametrize("name", ["pixels", "blocks", "weighted"])
