@@ -10,7 +10,7 @@ from torch import Tensor
 from iasolve.operators.base import LinearOperator
 from iasolve.spectrum import frequencies, reflect
 
-__all__ = ["kind_of"]
+__all__ = ["COARSE", "kind_of"]
 
 _LOST = 1e-3
 """Gain over the largest one below which a frequency or pixel counts as lost."""
@@ -19,14 +19,18 @@ _SHARE = 0.05
 """Share of lost frequencies among those inside the kept ones from which on an operator leaves a part only."""
 _EVEN = 1.05
 """Largest gain over the smallest one of an operator that leaves everything as it is."""
+COARSE = 12
+"""Frequencies along an axis up to which a low-pass leaves so coarse an image. Of 8 validation slices the recipe
+``compressed-sensing`` is 0.4 dB behind ``denoise`` with 8 frequencies, and 0.04 to 1.05 dB ahead with 16 to 96."""
 
 
 def kind_of(operator: LinearOperator) -> str:
     """``"complete"``, ``"blurred"`` or ``"incomplete"``.
 
     An operator that is diagonal in Fourier space is *incomplete* where frequencies are lost below the median radius of
-    those kept (a sampling mask). Otherwise it is *complete* where all frequencies have the same gain, or none from some
-    radius on (a sharp low-pass: all of a coarser image), and else *blurred*. A picture of a larger scene is what its
+    those kept (a sampling mask), or none is left from some radius on (a sharp low-pass). Otherwise it is *complete*
+    where all frequencies have the same gain, or those of so coarse an image that the rest can only be guessed, and else
+    *blurred*. A picture of a larger scene is what its
     blur is. An operator with orthogonal rows (pixels, blocks of them) is complete where it has as many as the image has
     values. Any other one from images to images of the same shape counts as blurred, unless values are 0 of a random
     image; all that remain (coils, projections, sets of values) as incomplete.
@@ -64,4 +68,7 @@ def _of_gains(gains: Tensor, is_complex: bool) -> str:
     lost = (inside < _LOST).to(torch.float64).mean()
     if float(lost) > _SHARE:
         return "incomplete"
+    if even and bool((gains < _LOST).any()):
+        kept = torch.maximum((fy.abs() * height)[:, None], fx.abs() * width)[gains > _KEPT]
+        return "complete" if 2 * float(kept.max()) <= COARSE else "incomplete"
     return "complete" if even else "blurred"

@@ -31,7 +31,7 @@ from iasolve.inference.unlike import (
     warn_signed,
     warn_unlike,
 )
-from iasolve.inference.view import WHOLE, descends, joined, quick, read_view, reads, solve_view
+from iasolve.inference.view import HIERARCHY, WHOLE, descends, joined, quick, read_view, reads, solve_view
 from iasolve.inference.windows import least_window, solve_windows
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
@@ -267,11 +267,12 @@ def _answer(
     count, nonnegative, quiet = 1, options.nonnegative and prior.nonnegative, recipe.changed(samples=0)
     if reads(prior, recipe):
         # the error that the reader expects is that of its first reading; passes ask the latents, if there are any
-        latent = recipe.passes.count and recipe.takes_steps
+        latent = bool(recipe.passes.count) and recipe.takes_steps
         asked = (quiet, recipe) if latent else (recipe, quiet)
         first = read_view(batch, prior, asked[0], options, watch, surplus)
         if descends(prior, recipe):
-            first = joined(first, solve_view(batch, prior, asked[1], options, watch, start=first), nonnegative)
+            solved = solve_view(batch, prior, asked[1], options, watch, start=first)
+            first = joined(first, solved, nonnegative, 1.0 if latent else HIERARCHY)
     else:
         first = solve_view(batch, prior, recipe, options, watch)
         count = recipe.views if moves(prior) else 1

@@ -20,7 +20,6 @@ from torch import Tensor
 from iasolve.inference.objective import Noise
 from iasolve.operators.base import LinearOperator
 from iasolve.operators.fourier import LowPass, SampleKSpace
-from iasolve.operators.kinds import kind_of
 from iasolve.operators.sampling import PixelMask
 from iasolve.problem.likelihood import white_noise
 from iasolve.problem.measurement import Measurement
@@ -200,13 +199,15 @@ _SPECTRA = ("kspace", "spectrum")
 def _cutoff(operator: LinearOperator) -> float | None:
     """The scale of a sharp low-pass, as :class:`LowPass` has it; None of other operators."""
     transfer = operator.transfer()
-    if transfer is None or operator.codomain != "image" or kind_of(operator) != "complete":
+    if transfer is None or operator.codomain != "image":
         return None
-    gains = transfer.abs().flatten(0, -3).amax(0).expand(operator.in_shape[1:])
-    kept, reach = gains > 0.5 * gains.amax(), radius(*operator.in_shape[1:]).to(gains.device)
+    gains = transfer.abs().flatten(0, -3).expand(-1, *operator.in_shape[1:])
+    kept, reach = gains.amax(0) > 0.5 * gains.amax(), radius(*operator.in_shape[1:]).to(gains.device)
     scale = 2 * float(reach[kept].max())
     if float(kept.float().mean()) >= FULL or scale < _COARSEST or not torch.equal(kept, reach <= scale / 2):
         return None
+    if not torch.allclose(gains, gains.amax() * kept, rtol=1e-3, atol=1e-3 * float(gains.amax())):
+        return None  # a blur
     return scale
 
 

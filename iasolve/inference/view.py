@@ -31,14 +31,26 @@ from iasolve.problem.options import NonFiniteError, Options, Watch
 from iasolve.problem.pose import Problem, pose
 from iasolve.recipe import Recipe
 
-__all__ = ["FEW", "WHOLE", "View", "descends", "joined", "quick", "quick_answer", "read_view", "reads", "solve_view"]
+__all__ = [
+    "FEW",
+    "HIERARCHY",
+    "WHOLE",
+    "View",
+    "descends",
+    "joined",
+    "quick",
+    "quick_answer",
+    "read_view",
+    "reads",
+    "solve_view",
+]
 
 WHOLE = ("all", "auto")
 """Where a guess ends that a reader can make."""
 
-HIERARCHY = 0.4
-"""Weight of the hierarchy's image beside the reader's. Chosen on 20 validation slices: on noise 0.2 to 0.5 are within
-0.05 dB of each other."""
+HIERARCHY = 0.3
+"""Weight of a hierarchy's guess beside the reader's image. Of 16 validation slices 0.2 and 0.3 are within 0.02 dB of
+each other on noise; on blurs all weights are."""
 
 
 def reads(prior: Prior, recipe: Recipe) -> bool:
@@ -206,12 +218,15 @@ def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     return first(batch, prior, recipe, options, watch=Watch())
 
 
-def joined(read: View, solved: View, nonnegative: bool) -> View:
+def joined(read: View, solved: View, nonnegative: bool, weight: float = HIERARCHY) -> View:
     """The reader's estimate and the hierarchy's: their errors differ, and a mean of both is better than either.
+
+    Of what steps made of the reader's passes, ``weight`` is 1: of lines, pixels, coils and low-passes that is 0.01 to
+    0.16 dB better than a mean with 0.4, of projections and radial k-space 0.01 dB worse (8 to 16 validation slices).
 
     Reports are the hierarchy's. So are samples and error bar, where they were asked of it.
     """
-    image = (1 - HIERARCHY) * read.image + HIERARCHY * solved.image
+    image = (1 - weight) * read.image + weight * solved.image
     source = read if solved.samples is None else solved
     samples = source.samples
     if samples is not None:

@@ -31,7 +31,7 @@ from iasolve.spectrum import RingGrid, fft2, ifft2
 __all__ = ["TOLERANCE", "OperatorLikelihood"]
 
 TOLERANCE = 5e-4
-"""Nats per pixel; of pixels, projections and blurs 0.005 standard deviations of the posterior are left then, or less."""
+"""Nats per pixel: of pixels, projections and blurs at most 0.005 standard deviations of the posterior are left then."""
 
 _FEW = 0.1
 """Measured values a pixel, below which an operator counts as one that leaves most directions unseen."""

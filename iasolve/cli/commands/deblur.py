@@ -106,8 +106,15 @@ def task(blurring: Blurring) -> Task:
     kernel = blurring.kernel
     files = {} if kernel is None else {"--kernel": split_key(kernel)[0]}
     asked = {**blur.facts, "boundary": blurring.boundary}
-    recipe = "deblur" if blurring.cutoff is None else "denoise"  # of a sharp low-pass, see the latter's notes
-    return Task("deblur", recipe, IMAGE_SUFFIXES, read, operator, asked, files=lambda: files)
+    return Task("deblur", _recipe(blurring.cutoff), IMAGE_SUFFIXES, read, operator, asked, files=lambda: files)
+
+
+def _recipe(cutoff: float | None) -> str:
+    from iasolve.operators.kinds import COARSE
+
+    if cutoff is None:
+        return "deblur"
+    return "denoise" if cutoff <= COARSE else "compressed-sensing"
 
 
 def _check(blurring: Blurring) -> None:
