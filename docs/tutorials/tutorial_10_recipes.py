@@ -110,7 +110,7 @@ curve(axes, "views", [1, 2, 4], lambda n: {"views": n, "steps": {"count": 0}})
 plt.show()
 
 # %%
-# For noise, the mean is better than a single reading. For missing lines it is worse. After sixteen passes the reader is
+# For noise, the mean is better than a single reading. For missing lines it is worse. After 24 passes the reader is
 # ahead of a guess of the hierarchy, and the mean of the two falls behind. So ``denoise`` has four views, and
 # ``compressed-sensing`` has one.
 #

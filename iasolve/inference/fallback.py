@@ -46,6 +46,11 @@ SLACK = 1e-3
 """Share of what was not measured at all by which an answer may err more than the Gaussian's on what was: on 81 exact
 frequencies a prior that gains 2 dB in all the others seemed 0.1 % worse."""
 
+GUESSED = 0.01
+"""The same off the exact path, where a part of every frequency was not measured. By it a prior may err 7 to 80 % more
+on what was. Of six heads on radial k-space one seemed 5 % worse by the prior, with which it is 2.4 dB better; of 15
+strange images in 18 projections the three with which the prior loses seemed ten times worse."""
+
 
 FLAT = 30.0
 """Weight of the total variation that a prior is compared with, over the image's standard deviation."""
@@ -250,7 +255,8 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
         images = [view.image, rival.image(False), *([rival.image(True)] if bound else [])]
         found = [trial.error(one, rival.expected, rival.linear) for one in images]
         if trial.back is None:
-            found[0] = found[0] - SLACK * rival.unseen
+            exact = view.problem.likelihood.folded is not None
+            found[0] = found[0] - (SLACK if exact else GUESSED) * rival.unseen
         every = torch.stack([*found, *([] if bound else [torch.full_like(found[0], torch.inf)])])
         surplus = every.new_ones(every.shape[1])
         if view.expected is not None:
