@@ -366,7 +366,7 @@ def test_simulated_blurs_are_undone(blur, heads, tiny, tmp_path):
     assert done.code == 0, done
     gains = {"gaussian": 1, "kernel": 1, "cutoff": -0.2}
     assert psnr(tifffile.imread(out), heads[0]) > psnr(tifffile.imread(y), heads[0]) + gains[blur]
-    assert done.report["recipe"]["name"] == ("denoise" if blur == "cutoff" else "deblur")
+    assert done.report["recipe"]["name"] == ("compressed-sensing" if blur == "cutoff" else "deblur")
     assert done.report["operator"]["kind"] == {"gaussian": "gaussian blur", "kernel": "kernel blur"}.get(
         blur, "low-pass"
     )

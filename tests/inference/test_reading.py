@@ -1,5 +1,7 @@
 """Solutions of a prior with a reader: whole images of any size, passes, and the mean with the hierarchy's."""
 
+import sys
+
 import pytest
 import torch
 from tiny import SIZE, bundled, decaying_power, images, reading_prior, relative, tiny_network, tiny_reader
@@ -149,14 +151,28 @@ def test_steps_take_the_mean_with_the_hierarchy():
     alone = HVAEPrior(prior.network, "alone", prior.card)
     whole = solve(y, operator, prior, noise=noise, recipe=recipe.changed(steps={"count": 0}), warn=False)
     hierarchy = solve(y, operator, alone, noise=noise, recipe=recipe, warn=False)
-    assert relative(both.image, 0.6 * whole.image + 0.4 * hierarchy.image) < 1e-9
+    assert relative(both.image, 0.7 * whole.image + 0.3 * hierarchy.image) < 1e-9
     assert [row["steps"] for row in both.scales] == [2] * 6
     assert torch.isfinite(both.likeness).all()
     views = solve(y, operator, prior, noise=noise, recipe=ONE.changed(views=4), warn=False)
     reader = ReaderPrior(prior.reader, "reader", {})
     mirrored = solve(y, operator, reader, noise=noise, recipe=ONE.changed(views=4), warn=False)
     guess = solve(y, operator, alone, noise=noise, recipe=ONE, warn=False)
-    assert relative(views.image, 0.6 * mirrored.image + 0.4 * guess.image) < 1e-9
+    assert relative(views.image, 0.7 * mirrored.image + 0.3 * guess.image) < 1e-9
+
+
+def test_what_steps_made_of_passes_is_the_result(monkeypatch):
+    prior, operator = reading_prior(DOUBLE), Identity((1, SIZE, SIZE), DOUBLE)
+    y, noise = noisy(images(1, dtype=DOUBLE)), GaussianNoise(0.3)
+    module = sys.modules["iasolve.inference.solve"]
+    found = {}
+    for passes in (0, 2):
+        recipe = Recipe(views=1, passes={"count": passes}, steps={"count": 2})
+        for weight in (0.3, 0.9):
+            monkeypatch.setattr(module, "HIERARCHY", weight)
+            found[passes, weight] = solve(y, operator, prior, noise=noise, recipe=recipe, warn=False).image
+    assert relative(found[0, 0.9], found[0, 0.3]) > 1e-3
+    assert relative(found[2, 0.9], found[2, 0.3]) < 1e-12
 
 
 def test_samples_lie_around_the_readers_image():
