@@ -30,10 +30,10 @@ def kind_of(operator: LinearOperator) -> str:
     An operator that is diagonal in Fourier space is *incomplete* where frequencies are lost below the median radius of
     those kept (a sampling mask), or none is left from some radius on (a sharp low-pass). Otherwise it is *complete*
     where all frequencies have the same gain, or those of so coarse an image that the rest can only be guessed, and else
-    *blurred*. A picture of a larger scene is what its
-    blur is. An operator with orthogonal rows (pixels, blocks of them) is complete where it has as many as the image has
-    values. Any other one from images to images of the same shape counts as blurred, unless values are 0 of a random
-    image; all that remain (coils, projections, sets of values) as incomplete.
+    *blurred*. A picture of a larger scene is what its blur is. An operator with orthogonal rows (pixels, blocks of
+    them) is complete where it has as many as the image has values. Any other one from images to images of the same
+    shape counts as blurred, unless values are 0 of a random image; all that remain (coils, projections, sets of values)
+    as incomplete.
     """
     transfer = operator.transfer()
     if transfer is not None:

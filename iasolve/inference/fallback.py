@@ -51,7 +51,6 @@ GUESSED = 0.01
 on what was. Of six heads on radial k-space one seemed 5 % worse by the prior, with which it is 2.4 dB better; of 15
 strange images in 18 projections the three with which the prior loses seemed ten times worse."""
 
-
 FLAT = 30.0
 """Weight of the total variation that a prior is compared with, over the image's standard deviation."""
 

@@ -81,8 +81,8 @@ class Options:
         Conjugate-gradient iterations a step, for operators that are not diagonal in Fourier space. With 8, ten steps
         end 0.02 dB below those with 20 (benchmarks/results/general_path.md).
     tolerance : float
-        Their other solves end when an iteration lowers the exponent by less than this many nats per pixel; see
-        :mod:`iasolve.problem.operator_likelihood`.
+        Their other solves end when an iteration lowers the exponent by less than this many nats per pixel, and by less
+        the more iterations there were; see :mod:`iasolve.problem.operator_likelihood`.
     force_general : bool
         Treat a diagonal operator as any other (a check; slower).
 
