@@ -19,6 +19,9 @@ _SHARE = 0.05
 """Share of lost frequencies among those inside the kept ones from which on an operator leaves a part only."""
 _EVEN = 1.05
 """Largest gain over the smallest one of an operator that leaves everything as it is."""
+_BEYOND = 0.25
+"""Share of frequencies lost beyond those kept from which on a low-pass leaves a part only. With one line or 6 % lost the
+recipe for incomplete data is 0.3 to 1.7 dB behind; with 44 % 0.6 dB ahead at noise 0.1, and 0.5 behind at 0.3."""
 COARSE = 12
 """Frequencies along an axis up to which a low-pass leaves so coarse an image. Of 8 validation slices the recipe
 ``compressed-sensing`` is 0.4 dB behind ``denoise`` with 8 frequencies, and 0.04 to 1.05 dB ahead with 16 to 96."""
@@ -68,7 +71,7 @@ def _of_gains(gains: Tensor, is_complex: bool) -> str:
     lost = (inside < _LOST).to(torch.float64).mean()
     if float(lost) > _SHARE:
         return "incomplete"
-    if even and bool((gains < _LOST).any()):
+    if even and float((gains < _LOST).to(torch.float64).mean()) > _BEYOND:
         kept = torch.maximum((fy.abs() * height)[:, None], fx.abs() * width)[gains > _KEPT]
         return "complete" if 2 * float(kept.max()) <= COARSE else "incomplete"
     return "complete" if even else "blurred"

@@ -78,6 +78,8 @@ KINDS = {
     "reflecting blur": (Convolution(gaussian_kernel(1.0), LARGE), "blurred"),
     "a camera's picture": (Convolution(motion_kernel(9, 30.0), LARGE, boundary="valid"), "blurred"),
     "low-pass": (LowPass(16, (1, 64, 64)), "incomplete"),
+    "fine low-pass": (LowPass(62, (1, 64, 64)), "complete"),
+    "one line lost": (KSpaceMask(torch.arange(48) != 24, LARGE), "complete"),
     "coarse low-pass": (LowPass(8, (1, 64, 64)), "complete"),
     "masked blur": (
         KSpaceMask(line_mask((64, 48), 4, 0.1), LARGE) @ CircularBlur(gaussian_kernel(1.0), LARGE),
