@@ -208,12 +208,9 @@ def quick(recipe: Recipe, most: int = FEW) -> Recipe:
 def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Options, most: int = FEW) -> View:
     """A recipe's answer without views, steps and samples.
 
-    Where conjugate gradients solve, they end earlier, for the answer is only compared. Not of sampled pixels, of which
-    the first estimate alone is iterated: ended early it has holes, and passes that begin there end there.
+    Where conjugate gradients solve, they end earlier, for the answer is only compared.
     """
-    recipe = quick(recipe, most)
-    if batch.operator.row_gains() is None:
-        options = replace(options, tolerance=ROUGHLY * options.tolerance)
+    recipe, options = quick(recipe, most), replace(options, tolerance=ROUGHLY * options.tolerance)
     first = read_view if reads(prior, recipe) else solve_view
     return first(batch, prior, recipe, options, watch=Watch())
 

@@ -172,6 +172,18 @@ def test_pixels_kept_back_tell_images_that_passes_spoil():
     assert decibels(result.image) > max(decibels(alone.image) + 2, decibels(y))
 
 
+@pytest.mark.slow
+def test_a_board_of_larger_squares_is_not_spoiled():
+    """Passes ended at 5 dB."""
+    rows, columns = np.mgrid[:128, :128] // 8
+    board = torch.from_numpy((rows + columns) % 2).float()[None, None]
+    operator = PixelMask(torch.rand(128, 128, generator=torch.Generator().manual_seed(1)) < 0.5, (1, 128, 128))
+    noise = GaussianNoise(0.01)
+    y = noise.sample(operator(board), torch.Generator().manual_seed(0)) * operator.mask
+    result = solve(y, operator, bundled("photo-grey-128"), noise=noise, warn=False)
+    assert float((y - board).square().mean() / (result.image - board).square().mean()) > 10**0.5
+
+
 def test_what_contradicts_known_pixels_counts():
     """A bound at zero may be better in between and cut off what is known: by hand, in units of the pixels kept back."""
     x, operator = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(1)), PixelMask(HALF, SHAPE)
