@@ -173,21 +173,22 @@ def _energy(values: Tensor) -> Tensor:
     return values.abs().square().flatten(1).sum(1)
 
 
-def trials(batch: Measurement, seed: int = 0) -> Iterator[Trial]:
+def trials(batch: Measurement, seed: int = 0, parts: int = PARTS) -> Iterator[Trial]:
     """Keep a part of a measurement back, and then another; which one depends on the seed, not on the batch.
 
-    Of samples there are up to six parts that do not overlap. Of a low-pass, a half of the frequencies is left, and then
-    a quarter. Noise is drawn anew once, and added with both signs.
+    Of samples there are up to so many ``parts``, which do not overlap. Of a low-pass, a half of the frequencies is
+    left, and then a quarter. Noise is drawn anew once, and added with both signs.
     """
     operator = batch.operator
     if operator.codomain in _SPECTRA:
         sampled = (batch.y != 0).flatten(0, -3).any(0) & _seen(batch)
-        if float(sampled.float().mean()) < FULL and (shares := _lines_or_points(sampled, operator.codomain, seed)):
+        centred = operator.codomain == "kspace"
+        if float(sampled.float().mean()) < FULL and (shares := _lines_or_points(sampled, centred, seed, parts)):
             yield from (_fewer_samples(batch, back) for back in shares)
             return
     if (scale := _cutoff(operator)) is not None:
         yield from (_coarser(batch, scale, scale / by) for by in (math.sqrt(2), 2))
-    elif (pixels := _sampled_pixels(operator)) is not None and (shares := _shares(pixels, _drawn(pixels, seed))):
+    elif (pixels := _sampled_pixels(operator)) is not None and (shares := _shares(pixels, _drawn(pixels, seed), parts)):
         yield from (_fewer_pixels(batch, back) for back in shares)
     else:
         yield from (_more_noise(batch, seed, sign) for sign in (1, -1))
@@ -252,9 +253,9 @@ def _more_noise(batch: Measurement, seed: int, sign: int) -> Trial:
     return Trial(seen, y - fresh / SPLIT, operator)
 
 
-def _lines_or_points(sampled: Tensor, codomain: str, seed: int) -> list[Tensor]:
+def _lines_or_points(sampled: Tensor, centred: bool, seed: int, parts: int) -> list[Tensor]:
     """Parts ``(H, W)`` of the sampled places of k-space: whole lines where lines were sampled."""
-    sampled = torch.fft.ifftshift(sampled) if codomain == "kspace" else sampled
+    sampled = torch.fft.ifftshift(sampled) if centred else sampled
     height, width = sampled.shape
     drawn = _drawn(sampled, seed)
     along_rows, along_columns = (bool((sampled == sampled.narrow(axis, 0, 1)).all()) for axis in (1, 0))
@@ -262,20 +263,19 @@ def _lines_or_points(sampled: Tensor, codomain: str, seed: int) -> list[Tensor]:
         drawn = (drawn[:, :1] if along_rows else drawn[:1]).expand(height, width)
     # of a real image -k tells all of k
     drawn = torch.minimum(drawn, reflect(drawn))
-    shares = _shares(sampled & (largest_radius(height, width).to(sampled.device) > MIDDLE), drawn)
-    return [torch.fft.fftshift(back) for back in shares] if codomain == "kspace" else shares
+    shares = _shares(sampled & (largest_radius(height, width).to(sampled.device) > MIDDLE), drawn, parts)
+    return [torch.fft.fftshift(back) for back in shares] if centred else shares
 
 
 def _drawn(places: Tensor, seed: int) -> Tensor:
     return torch.rand(places.shape, generator=torch.Generator().manual_seed(seed)).to(places.device)
 
 
-def _shares(open_to: Tensor, drawn: Tensor) -> list[Tensor]:
-    """Places ``open_to`` in up to six parts: places for which the same number was drawn belong together."""
+def _shares(open_to: Tensor, drawn: Tensor, parts: int) -> list[Tensor]:
+    """Places ``open_to`` in up to so many parts: places for which the same number was drawn belong together."""
     numbers = torch.unique(drawn[open_to])
-    return [
-        open_to & torch.isin(drawn, part) for part in numbers.tensor_split(min(PARTS, len(numbers)) or 1) if len(part)
-    ]
+    split = numbers.tensor_split(min(parts, len(numbers)) or 1)
+    return [open_to & torch.isin(drawn, part) for part in split if len(part)]
 
 
 def _fewer_samples(batch: Measurement, back: Tensor) -> Trial:
