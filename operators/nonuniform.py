@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib
 import math
+from functools import cached_property
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.operators.base import as_tensor, image_shape
+from iasolve.operators.base import LinearOperator, as_tensor, image_shape
 from iasolve.operators.host import HostOperator
+from iasolve.operators.nonuniform_gram import NonUniformGram, convolution_spectrum
 
 __all__ = ["NonUniformFourier"]
+
+_EXACT = 1e-12
 
 
 class NonUniformFourier(HostOperator):
@@ -40,7 +44,7 @@ class NonUniformFourier(HostOperator):
     tolerance : float, optional
         Relative accuracy asked of the transform, met within a small factor; by default 1e-12 in double and 1e-6 in
         single precision, where rounding adds about 1e-7 times the image's size (up to 1e-5 at 128x128). The adjoint
-        is that of the approximated transform, exact up to rounding at any tolerance.
+        is that of the approximated transform, exact up to rounding at any tolerance; ``gram`` is that of the exact one.
     unit : {"field-of-view", "pixel", "radian"}, optional
         Of the coordinates: cycles per field of view, cycles per pixel or radians per pixel. Without it, cycles per
         field of view, and coordinates that all fit another unit are refused.
@@ -101,6 +105,23 @@ class NonUniformFourier(HostOperator):
         samples = _finufft().nufft2d2(*self._radians(images), images, isign=-1, **self._options(images))
         return samples.reshape(len(x), *self.out_shape) / math.sqrt(height * width)
 
+    @property
+    def gram(self) -> LinearOperator:
+        """``A^H A`` without visiting the samples: see :mod:`iasolve.operators.nonuniform_gram`."""
+        return NonUniformGram(self)
+
+    @cached_property
+    def convolution(self) -> Tensor:
+        """The spectrum of the convolution that ``A^H A`` is, real, double, on the CPU."""
+        return convolution_spectrum(self)
+
+    def sum_of_waves(self, size: tuple[int, int]) -> Tensor:
+        """``sum_m exp(2 pi i (ky[m] dy / H + kx[m] dx / W))`` at ``d = -(n // 2) .. (n - 1) // 2``, complex double."""
+        ones = np.ones(math.prod(self.out_shape[1:]), dtype=np.complex128)
+        # whatever tolerance was asked for: what is not quite positive ends conjugate gradients
+        options = self._options(ones) | {"eps": _EXACT}
+        return torch.from_numpy(_finufft().nufft2d1(*self._radians(ones), ones, size, isign=1, **options))
+
     def _adjoint(self, y: np.ndarray) -> np.ndarray:
         height, width = self.in_shape[1:]
         samples = self._complex(y).reshape(-1, math.prod(self.out_shape[1:]))
@@ -121,7 +142,7 @@ class NonUniformFourier(HostOperator):
 
     def _options(self, values: np.ndarray) -> dict[str, float]:
         # the floors are what the library reaches: below them it warns and takes its own
-        default, floor = (1e-12, 1e-14) if values.dtype == np.complex128 else (1e-6, 1e-6)
+        default, floor = (_EXACT, 1e-14) if values.dtype == np.complex128 else (1e-6, 1e-6)
         eps = default if self.tolerance is None else max(self.tolerance, floor)
         return {"eps": eps, "nthreads": torch.get_num_threads()}
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny import dense, relative
 
-from iasolve.operators import centred_fft2, check_operator
+from iasolve.operators import PixelMask, centred_fft2, check_operator
 from iasolve.operators.nonuniform import NonUniformFourier
+from iasolve.operators.nonuniform_gram import convolution_spectrum
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
@@ -100,6 +101,37 @@ class TestWithTheLibrary:
         x = random((1, 16, 12), torch.complex128)
         assert 1e-6 < relative(rough(x), fine(x)) < 5e-3
         assert check_operator(rough).ok
+
+    @pytest.mark.parametrize("size", [*SIZES, (1, 6), (13, 22)])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+    def test_the_gram_is_the_adjoint_of_the_transform(self, size, dtype):
+        """By a convolution on twice the grid, at any size, also of a rough transform."""
+        k = trajectory(size, (2, size[0] * size[1]))
+        for tolerance in (None, 1e-2):
+            operator = NonUniformFourier(k, (1, *size), dtype, tolerance=tolerance)
+            matrix = dense(NonUniformFourier(k, (1, *size), dtype), dtype)
+            expected = matrix.mH @ matrix
+            assert relative(dense(operator.gram, dtype), expected if dtype.is_complex else expected.real) < 1e-11
+            assert check_operator(operator.gram).ok
+        kernel = convolution_spectrum(operator)
+        assert min(kernel.shape) >= 2 * min(size) - 1
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+    def test_the_gram_takes_any_batch_and_keeps_precision(self, dtype):
+        operator = NonUniformFourier(trajectory((6, 9)), (2, 6, 9), dtype)
+        x = random((2, 3, 2, 6, 9), dtype)
+        moved = operator.gram(x)
+        assert moved.dtype == dtype
+        assert relative(moved, operator.adjoint(operator(x))) < 1e-5
+        torch.testing.assert_close(moved[1, 2], operator.gram(x[1, 2]))
+        double = operator.gram(x.to(torch.promote_types(dtype, torch.float64)))
+        assert relative(moved, double) < 1e-6
+
+    def test_a_composition_takes_the_short_way(self):
+        inner = PixelMask(torch.rand(6, 9) < 0.7, (2, 6, 9), torch.complex128)
+        operator = NonUniformFourier(trajectory((6, 9)), (2, 6, 9), torch.complex128) @ inner
+        matrix = dense(operator, torch.complex128)
+        assert relative(dense(operator.gram, torch.complex128), matrix.mH @ matrix) < 1e-11
 
     def test_a_batch_is_a_loop(self):
         operator = NonUniformFourier(trajectory((6, 9)).numpy()[:, ::-1], (2, 6, 9), torch.float64)
