@@ -9,7 +9,7 @@ from iasolve.operators.blur import Convolution
 from iasolve.operators.calibration import calibration_region
 from iasolve.operators.check import OperatorReport, check_operator
 from iasolve.operators.coil_noise import CoilNoise, estimate_covariance, outermost_samples
-from iasolve.operators.coils import SensitivityEncoding, birdcage_maps, root_sum_of_squares
+from iasolve.operators.coils import Sensitivities, SensitivityEncoding, birdcage_maps, root_sum_of_squares
 from iasolve.operators.compression import compress_coils
 from iasolve.operators.espirit import estimate_maps
 from iasolve.operators.fourier import CircularBlur, FourierTransform, Identity, KSpaceMask, LowPass, SampleKSpace
@@ -48,6 +48,7 @@ __all__ = [
     "Radon",
     "RicianNoise",
     "SampleKSpace",
+    "Sensitivities",
     "SensitivityEncoding",
     "SpectralNoise",
     "WeightedGaussianNoise",

@@ -17,7 +17,7 @@ from iasolve.operators.bases import centred_fft2, centred_ifft2
 from iasolve.operators.masks import as_mask
 from iasolve.operators.sense_gram import SensitivityGram
 
-__all__ = ["SensitivityEncoding", "birdcage_maps", "root_sum_of_squares"]
+__all__ = ["Sensitivities", "SensitivityEncoding", "birdcage_maps", "root_sum_of_squares"]
 
 
 class SensitivityEncoding(LinearOperator):
@@ -71,7 +71,7 @@ class SensitivityEncoding(LinearOperator):
         *,
         phase: Tensor | np.ndarray | None = None,
     ) -> None:
-        values = _checked_maps(maps)
+        values = _checked_maps(maps, phase)
         coils, height, width = values.shape
         super().__init__(
             (1, height, width),
@@ -81,8 +81,6 @@ class SensitivityEncoding(LinearOperator):
             domain="image",
             codomain="kspace",
         )
-        if phase is not None:
-            values = _checked_phase(phase, (height, width)) * values
         self.register_buffer("maps", values.contiguous())
         self.register_buffer("mask", _checked_mask(mask, (coils, height, width)))
         self.maps: Tensor
@@ -91,18 +89,17 @@ class SensitivityEncoding(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         """``mask * fft2c(maps * x)``, ``(..., coils, H, W)`` complex."""
         x = self.check_in(x)
-        return self.mask * centred_fft2(self._maps_like(x) * x)
+        return self.mask * centred_fft2(_precise_as(self.maps, x) * x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``sum_c conj(maps_c) * ifft2c(mask * y_c)``, ``(..., 1, H, W)``; its real part for real images."""
         y = self.check_out(y)
-        x = (self._maps_like(y).conj() * centred_ifft2(self.mask * y)).sum(-3, keepdim=True)
+        x = (_precise_as(self.maps, y).conj() * centred_ifft2(self.mask * y)).sum(-3, keepdim=True)
         return x if self.is_complex else x.real
 
     def support(self) -> Tensor | None:
         """Where any map is not 0: maps are cut to 0 where their calibration saw no signal, which is air."""
-        seen = (self.maps != 0).any(0)
-        return None if bool(seen.all()) else seen
+        return _seen_by_any(self.maps)
 
     @property
     def gram(self) -> LinearOperator:
@@ -146,9 +143,72 @@ class SensitivityEncoding(LinearOperator):
         # the maps hold the phase
         return SensitivityEncoding(self.maps, self.mask * mask, self.in_dtype)
 
-    def _maps_like(self, values: Tensor) -> Tensor:
-        # maps kept in double must not lift single-precision data to double
-        return self.maps.to(torch.promote_types(values.dtype, torch.complex32))
+
+class Sensitivities(LinearOperator):
+    """What each receive coil sees of one image: ``maps_c * x``, ``(..., 1, H, W)`` to ``(..., coils, H, W)`` complex.
+
+    Ahead of another transform it makes a sensitivity encoding of any kind: of radial or spiral k-space
+    (Pruessmann et al. 2001, Magn. Reson. Med. 46:638), ``NonUniformFourier(k, (coils, H, W)) @ Sensitivities(maps)``.
+    On a Cartesian grid :class:`SensitivityEncoding` is the same in one piece, and faster.
+
+    Parameters
+    ----------
+    maps : Tensor or array
+        ``(coils, H, W)``, complex or real; they also fix the image's size.
+    dtype : torch.dtype
+        Of the image: complex by default, real for a prior over real images.
+    phase : Tensor or array, optional
+        ``(H, W)``, complex of magnitude 1: the image's phase where ``x`` is to be its real part.
+
+    Attributes
+    ----------
+    maps : Tensor
+        ``(coils, H, W)``, the phase included.
+
+    Raises
+    ------
+    ValueError
+        For maps that are not ``(coils, H, W)``, not finite or zero everywhere, or a phase whose magnitude is not 1.
+
+    Examples
+    --------
+    >>> from iasolve.operators import NonUniformFourier
+    >>> maps = birdcage_maps((32, 32), 4).to(torch.complex64)
+    >>> angle, along = torch.arange(8) * math.pi / 8, torch.linspace(-16, 16, 65)
+    >>> k = torch.stack([torch.outer(angle.sin(), along), torch.outer(angle.cos(), along)], dim=-1)
+    >>> A = NonUniformFourier(k, (4, 32, 32), torch.complex64) @ Sensitivities(maps, torch.float32)
+    >>> A.in_shape, A.out_shape
+    ((1, 32, 32), (4, 8, 65))
+    """
+
+    def __init__(
+        self,
+        maps: Tensor | np.ndarray,
+        dtype: torch.dtype = torch.complex64,
+        *,
+        phase: Tensor | np.ndarray | None = None,
+    ) -> None:
+        values = _checked_maps(maps, phase)
+        coils, height, width = values.shape
+        out_dtype = torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64
+        super().__init__((1, height, width), (coils, height, width), in_dtype=dtype, out_dtype=out_dtype)
+        self.register_buffer("maps", values.contiguous())
+        self.maps: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``maps * x``, ``(..., coils, H, W)`` complex."""
+        x = self.check_in(x)
+        return _precise_as(self.maps, x) * x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``sum_c conj(maps_c) y_c``, ``(..., 1, H, W)``; its real part for real images."""
+        y = self.check_out(y)
+        x = (_precise_as(self.maps, y).conj() * y).sum(-3, keepdim=True)
+        return x if self.is_complex else x.real
+
+    def support(self) -> Tensor | None:
+        """Where any map is not 0."""
+        return _seen_by_any(self.maps)
 
 
 def birdcage_maps(shape: tuple[int, int], coils: int, *, radius: float = 1.5) -> Tensor:
@@ -202,7 +262,18 @@ def root_sum_of_squares(images: Tensor) -> Tensor:
     return torch.linalg.vector_norm(images, dim=-3, keepdim=True)
 
 
-def _checked_maps(maps: Tensor | np.ndarray) -> Tensor:
+def _precise_as(maps: Tensor, values: Tensor) -> Tensor:
+    # maps kept in double must not lift single-precision data to double
+    return maps.to(torch.promote_types(values.dtype, torch.complex32))
+
+
+def _seen_by_any(maps: Tensor) -> Tensor | None:
+    seen = (maps != 0).any(0)
+    return None if bool(seen.all()) else seen
+
+
+def _checked_maps(maps: Tensor | np.ndarray, phase: Tensor | np.ndarray | None) -> Tensor:
+    """With the phase in them."""
     values = as_tensor(maps)
     if values.ndim != 3 or 0 in values.shape:
         raise ValueError(f"sensitivity maps must be (coils, H, W), got shape {tuple(values.shape)}")
@@ -210,7 +281,8 @@ def _checked_maps(maps: Tensor | np.ndarray) -> Tensor:
         raise ValueError("the sensitivity maps hold NaN or infinite values: set them to 0 where they are unknown")
     if not bool((values != 0).any()):
         raise ValueError("the sensitivity maps are zero everywhere: the measurement would hold nothing")
-    return values.to(torch.promote_types(values.dtype, torch.complex64))
+    values = values.to(torch.promote_types(values.dtype, torch.complex64))
+    return values if phase is None else _checked_phase(phase, tuple(values.shape[1:])) * values
 
 
 def _checked_mask(mask: Tensor | np.ndarray | None, shape: tuple[int, int, int]) -> Tensor:
@@ -223,7 +295,7 @@ def _checked_mask(mask: Tensor | np.ndarray | None, shape: tuple[int, int, int])
     return as_mask(given, shape[1:], shape)
 
 
-def _checked_phase(phase: Tensor | np.ndarray, shape: tuple[int, int]) -> Tensor:
+def _checked_phase(phase: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:
     values = as_tensor(phase)
     if tuple(values.shape) != shape:
         raise ValueError(f"the phase has shape {tuple(values.shape)}, expected {shape}")
