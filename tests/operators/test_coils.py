@@ -14,7 +14,7 @@ from iasolve.operators import (
     check_operator,
     vstack,
 )
-from iasolve.operators.coils import SensitivityEncoding, birdcage_maps, root_sum_of_squares
+from iasolve.operators.coils import Sensitivities, SensitivityEncoding, birdcage_maps, root_sum_of_squares
 from iasolve.operators.compression import compress_coils
 from iasolve.operators.crop import Crop
 from iasolve.operators.whitening import CoilMixing, Weighting
@@ -77,6 +77,32 @@ def test_encoding_is_the_explicit_sum_over_pixels(size, real):
     y = random((2, *size), seed=5)
     expected = (matrix.mH @ y.flatten()).reshape(1, *size)
     torch.testing.assert_close(operator.adjoint(y), expected.real if real else expected)
+
+
+@pytest.mark.parametrize(("size", "dtype"), CASES)
+def test_masked_transforms_of_what_each_coil_sees_are_the_encoding(size, dtype):
+    maps, mask, phase = random((3, *size)), half_mask(size), unit_phase(size)
+    whole = SensitivityEncoding(maps, mask, dtype, phase=phase)
+    sees = Sensitivities(maps, dtype, phase=phase)
+    assert check_operator(sees).ok
+    x = random((2, 1, *size), dtype)
+    kind = torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64
+    pieces = KSpaceMask(mask, (3, *size), kind) @ sees
+    assert pieces.in_dtype == whole.in_dtype
+    torch.testing.assert_close(pieces(x), whole(x))
+    torch.testing.assert_close(pieces.adjoint(whole(x)), whole.adjoint(whole(x)))
+
+
+def test_where_no_coil_sees_anything_nothing_is_asked():
+    maps = torch.zeros(2, 6, 9, dtype=torch.complex64)
+    maps[:, 1:4, 2:7] = 1
+    assert torch.equal(Sensitivities(maps).support(), maps[0] != 0)
+    assert (KSpaceMask(torch.ones(6, 9), (2, 6, 9), torch.complex64) @ Sensitivities(maps)).support() is not None
+    assert Sensitivities(torch.ones(2, 6, 9)).support() is None
+    with pytest.raises(ValueError, match="zero everywhere"):
+        Sensitivities(0 * maps)
+    with pytest.raises(ValueError, match="magnitude 1"):
+        Sensitivities(maps, torch.float32, phase=maps[0])
 
 
 # lengths with small prime factors only and with a large one, of each a few lines and many

@@ -9,8 +9,9 @@ import torch
 from tiny import dense, relative
 
 from iasolve.operators import PixelMask, centred_fft2, check_operator
+from iasolve.operators.coils import Sensitivities
 from iasolve.operators.nonuniform import NonUniformFourier
-from iasolve.operators.nonuniform_gram import convolution_spectrum
+from iasolve.operators.nonuniform_gram import NonUniformGram, convolution_spectrum
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
@@ -129,9 +130,14 @@ class TestWithTheLibrary:
 
     def test_a_composition_takes_the_short_way(self):
         inner = PixelMask(torch.rand(6, 9) < 0.7, (2, 6, 9), torch.complex128)
-        operator = NonUniformFourier(trajectory((6, 9)), (2, 6, 9), torch.complex128) @ inner
-        matrix = dense(operator, torch.complex128)
-        assert relative(dense(operator.gram, torch.complex128), matrix.mH @ matrix) < 1e-11
+        outer = NonUniformFourier(trajectory((6, 9)), (2, 6, 9), torch.complex128)
+        sees = Sensitivities(random((2, 6, 9), torch.complex128), torch.float64)
+        for operator in (outer @ inner, outer @ sees):
+            matrix = dense(operator, operator.in_dtype)
+            expected = matrix.mH @ matrix
+            expected = expected if operator.is_complex else expected.real
+            assert relative(dense(operator.gram, operator.in_dtype), expected) < 1e-11
+            assert isinstance(operator.gram.middle, NonUniformGram)
 
     def test_a_batch_is_a_loop(self):
         operator = NonUniformFourier(trajectory((6, 9)).numpy()[:, ::-1], (2, 6, 9), torch.float64)
