@@ -31,7 +31,7 @@ from iasolve.inference.unlike import (
     warn_signed,
     warn_unlike,
 )
-from iasolve.inference.view import HIERARCHY, WHOLE, descends, joined, quick, read_view, reads, solve_view
+from iasolve.inference.view import WHOLE, descends, joined, quick, read_view, reads, solve_view
 from iasolve.inference.windows import least_window, solve_windows
 from iasolve.noise_level import EstimatedNoise
 from iasolve.noise_level.residual import residual_of
@@ -272,7 +272,7 @@ def _answer(
         first = read_view(batch, prior, asked[0], options, watch, surplus)
         if descends(prior, recipe):
             solved = solve_view(batch, prior, asked[1], options, watch, start=first)
-            first = joined(first, solved, nonnegative, 1.0 if latent else HIERARCHY)
+            first = joined(first, solved, nonnegative, refined=latent)
     else:
         first = solve_view(batch, prior, recipe, options, watch)
         count = recipe.views if moves(prior) else 1

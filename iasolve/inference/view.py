@@ -30,10 +30,10 @@ from iasolve.problem.measurement import Measurement
 from iasolve.problem.options import NonFiniteError, Options, Watch
 from iasolve.problem.pose import Problem, pose
 from iasolve.recipe import Recipe
+from iasolve.spectrum import fft2, ifft2
 
 __all__ = [
     "FEW",
-    "HIERARCHY",
     "WHOLE",
     "View",
     "descends",
@@ -48,8 +48,8 @@ __all__ = [
 WHOLE = ("all", "auto")
 """Where a guess ends that a reader can make."""
 
-HIERARCHY = 0.3
-"""Weight of a hierarchy's guess beside the reader's image. Of 16 validation slices 0.2 and 0.3 are within 0.02 dB of
+HIERARCHY = 0.2
+"""Weight of a hierarchy's guess beside the reader's image. Of 16 validation slices 0.1 and 0.2 are within 0.01 dB of
 each other on noise; on blurs all weights are."""
 
 
@@ -215,18 +215,33 @@ def quick_answer(batch: Measurement, prior: Prior, recipe: Recipe, options: Opti
     return first(batch, prior, recipe, options, watch=Watch())
 
 
-def joined(read: View, solved: View, nonnegative: bool, weight: float = HIERARCHY) -> View:
+def joined(read: View, solved: View, nonnegative: bool, refined: bool) -> View:
     """The reader's estimate and the hierarchy's: their errors differ, and a mean of both is better than either.
 
-    Of what steps made of the reader's passes, ``weight`` is 1: of lines, pixels, coils and low-passes that is 0.01 to
-    0.16 dB better than a mean with 0.4, of projections and radial k-space 0.01 dB worse (8 to 16 validation slices).
+    The hierarchy's alone where nothing at all was measured, which is 0.2 dB better on a low-pass of 8 frequencies, and
+    where it is ``refined``: what steps made of the reader's passes is 0.01 to 0.16 dB better than a mean, on lines,
+    pixels, coils and low-passes; on projections and radial k-space 0.01 dB worse (8 to 16 validation slices).
 
     Reports are the hierarchy's. So are samples and error bar, where they were asked of it.
     """
-    image = (1 - weight) * read.image + weight * solved.image
+    image = solved.image if refined else _mean(read, solved.image)
     source = read if solved.samples is None else solved
     samples = source.samples
+    if not refined and nonnegative:
+        image = image.clamp_min(0)
     if samples is not None:
         samples = samples + (image - source.image)
         samples = samples.clamp_min(0) if nonnegative else samples
     return solved._replace(image=image, std=source.std, samples=samples)
+
+
+def _mean(read: View, guessed: Tensor) -> Tensor:
+    """With weights for each frequency where one of them was not measured."""
+    difference, folded = guessed - read.image, read.problem.likelihood.folded
+    if folded is None or folded.variance.shape[-2:] != guessed.shape[-2:]:
+        return read.image + HIERARCHY * difference
+    unseen = torch.isinf(folded.variance)
+    if not bool(unseen.any()):
+        return read.image + HIERARCHY * difference
+    moved = ifft2(torch.where(unseen, 1.0, HIERARCHY) * fft2(difference))
+    return read.image + (moved if guessed.is_complex() else moved.real)

@@ -18,6 +18,7 @@ from iasolve.operators import (
     Identity,
     KSpaceMask,
     LinearOperator,
+    LowPass,
     Radon,
     line_mask,
     motion_kernel,
@@ -151,20 +152,36 @@ def test_steps_take_the_mean_with_the_hierarchy():
     alone = HVAEPrior(prior.network, "alone", prior.card)
     whole = solve(y, operator, prior, noise=noise, recipe=recipe.changed(steps={"count": 0}), warn=False)
     hierarchy = solve(y, operator, alone, noise=noise, recipe=recipe, warn=False)
-    assert relative(both.image, 0.7 * whole.image + 0.3 * hierarchy.image) < 1e-9
+    assert relative(both.image, 0.8 * whole.image + 0.2 * hierarchy.image) < 1e-9
     assert [row["steps"] for row in both.scales] == [2] * 6
     assert torch.isfinite(both.likeness).all()
     views = solve(y, operator, prior, noise=noise, recipe=ONE.changed(views=4), warn=False)
     reader = ReaderPrior(prior.reader, "reader", {})
     mirrored = solve(y, operator, reader, noise=noise, recipe=ONE.changed(views=4), warn=False)
     guess = solve(y, operator, alone, noise=noise, recipe=ONE, warn=False)
-    assert relative(views.image, 0.7 * mirrored.image + 0.3 * guess.image) < 1e-9
+    assert relative(views.image, 0.8 * mirrored.image + 0.2 * guess.image) < 1e-9
+
+
+def test_where_nothing_was_measured_the_hierarchy_alone_guesses():
+    """Otherwise a mean, frequency by frequency: 0.2 dB better on a low-pass of eight frequencies."""
+    prior, operator = reading_prior(DOUBLE), LowPass(8, (1, SIZE, SIZE), DOUBLE)
+    y, noise = operator(images(1, dtype=DOUBLE)), GaussianNoise(0.01)
+    recipe = Recipe(views=1, steps={"count": 2})
+    told = {"noise": noise, "nonnegative": False, "warn": False}
+    both = solve(y, operator, prior, recipe=recipe, **told)
+    whole = solve(y, operator, prior, recipe=recipe.changed(steps={"count": 0}), **told)
+    alone = solve(y, operator, HVAEPrior(prior.network, "alone", prior.card), recipe=recipe, **told)
+    seen = operator.kept[0] != 0
+    found, read, guessed = (torch.fft.fft2(r.image) for r in (both, whole, alone))
+    assert relative(found[..., ~seen], guessed[..., ~seen]) < 1e-9
+    assert relative(found[..., seen], (0.8 * read + 0.2 * guessed)[..., seen]) < 1e-9
+    assert relative(read[..., ~seen], guessed[..., ~seen]) > 1e-3
 
 
 def test_what_steps_made_of_passes_is_the_result(monkeypatch):
     prior, operator = reading_prior(DOUBLE), Identity((1, SIZE, SIZE), DOUBLE)
     y, noise = noisy(images(1, dtype=DOUBLE)), GaussianNoise(0.3)
-    module = sys.modules["iasolve.inference.solve"]
+    module = sys.modules["iasolve.inference.view"]
     found = {}
     for passes in (0, 2):
         recipe = Recipe(views=1, passes={"count": passes}, steps={"count": 2})
@@ -307,15 +324,16 @@ def test_a_readers_error_has_the_variance_that_it_says_at_each_pixel_and_frequen
     assert torch.allclose(error.power, variance * (0.2 + image.abs()).square().mean())
 
 
-def test_a_blank_neighbour_takes_no_error_bar_away():
-    """The Gaussian answers for a blank image, without samples too, and the other's error bar is what it is alone."""
+def test_a_strange_neighbour_takes_no_error_bar_away():
+    """The Gaussian answers for mere noise, without samples too, and the other's error bar is what it is alone."""
     prior, operator = bundled("mri-t1-128"), Identity((1, 128, 128))
     x = torch.from_numpy(load_samples().images[:1]).reshape(1, 1, 128, 128).float()
     sigma = 0.3 * float(x.std())
     y = noisy(x, sigma)
     how = {"noise": GaussianNoise(sigma), "recipe": load_recipe("denoise").changed(views=1), "warn": False}
     alone = solve(y, operator, prior, **how)
-    both = solve(torch.cat([torch.zeros_like(y), y]), operator, prior, **how)
+    strange = 5 * sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    both = solve(torch.cat([strange, y]), operator, prior, **how)
     assert both.fits.tolist() == [False, True]
     assert both.samples is None
     assert torch.isfinite(both.std).all()
