@@ -40,7 +40,7 @@ Of 96 validation images at 4x and 8x lines the chosen prior lay 0.036 dB below t
 with the sum of the errors in place of their geometric mean: one part in which a strong line lies decides a sum."""
 
 PARTS = 4
-"""Of the sampled lines, points or pixels, a choice keeps one part in so many back, and another. Of those 96 images 12
+"""Of sampled lines or points of k-space, a choice keeps one part in so many back, and another. Of those 96 images 12
 were more than 0.1 dB below the best; of six parts 14, for four readings more; of three 14, for two less."""
 
 
@@ -156,7 +156,7 @@ def _choose(
     logs: dict[str, list[float]] = {name: [] for name in over}
     # several tiles tell enough; off the exact path a part takes longer than the solution with a known prior
     once = len(piece.y) > 1 or operator.transfer() is None
-    for trial in islice(trials(piece, options.seed, PARTS), 1 if once else None):
+    for trial in islice(trials(piece, options.seed), 1) if once else trials(piece, options.seed, PARTS):
         found = _errors(trial, running, options)
         if min(found) <= 0:
             continue  # nothing was kept back of a blank image
