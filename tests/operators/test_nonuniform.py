@@ -11,7 +11,6 @@ from tiny import dense, relative
 from iasolve.operators import PixelMask, centred_fft2, check_operator
 from iasolve.operators.coils import Sensitivities
 from iasolve.operators.nonuniform import NonUniformFourier
-from iasolve.operators.nonuniform_gram import NonUniformGram, convolution_spectrum
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4)]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
@@ -114,8 +113,7 @@ class TestWithTheLibrary:
             expected = matrix.mH @ matrix
             assert relative(dense(operator.gram, dtype), expected if dtype.is_complex else expected.real) < 1e-11
             assert check_operator(operator.gram).ok
-        kernel = convolution_spectrum(operator)
-        assert min(kernel.shape) >= 2 * min(size) - 1
+        assert all(n >= 2 * length - 1 for n, length in zip(operator.convolution.shape, size, strict=True))
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
     def test_the_gram_takes_any_batch_and_keeps_precision(self, dtype):
@@ -137,7 +135,7 @@ class TestWithTheLibrary:
             expected = matrix.mH @ matrix
             expected = expected if operator.is_complex else expected.real
             assert relative(dense(operator.gram, operator.in_dtype), expected) < 1e-11
-            assert isinstance(operator.gram.middle, NonUniformGram)
+            assert type(operator.gram.middle) is type(outer.gram)
 
     def test_a_batch_is_a_loop(self):
         operator = NonUniformFourier(trajectory((6, 9)).numpy()[:, ::-1], (2, 6, 9), torch.float64)
