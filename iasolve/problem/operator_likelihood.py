@@ -214,17 +214,17 @@ class OperatorLikelihood:
         """See :class:`Likelihood`."""
         return self.solve(x0, variance, iterations).image
 
-    def resolved(self, x: Tensor, variance: Tensor, share: float) -> Tensor:
+    def resolved(self, x: Tensor, variance: Tensor, share: float, iterations: int = 200) -> Tensor:
         """What the posterior mean about 0 makes of ``x`` measured without noise: the resolution matrix times it.
 
-        An iteration that changes the mean of ``<x, V^-1 R x>`` by less than ``share`` of ``<x, V^-1 x>`` is the last.
+        By up to so many ``iterations``; one that changes the mean of ``<x, V^-1 R x>`` by less than ``share`` of ``<x, V^-1 x>`` is the last.
         """
         space, inverse = Isometry(x), 1 / variance.clamp_min(1e-12)
         right = self._ratio() * space.spectrum(as_declared(self.gram(x), self.operator.in_dtype))
         nothing = torch.zeros_like(right)
         least = share * float((space.bins(inverse) * space.spectrum(x).abs().square()).sum())
         system = self._regularised(inverse, space)
-        found = system.solve(right, nothing, 200, 10 * torch.finfo(inverse.dtype).eps, least, nothing)
+        found = system.solve(right, nothing, iterations, 10 * torch.finfo(inverse.dtype).eps, least, nothing)
         self.solves = Solves(self.solves.applications + found.iterations + 1, found.residual)
         return space.image(found.solution)
 

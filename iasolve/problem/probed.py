@@ -25,6 +25,10 @@ _SHARE = 0.01
 the objective, a probe of few frequencies ended at once, and the coarse rings of sampled pixels, of which all is known,
 were taken for as well known as there were pixels."""
 
+_INSIDE = 30
+"""Iterations of a probe inside an operator's support. Of 8 coils all rings are told to 0.001 by then; what is known of
+the air around them goes on changing for hundreds."""
+
 _PROFILES: weakref.WeakKeyDictionary[LinearOperator, dict[tuple[object, ...], Tensor]] = weakref.WeakKeyDictionary()
 
 
@@ -37,16 +41,28 @@ class Probed(NamedTuple):
     rings: RingGrid
 
     def profile(self, sigma: float) -> Tensor:
-        """Evidence profile ``(2, S)`` at a noise level."""
+        """Evidence profile ``(2, S)`` at a noise level; of what lies outside the operator's support nothing is asked."""
         spectra, probes = ring_probes(self.operator, self.rings)
+        support = self.operator.support()
+        if support is not None:
+            probes = probes * support
         level = torch.full((1,), sigma, device=self.y.device)
         likelihood = OperatorLikelihood(self.operator, self.y[:1], level)
         # one by one: together, all would take as many iterations as the slowest
-        answer = torch.cat([fft2(likelihood.resolved(probe[None], self.power, _SHARE)) for probe in probes])
-        sizes = self.rings.counts.clamp_min(1).to(self.power.dtype) * spectra.shape[1]
-        mean = ((spectra.conj() * answer).real.flatten(1).sum(1) / sizes).clamp(0, 1)
-        square = ((answer.abs().square() * (spectra != 0)).flatten(1).sum(1) / sizes).clamp(0, 1)
+        most = 200 if support is None else _INSIDE
+        answers = torch.cat([likelihood.resolved(probe[None], self.power, _SHARE, most) for probe in probes])
+        if support is not None:
+            answers = answers * support
+        asked, answer, own = fft2(probes), fft2(answers), spectra != 0
+        tiny = torch.finfo(self.power.dtype).tiny
+        whole, ring = (_energy(asked, where).clamp_min(tiny) for where in (torch.ones_like(own), own))
+        mean = ((asked.conj() * answer).real.flatten(1).sum(1) / whole).clamp(0, 1)
+        square = (_energy(answer, own) / ring).clamp(0, 1)
         return torch.stack([mean, torch.maximum(square, mean.square())])
+
+
+def _energy(spectra: Tensor, where: Tensor) -> Tensor:
+    return (spectra.abs().square() * where).flatten(1).sum(1)
 
 
 def probed_profile(operator: LinearOperator, probed: Probed, sigma: Tensor) -> Tensor:
