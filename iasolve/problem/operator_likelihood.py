@@ -217,7 +217,8 @@ class OperatorLikelihood:
     def resolved(self, x: Tensor, variance: Tensor, share: float, iterations: int = 200) -> Tensor:
         """What the posterior mean about 0 makes of ``x`` measured without noise: the resolution matrix times it.
 
-        By up to so many ``iterations``; one that changes the mean of ``<x, V^-1 R x>`` by less than ``share`` of ``<x, V^-1 x>`` is the last.
+        By up to so many ``iterations``; one that changes the mean of ``<x, V^-1 R x>`` by less than ``share`` of
+        ``<x, V^-1 x>`` is the last.
         """
         space, inverse = Isometry(x), 1 / variance.clamp_min(1e-12)
         right = self._ratio() * space.spectrum(as_declared(self.gram(x), self.operator.in_dtype))

@@ -41,7 +41,7 @@ class Probed(NamedTuple):
     rings: RingGrid
 
     def profile(self, sigma: float) -> Tensor:
-        """Evidence profile ``(2, S)`` at a noise level; of what lies outside the operator's support nothing is asked."""
+        """Evidence profile ``(2, S)`` at a noise level, of what lies in the operator's support."""
         spectra, probes = ring_probes(self.operator, self.rings)
         support = self.operator.support()
         if support is not None:
