@@ -18,6 +18,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from iasolve.operators.base import LinearOperator
+from iasolve.spectrum import half, reflect
 
 if TYPE_CHECKING:
     from iasolve.operators.nonuniform import NonUniformFourier
@@ -51,8 +52,7 @@ class NonUniformGram(LinearOperator):
         self.grid = tuple(spectrum.shape)
         if not self.is_complex:
             # the part of t that is real is even, and so is its spectrum's
-            turned = spectrum.flip(0, 1).roll((1, 1), (0, 1))
-            spectrum = ((spectrum + turned) / 2)[:, : self.grid[1] // 2 + 1]
+            spectrum = half((spectrum + reflect(spectrum)) / 2)
         self.register_buffer("spectrum", spectrum.to(operator.device))
         self.spectrum: Tensor
 

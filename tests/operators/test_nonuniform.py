@@ -127,7 +127,7 @@ class TestWithTheLibrary:
         assert relative(moved, double) < 1e-6
 
     def test_a_composition_takes_the_short_way(self):
-        inner = PixelMask(torch.rand(6, 9) < 0.7, (2, 6, 9), torch.complex128)
+        inner = PixelMask(random((6, 9)) < 0.5, (2, 6, 9), torch.complex128)
         outer = NonUniformFourier(trajectory((6, 9)), (2, 6, 9), torch.complex128)
         sees = Sensitivities(random((2, 6, 9), torch.complex128), torch.float64)
         for operator in (outer @ inner, outer @ sees):
