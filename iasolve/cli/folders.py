@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import typer
 
 from iasolve.cli.errors import DEVICE, INTERRUPTED, SOME_FAILED, LostWorkers, UnfitInput, UsageError, describe
-from iasolve.cli.interruption import uninterrupted
+from iasolve.cli.interruption import interrupted_by, uninterrupted
 from iasolve.cli.outputs import as_usage
 from iasolve.cli.reporter import Reporter, spread
 from iasolve.files import list_inputs, require_writable, split_key, sweep_leftovers
@@ -128,6 +128,8 @@ def each_file(
                     lost = str(error)
                     break
                 except Exception as error:
+                    if interrupted_by(error):
+                        raise KeyboardInterrupt from error
                     code, message = describe(error)
                     failures.append({"name": path.name, "exit_code": code, "error": message})
                     if reporter.debug:

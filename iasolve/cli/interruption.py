@@ -7,28 +7,49 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["termination_as_interrupt", "uninterrupted"]
+__all__ = ["interrupted_by", "termination_as_interrupt", "uninterrupted"]
+
+_asked = False  # whether a signal came, as what it raises can be lost in a library's C code
 
 
 def _interrupt(*_: object) -> None:
+    global _asked
+    _asked = True
     raise KeyboardInterrupt
 
 
 _RAISING = (signal.default_int_handler, _interrupt)
 
 
+def interrupted_by(error: BaseException) -> bool:
+    """Whether an error is an interruption, or may be what a library made of one.
+
+    NumPy, for one, raises a TypeError where a signal comes while it reads an array from a file.
+
+    Parameters
+    ----------
+    error : BaseException
+    """
+    return isinstance(error, KeyboardInterrupt) or _asked
+
+
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, as SIGINT does, where nobody else has a use for it."""
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    """Let SIGTERM raise KeyboardInterrupt, as SIGINT does, where nobody else has a use for either."""
+    global _asked
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    _asked = False
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
+    for number in before:
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from iasolve.cli.errors import Interrupted
+from iasolve.cli.interruption import interrupted_by
 
 __all__ = ["EXPERT", "Overwrite", "Printing", "Running", "Solving", "Spreading", "Writing", "expand"]
 
@@ -289,8 +290,12 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = kind(**{member: values.pop(member) for member in members})
         try:
             command(**values)
-        except KeyboardInterrupt:  # which typer would end without a word
-            raise Interrupted("interrupted") from None
+        except typer.Exit:
+            raise
+        except (KeyboardInterrupt, Exception) as error:
+            if interrupted_by(error):  # which typer would end without a word
+                raise Interrupted("interrupted") from None
+            raise
 
     # both, since versions of typer read one or the other
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

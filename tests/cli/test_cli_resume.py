@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +209,30 @@ def test_sigterm_is_an_interruption_too(folder, heads, tiny, tmp_path):
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     assert {path.name for path in out.glob("*.npy")} == {path.stem for path in out.glob("*.json")}
     assert np.load(out / "0.npy").shape == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("many", [True, False])
+def test_a_lost_interruption_is_heard(many, name, folder, tiny, tmp_path, monkeypatch, request):
+    """NumPy's reader loses what a signal raises in it, and raises a TypeError in its place."""
+    usual, kind = np.lib.format.read_array, getattr(signal, name)
+
+    def read(stream, **options):
+        if many and Path(stream.name).name == "0.npy":
+            return usual(stream, **options)
+        try:
+            os.kill(os.getpid(), kind)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise TypeError("expected str, bytes or os.PathLike object, not BufferedReader") from None
+
+    monkeypatch.setattr(np.lib.format, "read_array", read)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    out = tmp_path / "out"
+    out.mkdir()
+    done = cli("denoise", folder if many else folder / "0.npy", out if many else out / "0.npy", *quick(tiny))
+    assert done.code == 130, done
+    assert "interrupted" in done.err
+    assert "cannot be decoded" not in done.err
+    assert [path.name for path in out.glob("*.npy")] == ["0.npy"] * many
