@@ -125,9 +125,13 @@ def gain_general(operator: LinearOperator, y: Tensor, sigma: Tensor, power: Tens
     squared = matched(squared)
     for _ in range(_ROUNDS if bool(faint.any()) else 0):
         squared = torch.where(faint, matched(squared), squared)
-    # of a blank measurement, any
-    return squared.sqrt().where(energy > 0, 1.0)
+    # a blank measurement tells of the image that it is below the noise
+    blank = (_BLANK * sigma).clamp_min(1e-10) / per_value.sqrt()
+    return squared.sqrt().where(energy > 0, blank)
 
+
+_BLANK = 0.01
+"""Signal of a measurement that is zero throughout, over the noise that it is said to have."""
 
 _FAINT, _ROUNDS = 0.1, 4
 """Share of a measurement's energy below which what is not noise is faint, and further rounds for such a one."""

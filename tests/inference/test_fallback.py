@@ -18,6 +18,7 @@ from iasolve.operators import (
     KSpaceMask,
     LinearOperator,
     LowPass,
+    NonUniformFourier,
     PixelMask,
     gaussian_kernel,
     line_mask,
@@ -297,6 +298,21 @@ def test_blank_images_stay_blank():
         result = solve(y, Identity(SHAPE), untrained(), noise=GaussianNoise(0.1), recipe="fast", samples=2)
     assert bool(torch.isfinite(result.image).all())
     assert float(result.image.abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("sigma", [30.0, 1e-6])
+def test_blank_images_stay_blank_off_the_exact_path(sigma):
+    """Their scale was 1, whatever the noise, and what the prior makes of nothing came back at that scale."""
+    angles = np.arange(12) * np.pi / 12
+    spokes = np.stack([np.outer(np.sin(angles), np.arange(-16, 16)), np.outer(np.cos(angles), np.arange(-16, 16))], -1)
+    for operator in (NonUniformFourier(spokes.reshape(-1, 2), SHAPE), PixelMask(torch.rand(32, 32) < 0.5, SHAPE)):
+        y = torch.zeros(2, *operator.out_shape, dtype=operator.out_dtype)
+        y[1] = operator(batch_of(Identity(SHAPE), 0.1)[0][0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnlikePriorWarning)
+            result = solve(y, operator, untrained(), noise=GaussianNoise(sigma), recipe="fast")
+        assert float(result.image[0].abs().max()) < 0.05 * sigma
+        assert float(result.gain[0]) < 0.1 * sigma
 
 
 def test_a_residual_is_in_units_of_the_noise():
