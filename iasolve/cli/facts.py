@@ -30,6 +30,7 @@ def facts_of(result: Result[Any], unit: float) -> dict[str, Any]:
         "offset": each(np.asarray(result.offset, np.float64) * unit),
         "improved": each(result.improved),
         "prior_used": np.ravel(result.prior_used).tolist(),
+        "weight": plain(each(result.weight), 4),
         "likeness": each(result.likeness),
         "surplus": each(result.surplus),
         "variation": plain(each(result.variation), 4),

@@ -1,7 +1,8 @@
 """Inference: guess and passes, refinement, samples, and the choice between priors."""
 
 from iasolve.inference.choice import Choice, choose_prior
-from iasolve.inference.fallback import Gaussian, fitted_power, unexplained
+from iasolve.inference.fallback import unexplained
+from iasolve.inference.gaussian import Gaussian, fitted_power
 from iasolve.inference.objective import OBJECTIVES, Cost
 from iasolve.inference.optimizers import LBFGS, OPTIMIZERS, Adam, GradientDescent, Plan
 from iasolve.inference.result import Result

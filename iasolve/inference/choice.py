@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iasolve.inference.fallback import Gaussian
+from iasolve.inference.gaussian import Gaussian
 from iasolve.inference.trial import Trial, trials
 from iasolve.inference.view import quick_answer
 from iasolve.inference.windows import TILES, glimpse

@@ -71,6 +71,10 @@ class Result(Generic[Array]):
     fits : array
         Whether the prior answered, per image; where not, the stationary Gaussian with its power did, with its own error
         bar. What else is reported of such an image is the prior's attempt.
+    weight : array
+        Of the prior's answer in ``image``, per image; the Gaussian's has the rest. Of sampled k-space and pixels it is
+        the one by which both together come closest to a part that was kept back; 1 for other measurements, 0 where the
+        prior does not fit, above 1 where its answer goes not far enough.
     likeness : array
         ELBO of the image (of its tiles, on average) under the prior, in nats per dimension.
     distance : array
@@ -118,6 +122,7 @@ class Result(Generic[Array]):
     improved: Array
     prior: str
     fits: Array
+    weight: Array
     likeness: Array
     distance: Array
     surplus: Array
@@ -151,6 +156,7 @@ _PER_IMAGE = (
     "offset",
     "improved",
     "fits",
+    "weight",
     "likeness",
     "distance",
     "surplus",

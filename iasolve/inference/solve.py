@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from iasolve.inference.choice import choose_prior, fitting
-from iasolve.inference.fallback import Gaussian, better, verdict
+from iasolve.inference.fallback import better, verdict
+from iasolve.inference.gaussian import Gaussian
 from iasolve.inference.memory import as_memory_allows, cut
 from iasolve.inference.passes import (
     by_scale,
@@ -304,6 +305,7 @@ def _answer(
         improved=first.improved,
         prior=prior.name,
         fits=torch.ones_like(first.improved),
+        weight=torch.ones_like(batch.sigma),
         likeness=likeness,
         distance=distance,
         surplus=torch.ones_like(batch.sigma) if surplus is None or not reads(prior, recipe) else surplus,

@@ -85,21 +85,45 @@ class Trial(NamedTuple):
         ``compressed-sensing`` the variance is better, 0.28 dB for 0.57.
         """
         off, transfer = self.operator(image) - self.hidden, self.operator.transfer()
-        if self.back is not None and self.operator.codomain not in _SPECTRA:
-            if transfer is not None:
-                return _energy(self.operator.to_grid(off) * self.back)
-            return _energy(off * self.back) + self._contradicted(off)
+        if self.of_pixels:
+            return _energy(self._kept(off, power)) + self._contradicted(off)
         if self.back is not None:
-            expected = power.mean(1, keepdim=True)
-            expected = torch.fft.fftshift(expected, (-2, -1)) if self.operator.codomain == "kspace" else expected
-            variance = expected + self.seen.sigma.square().reshape(-1, 1, 1, 1)
-            return _energy(off.abs() * self.back / variance.pow(0.25))
+            return _energy(self._kept(off, power))
         if transfer is not None:
             gain = transfer.abs().square().to(off.device, off.real.dtype)
             return _energy(self.operator.to_grid(off) / (gain + FAINTEST * gain.amax()).sqrt())
         if linear is None or self.operator.row_gains() is not None:
             return _energy(off)
         return _energy(linear(off))
+
+    def products(self, image: Tensor, other: Tensor, power: Tensor) -> Tensor:
+        """Sums over what was kept back of samples, ``(5, B)``, that tell the weight of one image beside another.
+
+        With the weight ``w``, ``other + w (image - other)`` comes closest to it. Of each sample ``p`` is the product of
+        what is wanted and what ``w`` gives, ``q`` the square of the latter; the sums are those of ``p``, ``q``,
+        ``p^2``, ``p q`` and ``q^2``. All are zero for other measurements. Arguments as in :meth:`error`.
+        """
+        if self.back is None or not (self.of_pixels or self.operator.codomain in _SPECTRA):
+            return power.new_zeros(5, len(image))
+        seen = self.operator(other)
+        gained, wanted = (self._kept(v - seen, power) for v in (self.operator(image), self.hidden))
+        p, q = (gained.conj() * wanted).real, gained.abs().square()
+        # in units in which no square underflows
+        unit = q.flatten(1).amax(1).clamp_min(_TINY).reshape(-1, *[1] * (q.ndim - 1))
+        p, q = p / unit, q / unit
+        return torch.stack([v.flatten(1).sum(1) for v in (p, q, p.square(), p * q, q.square())])
+
+    def _kept(self, off: Tensor, power: Tensor) -> Tensor:
+        """A residual at the part kept back, so that its energy is the error."""
+        assert self.back is not None
+        if self.of_pixels:
+            return off * self.back
+        if self.operator.codomain not in _SPECTRA:
+            return self.operator.to_grid(off) * self.back
+        expected = power.mean(1, keepdim=True)
+        expected = torch.fft.fftshift(expected, (-2, -1)) if self.operator.codomain == "kspace" else expected
+        variance = expected + self.seen.sigma.square().reshape(-1, 1, 1, 1)
+        return off * self.back / variance.pow(0.25)
 
     def _contradicted(self, off: Tensor) -> Tensor:
         """Squared residual at pixels that were seen, ``(B,)``, beyond the noise's, in units of those kept back.

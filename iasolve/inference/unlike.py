@@ -28,6 +28,9 @@ Of 27 photographs at noise 10 to 50 the largest was 0.66, of the validation imag
 SURPLUS = 4.0
 """Squared error over the expected one from which on it is said; of 64 measurements of validation images at most 2.2."""
 
+WEIGHT = 0.75
+"""Of the prior's answer beside the linear estimate's, below which it is said."""
+
 VARIATION = 0.7
 """Squared error of total variation over the prior's, at the part kept back, below which it is said. Of 13 validation
 scans at 4x lines none is below 1.2; of 72 kinds of strange images ten are below 0.7, and total variation is ahead in
@@ -149,6 +152,12 @@ def warn_unlike(result: Result[Tensor], prior: Prior, *, idle: bool, blank: bool
         findings.append(
             f"its squared error at a part of the measurement that was kept back is {largest:.1f} times what the prior "
             "expects, which the error bar takes into account"
+        )
+    least = float(result.weight.where(fits, 1.0).min())
+    if least < WEIGHT:
+        findings.append(
+            "a part of the measurement that was kept back speaks for a linear (Wiener) estimate beside the prior's "
+            f"answer: it makes up {1 - least:.0%} of the result"
         )
     numbers = f" ({'; '.join(findings)})" if findings else ""
     unfit = int((~fits).sum())

@@ -225,6 +225,7 @@ def _joined(parts: list[Result[Tensor]]) -> Result[Tensor]:
         gain=square([part.gain for part in parts]),
         improved=stacked("improved").all(0),
         fits=stacked("fits").float().mean(0) > 0.5,
+        weight=stacked("weight").mean(0),
         likeness=stacked("likeness").mean(0),
         distance=stacked("distance").amax(0),
         surplus=stacked("surplus").mean(0),

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import skimage
 import torch
 from tiny import bundled, circulant, decaying_power, images, relative, tiny_network, tiny_prior, tiny_reader
 
@@ -462,3 +463,25 @@ def test_images_of_flat_regions_are_said_to_be_so():
 
 def head():
     return torch.from_numpy(load_samples().images[:1]).float()
+
+
+@pytest.mark.slow
+def test_a_texture_is_a_mean_of_both_answers():
+    """Lines of fine grain, of which the prior makes a little: its answer alone lies below the linear one."""
+    grain = torch.from_numpy(skimage.data.grass().reshape(128, 4, 128, 4).mean((1, 3))).float()
+    truth = (grain / grain.std())[None, None]
+    operator, noise = KSpaceMask(line_mask((128, 128), 4, 0.08, seed=1), (1, 128, 128)), GaussianNoise(0.02)
+    y = noise.sample(operator(truth), torch.Generator().manual_seed(0)) * operator.mask
+    prior = bundled("mri-t1-128")
+    with pytest.warns(UnlikePriorWarning, match=r"a linear \(Wiener\) estimate beside the prior's answer"):
+        result = solve(y, operator, prior, noise=noise, recipe="compressed-sensing")
+    own = solve(y, operator, prior, noise=noise, recipe="compressed-sensing", fallback=False, warn=False)
+    assert 0 < float(result.weight) < 0.75
+    assert float((result.image - truth).norm()) < 0.96 * float((own.image - truth).norm())
+    # on a line between the two
+    batch = Measurement(y, torch.tensor([0.02]), operator).shifted(prior, "auto")
+    offset = 0 if batch.offset is None else float(batch.offset)
+    rivals = [Gaussian(batch, prior, Options()).image(bounded) + offset for bounded in (False, True)]
+    weight = float(result.weight)
+    means = [weight * own.image + (1 - weight) * rival for rival in rivals]
+    assert min(relative(result.image, mean) for mean in means) < 1e-3

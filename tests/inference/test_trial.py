@@ -201,6 +201,35 @@ def test_what_contradicts_known_pixels_counts():
     assert bool((trial.error(y, torch.ones(3, *SHAPE)) == 0).all())
 
 
+@pytest.mark.parametrize("kind", ["pixels", "k-space"])
+def test_the_weight_of_an_answer_is_that_of_least_squares(kind):
+    """By numpy's least squares of the part kept back; and its error that of White (1980), sample by sample."""
+    operator = PixelMask(HALF, SHAPE) if kind == "pixels" else KSpaceMask(line_mask((24, 36), 2, 0.2), SHAPE)
+    _, batch = measured(operator)
+    trial = next(trials(batch))
+    draw = torch.Generator().manual_seed(7)
+    image, other = (torch.rand(3, *SHAPE, generator=draw) for _ in range(2))
+    p, q, pp, pq, qq = trial.products(image, other, torch.ones(3, *SHAPE))
+    assert trial.back is not None
+    for number in range(3):
+        seen, against, hidden = (
+            v[number][..., trial.back].flatten().numpy() for v in (operator(image), operator(other), trial.hidden)
+        )
+        wanted, gained = (np.concatenate([(v - against).real, (v - against).imag]) for v in (hidden, seen))
+        best = np.linalg.lstsq(gained[:, None], wanted, rcond=None)[0][0]
+        assert float(p[number] / q[number]) == pytest.approx(best, rel=1e-4)
+        pairs = (wanted - best * gained) * gained
+        scores = pairs[: len(pairs) // 2] + pairs[len(pairs) // 2 :]
+        spread = pp[number] - 2 * best * pq[number] + best**2 * qq[number]
+        assert float(spread / q[number] ** 2) == pytest.approx((scores**2).sum() / (gained**2).sum() ** 2, rel=1e-3)
+
+
+def test_noise_drawn_anew_tells_no_weight():
+    _, batch = measured(Identity(SHAPE))
+    trial = next(trials(batch))
+    assert bool((trial.products(batch.y, 2 * batch.y, torch.ones(3, *SHAPE)) == 0).all())
+
+
 @pytest.mark.slow
 def test_few_pixels_do_not_speak_against_the_priors_own_images():
     heads = torch.from_numpy(load_samples().images[:2, None]).float()
