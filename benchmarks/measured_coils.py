@@ -55,11 +55,10 @@ def full_slice(priors: list[Any], seed: int, quick: bool) -> tuple[dict[str, Any
             _ = seen.real if method.real else seen.complex  # maps and phase are made once, outside of the seconds
             images |= scores.run({method.name: partial(_magnitude, method, seen, weights.get(method.name, 0.0))}, truth)
         scores.say(f"{factor}x")
-        peak = float(truth.max() - truth.min())
-        head = {
-            n: 10 * math.log10(peak**2 / float((x - truth).square()[0, 0][inside].mean())) for n, x in images.items()
-        }
-        found = {n: values | {"psnr_head": head[n]} for n, values in scores.to_dict().items()}
+        found = scores.to_dict()
+        for name, image in images.items():
+            error = (image - truth).square()[0, 0][inside].mean()
+            found[name]["psnr_head"] = 10 * math.log10(float((truth.max() - truth.min()).square() / error))
         real = acceleration(mask)
         report[f"{factor}x"] = {"acceleration": real, "weights": weights, "methods": found}
         rows = [

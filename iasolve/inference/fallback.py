@@ -110,10 +110,8 @@ def verdict(batch: Measurement, prior: Prior, recipe: Recipe, options: Options) 
         rival = Gaussian(trial.seen, prior, options, view.problem)
         images = [view.image, rival.image(False), *([rival.image(True)] if bound else [])]
         found = [trial.error(one, rival.expected, rival.linear) for one in images]
-        products = trial.products(view.image, images[1], rival.expected)
-        if bound:
-            held = trial.products(view.image, images[2], rival.expected)
-            products = torch.where(found[2] <= found[1], held, products)
+        closer = torch.where((found[-1] <= found[1]).reshape(-1, 1, 1, 1), images[-1], images[1])
+        products = trial.products(view.image, closer, rival.expected)
         if trial.back is None:
             exact = view.problem.likelihood.folded is not None
             found[0] = found[0] - (SLACK if exact else GUESSED) * rival.unseen
